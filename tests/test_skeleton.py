@@ -1,0 +1,188 @@
+"""The project's frame: one list of dependencies, a light import, commands that fail politely."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import emokd_utils
+from emokd_utils import __main__ as cli
+from emokd_utils import doctor
+from emokd_utils.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "emokd_utils"
+PYPROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
+PROJECT = tomllib.loads(PYPROJECT)["project"]
+RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
+DEV = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
+
+NOT_IMPORTED_BY_THE_PACKAGE = {
+    "torchvision": "timm imports it",
+    "accelerate": "transformers' Trainer imports it",
+    "jupyterlab": "make lab",
+    "ipywidgets": "the notebooks import it, and tqdm's bars in them",
+}
+TOOLS_THAT_ARE_RUN = {"ruff", "pre-commit"}
+
+
+def module_name(distribution: str) -> str:
+    return doctor.IMPORT_NAMES.get(distribution, distribution.replace("-", "_"))
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Names of the outside modules that are imported anywhere below ``tree``."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"emokd_utils", "tests", "conftest"}
+
+
+def imports_on_loading(tree: ast.AST) -> set[str]:
+    """Those of ``imports`` that happen when the module is loaded: outside of functions."""
+
+    class WithoutFunctions(ast.NodeTransformer):
+        def visit_FunctionDef(self, node):
+            return None
+
+        visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
+
+    return imports(WithoutFunctions().visit(tree))
+
+
+def parse(path: Path) -> ast.AST:
+    return ast.parse(path.read_text("utf-8"), filename=str(path))
+
+
+RUNTIME_MODULES = {module_name(requirement.name) for requirement in RUNTIME}
+DEV_MODULES = {module_name(requirement.name) for requirement in DEV}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_the_package_imports_only_what_is_declared(path):
+    assert imports(parse(path)) <= RUNTIME_MODULES | DEV_MODULES
+    assert imports_on_loading(parse(path)) <= RUNTIME_MODULES, "users have no dev extra"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/*.py")), ids=lambda path: path.stem)
+def test_the_tests_import_only_what_is_declared(path):
+    assert imports(parse(path)) <= RUNTIME_MODULES | DEV_MODULES
+
+
+def test_each_runtime_dependency_is_used_or_has_a_reason():
+    used = set().union(*(imports(parse(path)) for path in PACKAGE.glob("*.py")))
+    declared = {requirement.name for requirement in RUNTIME}
+    unused = {name for name in declared if module_name(name) not in used}
+    assert unused == set(NOT_IMPORTED_BY_THE_PACKAGE)
+
+
+def test_each_dev_dependency_is_used():
+    files = [*PACKAGE.glob("*.py"), *ROOT.glob("tests/*.py")]
+    used = set().union(*(imports(parse(path)) for path in files))
+    unused = {requirement.name for requirement in DEV if module_name(requirement.name) not in used}
+    assert unused == TOOLS_THAT_ARE_RUN
+
+
+@pytest.mark.parametrize("requirement", RUNTIME + DEV, ids=lambda requirement: requirement.name)
+def test_each_dependency_has_both_bounds_and_names_its_lessons(requirement):
+    operators = sorted(bound.operator for bound in requirement.specifier)
+    assert operators == ["<", ">="]
+    line = next(line for line in PYPROJECT.splitlines() if f'"{requirement.name}>=' in line)
+    lessons, _, purpose = line.partition("# ")[2].partition(": ")
+    assert purpose
+    assert set(lessons.split(", ")) <= {*emokd_utils.__all__, "notebooks", "tests"}
+
+
+def test_environment_yml_takes_everything_but_python_and_pip_from_pyproject():
+    text = (ROOT / "environment.yml").read_text("utf-8")
+    entries = re.findall(r"^ *- (.+)$", text, re.MULTILINE)
+    python = f"python{PROJECT['requires-python']},<3.15"
+    assert entries == ["conda-forge", "nodefaults", python, "pip", "pip:", "-e .[dev]"]
+
+
+def test_the_lowest_python_is_the_same_everywhere():
+    assert PROJECT["requires-python"] == ">=" + ".".join(map(str, doctor.MINIMUM_PYTHON))
+    assert f"sys.version_info < {doctor.MINIMUM_PYTHON}" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_importing_the_package_is_fast_and_loads_nothing_heavy():
+    code = (
+        "import sys, time; start = time.perf_counter(); import emokd_utils; "
+        "print(time.perf_counter() - start, "
+        "*{'torch', 'transformers', 'pandas', 'numpy', 'PIL'} & set(sys.modules))"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.split()
+        for _ in range(3)
+    ]
+    assert all(len(output) == 1 for output in outputs), "heavy modules were loaded"
+    assert min(float(output[0]) for output in outputs) < 0.3
+
+
+def test_modules_load_on_first_use():
+    assert "distillation" in dir(emokd_utils)
+    assert "__main__" not in emokd_utils.__all__
+    assert emokd_utils.doctor is doctor
+    with pytest.raises(AttributeError, match="no attribute 'telepathy'"):
+        _ = emokd_utils.telepathy
+
+
+def test_run_takes_one_seed_or_several(capsys):
+    parse_args = cli.build_parser().parse_args
+    assert (parse_args(["run"]).seed, parse_args(["run"]).seeds) == (0, 1)
+    assert parse_args(["run", "--seeds", "3"]).seeds == 3
+    assert parse_args(["run", "--data", "photos", "--skip-bad"]).data == Path("photos")
+    for wrong in (["--seeds", "0"], ["--seed", "-1"], ["--seed", "1", "--seeds", "3"]):
+        with pytest.raises(SystemExit) as stop:
+            parse_args(["run", *wrong])
+        assert stop.value.code == 2
+    assert "not a whole number" in capsys.readouterr().err
+
+
+def test_the_profile_comes_from_the_environment(monkeypatch):
+    monkeypatch.delenv("EMOKD_PROFILE", raising=False)
+    assert cli.build_parser().parse_args(["run"]).profile == "mini"
+    monkeypatch.setenv("EMOKD_PROFILE", "paper")
+    assert cli.build_parser().parse_args(["bench"]).profile == "paper"
+    assert cli.build_parser().parse_args(["run", "--profile", "mini"]).profile == "mini"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (InputError("photo.png is truncated: replace it"), 2, "photo.png is truncated"),
+        (FileNotFoundError(2, "No such file", "photos"), 2, "photos: no such file or folder"),
+        (FileNotFoundError("no images below photos"), 2, "no images below photos"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ModuleNotFoundError("No module named 'peft'", name="peft"), 2, "peft is not installed"),
+    ],
+)
+def test_expected_errors_give_one_sentence_and_no_trace(monkeypatch, capsys, error, code, words):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr(doctor, "main", fail)
+    assert cli.main(["doctor"]) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert words in output.err
+
+
+def test_unexpected_errors_keep_their_trace(monkeypatch):
+    def fail(args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(doctor, "main", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["doctor"])
