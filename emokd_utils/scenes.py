@@ -1,15 +1,15 @@
 """EmoScenes, the built-in data: small scenes whose every emotional cue is known.
 
-What an image evokes comes from an evocative object (cue ``content``), from palette, light, texture and
-weather (cue ``atmosphere``), or from both (cue ``both``); whatever is not the cue is neutral. So a class can
-see *why* two models disagree. Each image depends only on (seed, split, number): the same seed gives the same
-pixels, in any order and on any number of processes.
+What an image evokes comes from an evocative object (cue ``content``), from palette, light, texture
+and weather (cue ``atmosphere``), or from both (cue ``both``); whatever is not the cue is neutral.
+So a class can see *why* two models disagree. Each image depends only on (seed, split, number): the
+same seed gives the same pixels, in any order and on any number of processes.
 
 The atmospheres follow what is known of affective colour and texture. Valdez & Mehrabian (1994,
-doi:10.1037/0096-3445.123.4.394): pleasure grows with brightness (0.69) and saturation (0.22), arousal with
-saturation (0.60) and falls with brightness (-0.31). Machajdik & Hanbury (2010, doi:10.1145/1873951.1873965):
-colour, coarseness, contrast and directed lines carry emotion in images. ``data/emoscenes/README.md`` is the
-datasheet.
+doi:10.1037/0096-3445.123.4.394): pleasure grows with brightness (0.69) and saturation (0.22),
+arousal with saturation (0.60) and falls with brightness (-0.31). Machajdik & Hanbury (2010,
+doi:10.1145/1873951.1873965): colour, coarseness, contrast and directed lines carry emotion in
+images. ``data/emoscenes/README.md`` is the datasheet.
 """
 
 import colorsys
@@ -57,17 +57,21 @@ class SceneObject:
 
     @property
     def file(self) -> str:
+        """The name of its drawing in ``objects/``."""
         return self.noun.replace(" ", "_") + ".svg"
 
 
 @functools.cache
 def scene_objects() -> tuple[SceneObject, ...]:
-    """The nouns of ``data/emoscenes/objects.csv``, in the order of the file and of the sprite sheet."""
+    """The nouns of ``data/emoscenes/objects.csv``, in the order of the file and of the sprite
+    sheet."""
     with (HOME / "objects.csv").open(encoding="utf-8", newline="") as file:
         rows = tuple(SceneObject(**row) for row in csv.DictReader(file))
     for row in rows:
         if row.emotion != "neutral" and row.emotion not in MIKELS.labels:
-            raise InputError(f"objects.csv: {row.noun} has the unknown emotion {row.emotion!r}; use one of Mikels' eight")
+            raise InputError(
+                f"objects.csv: {row.noun} has the unknown emotion {row.emotion!r}; use one of Mikels' eight"
+            )
     return rows
 
 
@@ -77,10 +81,11 @@ def objects_of(emotion: str) -> list[SceneObject]:
 
 
 def render_sprites() -> Image.Image:
-    """Render every SVG of ``objects/`` into one RGBA sheet (needs resvg-py, a development dependency).
+    """Render every SVG of ``objects/`` into one RGBA sheet (needs resvg-py, a development
+    dependency).
 
-    A pale rim goes round each object, outside its dark outline, so that it stays legible in the dark.
-    Raises InputError where a row of objects.csv has no SVG.
+    A pale rim goes round each object, outside its dark outline, so that it stays legible in the
+    dark. Raises InputError where a row of objects.csv has no SVG.
     """
     import resvg_py
 
@@ -89,9 +94,13 @@ def render_sprites() -> Image.Image:
     for number, item in enumerate(scene_objects()):
         path = HOME / "objects" / item.file
         if not path.is_file():
-            raise InputError(f"{item.noun} is in objects.csv but {path.name} is not in objects/; draw it or drop the row")
+            raise InputError(
+                f"{item.noun} is in objects.csv but {path.name} is not in objects/; draw it or drop the row"
+            )
         inner = _CELL - 4
-        png = resvg_py.svg_to_bytes(svg_string=path.read_text(encoding="utf-8"), width=inner, height=inner)
+        png = resvg_py.svg_to_bytes(
+            svg_string=path.read_text(encoding="utf-8"), width=inner, height=inner
+        )
         sprite = Image.new("RGBA", (_CELL, _CELL))
         sprite.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (2, 2))
         rim = sprite.getchannel("A").filter(ImageFilter.MaxFilter(3)).point(lambda a: a * 3 // 5)
@@ -109,7 +118,9 @@ def _sprites() -> dict[str, Image.Image]:
     for number, item in enumerate(scene_objects()):
         x, y = _CELL * (number % _COLUMNS), _CELL * (number // _COLUMNS)
         if y + _CELL > sheet.height:
-            raise InputError("objects.png has fewer objects than objects.csv; render it again: python -m emokd_utils scenes --render")
+            raise InputError(
+                "objects.png has fewer objects than objects.csv; render it again: make sprites"
+            )
         cells[item.noun] = sheet.crop((x, y, x + _CELL, y + _CELL))
     return cells
 
@@ -131,8 +142,8 @@ SETTINGS = ("field", "room", "water", "street")
 
 @dataclass(frozen=True)
 class Mood:
-    """Distribution of an atmosphere: means (and spreads) of hue in degrees, saturation and brightness in
-    0..1, and the favoured texture, light and weather."""
+    """Distribution of an atmosphere: means (and spreads) of hue in degrees, saturation and
+    brightness in 0..1, and the favoured texture, light and weather."""
 
     hue: tuple[float, float]
     saturation: tuple[float, float]
@@ -143,12 +154,22 @@ class Mood:
 
 
 MOODS = {
-    "amusement": Mood((45, 20), (0.70, 0.14), (0.93, 0.07), ("confetti",), ("glow", "flat"), ("clear",)),
+    "amusement": Mood(
+        (45, 20), (0.70, 0.14), (0.93, 0.07), ("confetti",), ("glow", "flat"), ("clear",)
+    ),
     "awe": Mood((232, 26), (0.58, 0.15), (0.70, 0.13), ("stars",), ("rays",), ("clear", "clouds")),
-    "contentment": Mood((110, 30), (0.36, 0.11), (0.86, 0.08), ("bokeh",), ("glow",), ("clear", "clouds")),
-    "excitement": Mood((325, 26), (0.80, 0.12), (0.92, 0.08), ("stripes",), ("glow", "harsh"), ("clear",)),
-    "anger": Mood((6, 14), (0.80, 0.12), (0.52, 0.13), ("cracks",), ("harsh",), ("clear", "clouds")),
-    "disgust": Mood((70, 17), (0.56, 0.14), (0.44, 0.12), ("blotches",), ("flat",), ("fog", "clear")),
+    "contentment": Mood(
+        (110, 30), (0.36, 0.11), (0.86, 0.08), ("bokeh",), ("glow",), ("clear", "clouds")
+    ),
+    "excitement": Mood(
+        (325, 26), (0.80, 0.12), (0.92, 0.08), ("stripes",), ("glow", "harsh"), ("clear",)
+    ),
+    "anger": Mood(
+        (6, 14), (0.80, 0.12), (0.52, 0.13), ("cracks",), ("harsh",), ("clear", "clouds")
+    ),
+    "disgust": Mood(
+        (70, 17), (0.56, 0.14), (0.44, 0.12), ("blotches",), ("flat",), ("fog", "clear")
+    ),
     "fear": Mood((262, 36), (0.36, 0.15), (0.24, 0.09), ("grain",), ("vignette",), ("fog",)),
     "sadness": Mood((212, 20), (0.20, 0.10), (0.48, 0.12), ("plain",), ("flat",), ("rain",)),
 }
@@ -158,7 +179,8 @@ _SPREAD = 1.75  # widens the colour distributions until neighbours overlap
 
 @dataclass(frozen=True)
 class Atmosphere:
-    """How a scene looks: hue in degrees, saturation and brightness in 0..1, texture, light and weather."""
+    """How a scene looks: hue in degrees, saturation and brightness in 0..1, texture, light and
+    weather."""
 
     hue: float
     saturation: float
@@ -167,14 +189,17 @@ class Atmosphere:
     light: str
     weather: str
 
-    def colour(self, turn: float = 0.0, saturation: float = 1.0, brightness: float = 1.0) -> np.ndarray:
+    def colour(
+        self, turn: float = 0.0, saturation: float = 1.0, brightness: float = 1.0
+    ) -> np.ndarray:
         """RGB in 0..255 of the palette, with the hue turned (degrees) and the rest scaled."""
         s, v = min(self.saturation * saturation, 1.0), min(self.brightness * brightness, 1.0)
         return 255 * np.array(colorsys.hsv_to_rgb((self.hue + turn) / 360 % 1, s, v))
 
 
 def draw_atmosphere(rng: np.random.Generator, emotion: str | None) -> Atmosphere:
-    """Draw the atmosphere of an emotion, or a neutral one (muted, any hue, nothing special) for ``None``."""
+    """Draw the atmosphere of an emotion, or a neutral one (muted, any hue, nothing special) for
+    ``None``."""
     if emotion is None:
         return Atmosphere(
             hue=float(rng.uniform(0, 360)),
@@ -191,8 +216,16 @@ def draw_atmosphere(rng: np.random.Generator, emotion: str | None) -> Atmosphere
 
     return Atmosphere(
         hue=float((mood.hue[0] + _SPREAD * mood.hue[1] * rng.standard_normal()) % 360),
-        saturation=float(np.clip(mood.saturation[0] + _SPREAD * mood.saturation[1] * rng.standard_normal(), 0.02, 1)),
-        brightness=float(np.clip(mood.brightness[0] + _SPREAD * mood.brightness[1] * rng.standard_normal(), 0.10, 1)),
+        saturation=float(
+            np.clip(
+                mood.saturation[0] + _SPREAD * mood.saturation[1] * rng.standard_normal(), 0.02, 1
+            )
+        ),
+        brightness=float(
+            np.clip(
+                mood.brightness[0] + _SPREAD * mood.brightness[1] * rng.standard_normal(), 0.10, 1
+            )
+        ),
         texture=pick(mood.textures, TEXTURES),
         light=pick(mood.lights, LIGHTS),
         weather=pick(mood.weathers, WEATHERS),
@@ -206,51 +239,76 @@ def _rgb(colour: np.ndarray) -> tuple[int, int, int]:
     return tuple(int(c) for c in np.clip(colour, 0, 255))
 
 
-def _paint_setting(rng: np.random.Generator, look: Atmosphere, setting: str) -> tuple[Image.Image, int]:
-    """The empty stage at ``_ZOOM`` times the size, and the row (in final pixels) where the ground begins."""
+def _paint_setting(
+    rng: np.random.Generator, look: Atmosphere, setting: str
+) -> tuple[Image.Image, int]:
+    """The empty stage at ``_ZOOM`` times the size, and the row (in final pixels) where the ground
+    begins."""
     side = SIZE * _ZOOM
     horizon = int(rng.integers(56, 72))
     far, near = look.colour(), look.colour(rng.normal(0, 10), 0.9, 0.70)
     rows = np.linspace(0, 1, side)[:, None, None]
     sky = far * (1.06 - 0.12 * rows) if setting == "room" else far * (0.9 + 0.22 * rows)
-    stage = Image.fromarray(np.broadcast_to(np.clip(sky, 0, 255), (side, side, 3)).astype(np.uint8).copy())
+    stage = Image.fromarray(
+        np.broadcast_to(np.clip(sky, 0, 255), (side, side, 3)).astype(np.uint8).copy()
+    )
     draw = ImageDraw.Draw(stage)
     edge = horizon * _ZOOM
     if setting == "field":
         x = np.arange(0, side + 8, 8)
         for shade, lift in ((0.84, 24), (0.76, 10)):
             wave = np.sin(x / rng.uniform(24, 60) + rng.uniform(0, 6)) * rng.uniform(4, 12)
-            hill = [(int(a), int(edge - lift - b)) for a, b in zip(x, wave)]
-            draw.polygon([*hill, (side + 8, side), (0, side)], fill=_rgb(look.colour(12, 0.9, shade)))
+            hill = [(int(a), int(edge - lift - b)) for a, b in zip(x, wave, strict=True)]
+            draw.polygon(
+                [*hill, (side + 8, side), (0, side)], fill=_rgb(look.colour(12, 0.9, shade))
+            )
         draw.rectangle((0, edge, side, side), fill=_rgb(near))
         for _ in range(16):
             gx, gy = int(rng.integers(0, side)), int(rng.integers(edge + 6, side))
-            draw.line((gx, gy, gx + int(rng.integers(-4, 5)), gy - 7), fill=_rgb(near * 0.82), width=2)
+            draw.line(
+                (gx, gy, gx + int(rng.integers(-4, 5)), gy - 7), fill=_rgb(near * 0.82), width=2
+            )
     elif setting == "room":
         draw.rectangle((0, edge, side, side), fill=_rgb(near))
         draw.rectangle((0, edge - 6, side, edge), fill=_rgb(near * 1.18))
-        wx, wy, ww, wh = int(rng.integers(16, 136)), int(rng.integers(12, 28)), int(rng.integers(52, 72)), int(rng.integers(52, 70))
+        wx, wy, ww, wh = (
+            int(rng.integers(16, 136)),
+            int(rng.integers(12, 28)),
+            int(rng.integers(52, 72)),
+            int(rng.integers(52, 70)),
+        )
         draw.rectangle((wx - 4, wy - 4, wx + ww + 4, wy + wh + 4), fill=_rgb(near * 0.9))
         draw.rectangle((wx, wy, wx + ww, wy + wh), fill=_rgb(look.colour(20, 0.5, 1.25)))
         draw.line((wx + ww // 2, wy, wx + ww // 2, wy + wh), fill=_rgb(near * 0.9), width=4)
         draw.line((wx, wy + wh // 2, wx + ww, wy + wh // 2), fill=_rgb(near * 0.9), width=4)
         for x in range(-side, 2 * side, 44):
-            draw.line((side // 2 + (x - side // 2) // 2, edge, x, side), fill=_rgb(near * 0.88), width=2)
+            draw.line(
+                (side // 2 + (x - side // 2) // 2, edge, x, side), fill=_rgb(near * 0.88), width=2
+            )
     elif setting == "water":
         draw.rectangle((0, edge - 6, side, side), fill=_rgb(look.colour(-14, 1.05, 0.78)))
         draw.ellipse((side * 0.66, 20, side * 0.66 + 36, 56), fill=_rgb(look.colour(0, 0.45, 1.3)))
         for _ in range(26):
             wx, wy = int(rng.integers(-10, side)), int(rng.integers(edge, side - 40))
-            draw.arc((wx, wy, wx + 26, wy + 9), 200, 340, fill=_rgb(look.colour(-14, 0.8, 0.95)), width=2)
-        draw.polygon([(0, side - 34), (side, side - 48), (side, side), (0, side)], fill=_rgb(near * 0.95))
+            draw.arc(
+                (wx, wy, wx + 26, wy + 9), 200, 340, fill=_rgb(look.colour(-14, 0.8, 0.95)), width=2
+            )
+        draw.polygon(
+            [(0, side - 34), (side, side - 48), (side, side), (0, side)], fill=_rgb(near * 0.95)
+        )
     else:  # street
         x = int(rng.integers(-20, 0))
         while x < side:
             width, top = int(rng.integers(34, 60)), int(rng.integers(16, edge - 40))
-            draw.rectangle((x, top, x + width, edge), fill=_rgb(look.colour(8, 0.85, rng.uniform(0.74, 0.9))))
+            draw.rectangle(
+                (x, top, x + width, edge), fill=_rgb(look.colour(8, 0.85, rng.uniform(0.74, 0.9)))
+            )
             for px in range(x + 7, x + width - 8, 14):
                 for py in range(top + 8, edge - 12, 18):
-                    draw.rectangle((px, py, px + 6, py + 8), fill=_rgb(look.colour(0, 0.5, rng.choice((0.6, 1.25)))))
+                    draw.rectangle(
+                        (px, py, px + 6, py + 8),
+                        fill=_rgb(look.colour(0, 0.5, rng.choice((0.6, 1.25)))),
+                    )
             x += width + int(rng.integers(0, 10))
         draw.rectangle((0, edge, side, side), fill=_rgb(near))
         draw.rectangle((0, edge, side, edge + 10), fill=_rgb(near * 1.12))
@@ -267,11 +325,20 @@ def _paint_texture(rng: np.random.Generator, look: Atmosphere, stage: Image.Imag
     if look.texture == "confetti":
         for _ in range(46):
             x, y, r = *rng.integers(0, side, 2), rng.integers(3, 8)
-            tone = _rgb(255 * np.array(colorsys.hsv_to_rgb((look.hue / 360 + rng.normal(0, 0.12)) % 1, 0.75, 0.95)))
+            tone = _rgb(
+                255
+                * np.array(
+                    colorsys.hsv_to_rgb((look.hue / 360 + rng.normal(0, 0.12)) % 1, 0.75, 0.95)
+                )
+            )
             draw.ellipse((int(x - r), int(y - r), int(x + r), int(y + r)), fill=(*tone, 210))
     elif look.texture == "stars":
         for _ in range(40):
-            x, y, r = int(rng.integers(0, side)), int(rng.integers(0, side * 0.62)), int(rng.integers(1, 4))
+            x, y, r = (
+                int(rng.integers(0, side)),
+                int(rng.integers(0, side * 0.62)),
+                int(rng.integers(1, 4)),
+            )
             draw.line((x - 2 * r, y, x + 2 * r, y), fill=(255, 255, 240, 220), width=2)
             draw.line((x, y - 2 * r, x, y + 2 * r), fill=(255, 255, 240, 220), width=2)
     elif look.texture == "bokeh":
@@ -297,14 +364,25 @@ def _paint_texture(rng: np.random.Generator, look: Atmosphere, stage: Image.Imag
             tone = _rgb(dark if rng.random() < 0.6 else bright)
             for _ in range(3):
                 dx, dy = rng.normal(0, r / 2, 2)
-                draw.ellipse((int(x + dx - r), int(y + dy - r * 0.7), int(x + dx + r), int(y + dy + r * 0.7)), fill=(*tone, 110))
+                draw.ellipse(
+                    (
+                        int(x + dx - r),
+                        int(y + dy - r * 0.7),
+                        int(x + dx + r),
+                        int(y + dy + r * 0.7),
+                    ),
+                    fill=(*tone, 110),
+                )
     if layer.getbbox():
         stage.paste(layer, (0, 0), layer)
     return stage
 
 
-def _place_objects(rng: np.random.Generator, look: Atmosphere, scene: Image.Image, nouns, horizon: int) -> list[tuple[int, int, int, int]]:
-    """Paste the objects, the farthest first, each with a soft shadow; returns boxes (x, y, width, height)."""
+def _place_objects(
+    rng: np.random.Generator, look: Atmosphere, scene: Image.Image, nouns, horizon: int
+) -> list[tuple[int, int, int, int]]:
+    """Paste the objects, the farthest first, each with a soft shadow; returns boxes (x, y, width,
+    height)."""
     low, high = {1: (52, 63), 2: (44, 55), 3: (36, 45)}[len(nouns)]
     slots = {1: [56], 2: [31, 81], 3: [20, 56, 92]}[len(nouns)]
     slots = [slots[k] for k in rng.permutation(len(slots))]
@@ -332,7 +410,9 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _light_and_weather(rng: np.random.Generator, look: Atmosphere, scene: Image.Image) -> Image.Image:
+def _light_and_weather(
+    rng: np.random.Generator, look: Atmosphere, scene: Image.Image
+) -> Image.Image:
     x, y = _grid()
     pixels = np.asarray(scene, dtype=np.float32)
     gain = np.ones((SIZE, SIZE), dtype=np.float32)
@@ -364,7 +444,10 @@ def _light_and_weather(rng: np.random.Generator, look: Atmosphere, scene: Image.
             for _ in range(3):
                 cx, cy = int(rng.integers(4, 100)), int(rng.integers(6, 26))
                 for dx, dy, r in ((-9, 2, 6), (0, -2, 8), (9, 2, 6)):
-                    draw.ellipse((cx + dx - r, cy + dy - r * 3 // 4, cx + dx + r, cy + dy + r * 3 // 4), fill=tone)
+                    draw.ellipse(
+                        (cx + dx - r, cy + dy - r * 3 // 4, cx + dx + r, cy + dy + r * 3 // 4),
+                        fill=tone,
+                    )
         else:
             tone = (*_rgb(look.colour(0, 0.5, 1.45)), 165)
             for px, py in rng.integers(-6, SIZE, (60, 2)):
@@ -380,8 +463,9 @@ def _light_and_weather(rng: np.random.Generator, look: Atmosphere, scene: Image.
 class Scene:
     """One image with everything that is known of it.
 
-    ``image``: RGB, 112 x 112. ``emotion``: what the cue evokes; ``label``: the same but for 5 % label noise.
-    ``objects``: nouns; ``boxes``: (x, y, width, height) in pixels, in the order of ``objects``.
+    ``image``: RGB, 112 x 112. ``emotion``: what the cue evokes; ``label``: the same but for 5 %
+    label noise. ``objects``: nouns; ``boxes``: (x, y, width, height) in pixels, in the order of
+    ``objects``.
     """
 
     image: Image.Image
@@ -395,16 +479,23 @@ class Scene:
 
     @property
     def caption(self) -> str:
+        """What is there and where."""
         return caption(self.objects, self.setting)
 
 
 def article(noun: str) -> str:
+    """The noun with its article: ``an apple``."""
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def caption(nouns, setting: str) -> str:
     """What is there and where, never how it looks: ``a coffin and a chair in a room``."""
-    place = {"field": "in a field", "room": "in a room", "water": "by the water", "street": "on a street"}[setting]
+    place = {
+        "field": "in a field",
+        "room": "in a room",
+        "water": "by the water",
+        "street": "on a street",
+    }[setting]
     things = [article(noun) for noun in nouns]
     listed = things[0] if len(things) == 1 else ", ".join(things[:-1]) + " and " + things[-1]
     return f"{listed} {place}"
@@ -416,17 +507,27 @@ def _compose(rng: np.random.Generator, nouns: list[str], look: Atmosphere, **kno
     scene = _paint_texture(rng, look, stage).reduce(_ZOOM)
     boxes = _place_objects(rng, look, scene, nouns, horizon)
     image = _light_and_weather(rng, look, scene)
-    return Scene(image, objects=tuple(nouns), boxes=tuple(boxes), setting=setting, atmosphere=look, **known)
+    return Scene(
+        image, objects=tuple(nouns), boxes=tuple(boxes), setting=setting, atmosphere=look, **known
+    )
 
 
 def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
-    """Scene ``number`` of a labelled split. Emotions come in turn, cues 40 / 40 / 20 % within each."""
+    """Scene ``number`` of a labelled split. Emotions come in turn, cues 40 / 40 / 20 % within
+    each."""
     rng = np.random.default_rng([seed, _STREAMS[split], number])
     emotion = MIKELS.labels[number % 8]
     cue = _CUE_CYCLE[number // 8 % 5]
-    nouns = [str(n) for n in rng.choice([o.noun for o in objects_of("neutral")], int(rng.integers(1, 4)), replace=False)]
+    nouns = [
+        str(n)
+        for n in rng.choice(
+            [o.noun for o in objects_of("neutral")], int(rng.integers(1, 4)), replace=False
+        )
+    ]
     if cue != "atmosphere":
-        nouns[int(rng.integers(len(nouns)))] = str(rng.choice([o.noun for o in objects_of(emotion)]))
+        nouns[int(rng.integers(len(nouns)))] = str(
+            rng.choice([o.noun for o in objects_of(emotion)])
+        )
     look = draw_atmosphere(rng, None if cue == "content" else emotion)
     label = emotion
     if rng.random() < LABEL_NOISE:
@@ -435,10 +536,15 @@ def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
 
 
 def make_unlabelled_scene(number: int, seed: int = SEED) -> Scene:
-    """A scene for pretraining: any objects in any atmosphere, drawn apart, so that nothing can be learnt
-    of what a palette evokes. Its random stream is never that of a labelled split."""
+    """A scene for pretraining: any objects in any atmosphere, drawn apart, so that nothing can be
+    learnt of what a palette evokes. Its random stream is never that of a labelled split."""
     rng = np.random.default_rng([seed, _STREAMS["unlabelled"], number])
-    nouns = [str(n) for n in rng.choice([o.noun for o in scene_objects()], int(rng.integers(1, 4)), replace=False)]
+    nouns = [
+        str(n)
+        for n in rng.choice(
+            [o.noun for o in scene_objects()], int(rng.integers(1, 4)), replace=False
+        )
+    ]
     mood = None if rng.random() < 0.3 else str(rng.choice(MIKELS.labels))
     return _compose(rng, nouns, draw_atmosphere(rng, mood), emotion="", label="", cue="")
 
@@ -492,8 +598,11 @@ def _row(scene: Scene, file: str) -> dict[str, object]:
     }
 
 
-def _write_range(folder: Path, split: str, start: int, stop: int, seed: int) -> tuple[list[dict], list[str]]:
-    """Write scenes start..stop-1 of a split below ``folder``; returns metadata rows and pixel hashes."""
+def _write_range(
+    folder: Path, split: str, start: int, stop: int, seed: int
+) -> tuple[list[dict], list[str]]:
+    """Write scenes start..stop-1 of a split below ``folder``; returns metadata rows and pixel
+    hashes."""
     rows, hashes = [], []
     for number in range(start, stop):
         scene = make_scene(split, number, seed)
@@ -510,12 +619,15 @@ def _digest(hashes: list[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def ensure_scenes(root: Path | str = HOME, seed: int = SEED, sizes: dict[str, int] | None = None, say=print) -> Path:
+def ensure_scenes(
+    root: Path | str = HOME, seed: int = SEED, sizes: dict[str, int] | None = None, say=print
+) -> Path:
     """Make EmoScenes below ``root`` unless it is there; returns ``root``.
 
-    Everything is written to a temporary folder beside its place and renamed; ``metadata.csv`` comes last and
-    marks the set as complete. Several processes may call this at once: each writes the same pixels, and the
-    first to rename wins. Raises InputError where ``root`` holds scenes of another seed or size.
+    Everything is written to a temporary folder beside its place and renamed; ``metadata.csv`` comes
+    last and marks the set as complete. Several processes may call this at once: each writes the
+    same pixels, and the first to rename wins. Raises InputError where ``root`` holds scenes of
+    another seed or size.
     """
     root, sizes = Path(root), sizes or SPLIT_SIZES
     mark = {"seed": seed, "sizes": sizes}
@@ -523,16 +635,28 @@ def ensure_scenes(root: Path | str = HOME, seed: int = SEED, sizes: dict[str, in
     if stamp.is_file() and (root / "metadata.csv").is_file():
         found = json.loads(stamp.read_text(encoding="utf-8"))
         if {k: found.get(k) for k in mark} != mark:
-            raise InputError(f"{root} holds scenes of seed {found.get('seed')} and sizes {found.get('sizes')}; give another folder")
+            raise InputError(
+                f"{root} holds scenes of seed {found.get('seed')} and sizes {found.get('sizes')}; "
+                "give another folder"
+            )
         return root
     draft = root / f".making-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     step = 200
-    work = [(split, start, min(start + step, n)) for split, n in sizes.items() for start in range(0, n, step)]
+    work = [
+        (split, start, min(start + step, n))
+        for split, n in sizes.items()
+        for start in range(0, n, step)
+    ]
     rows, hashes = [], {split: [] for split in sizes}
-    with ProcessPoolExecutor(max_workers=min(len(work), os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_write_range, draft, split, start, stop, seed) for split, start, stop in work]
+    with ProcessPoolExecutor(
+        max_workers=min(len(work), os.cpu_count() or 1), mp_context=get_context("spawn")
+    ) as pool:
+        jobs = [
+            pool.submit(_write_range, draft, split, start, stop, seed)
+            for split, start, stop in work
+        ]
         for (split, _, _), job in zip(work, jobs, strict=True):
             made, known = job.result()
             rows += made
@@ -541,7 +665,10 @@ def ensure_scenes(root: Path | str = HOME, seed: int = SEED, sizes: dict[str, in
         writer = csv.DictWriter(file, METADATA)
         writer.writeheader()
         writer.writerows(rows)
-    mark |= {"pillow": pillow_version, "sha256": {split: _digest(found) for split, found in hashes.items()}}
+    mark |= {
+        "pillow": pillow_version,
+        "sha256": {split: _digest(found) for split, found in hashes.items()},
+    }
     (draft / "scenes.json").write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
     for name in (*sizes, "scenes.json", "metadata.csv"):
         target = root / name
@@ -551,14 +678,17 @@ def ensure_scenes(root: Path | str = HOME, seed: int = SEED, sizes: dict[str, in
             if not target.exists():
                 raise
     shutil.rmtree(draft)
-    say(f"[made] EmoScenes: {', '.join(f'{n} {split}' for split, n in sizes.items())} images in {root}")
+    say(
+        f"[made] EmoScenes: {', '.join(f'{n} {split}' for split, n in sizes.items())} images in {root}"
+    )
     if root == HOME:
         say(check_scenes(root)[1])
     return root
 
 
 def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
-    """Whether the pixels on disk are those of the published checksum, and a sentence that says so."""
+    """Whether the pixels on disk are those of the published checksum, and a sentence that says
+    so."""
     root = Path(root)
     known = json.loads((HOME / "checksum.json").read_text(encoding="utf-8"))
     for split, expected in known["sha256"].items():
@@ -576,7 +706,8 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
 
 
 def main(args) -> int:
-    """The command ``scenes``: make the set, ``--check`` its pixels, or ``--render`` the sprite sheet."""
+    """The command ``scenes``: make the set, ``--check`` its pixels, or ``--render`` the sprite
+    sheet."""
     if args.render:
         render_sprites().save(HOME / "objects.png", optimize=True)
         print(f"[made] {HOME / 'objects.png'}: {len(scene_objects())} objects")

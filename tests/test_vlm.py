@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+
+from emokd_utils.emotions import MIKELS
+from emokd_utils.errors import InputError
+from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, trained_text
+from emokd_utils.scenes import make_scene, make_unlabelled_scene
+from emokd_utils.vlm import VLM, common_prefix, parse_answer
+
+
+@pytest.fixture(scope="session")
+def random_vlm():
+    """TinyVLM's architecture with random weights and a tokenizer learnt on a few texts."""
+    from emokd_utils.corpus import tokenizer_corpus
+    from emokd_utils.pretrain import build_model, build_processor, build_tokenizer
+
+    tokenizer = build_tokenizer(tokenizer_corpus([make_unlabelled_scene(k) for k in range(50)]))
+    return VLM(build_model(tokenizer), build_processor(tokenizer), "random")
+
+
+@pytest.fixture(scope="session")
+def images():
+    return [make_scene("train", k).image for k in range(5)]
+
+
+def one_by_one(vlm, image, prompt, answer):
+    """Log-likelihood of one answer, by one plain pass over the whole text."""
+    batch = AnswerCollator(vlm.processor)([{"image": image, "prompt": prompt, "answer": answer}])
+    with torch.inference_mode():
+        log_p = vlm.model(**{k: v for k, v in batch.items() if k != "labels"}).logits.log_softmax(
+            -1
+        )
+    targets = batch["labels"][0, 1:]
+    learnt = targets != -100
+    return log_p[0, :-1][learnt].gather(1, targets[learnt][:, None]).sum().item()
+
+
+def test_scores_equal_those_of_each_answer_by_itself(random_vlm, images):
+    prompt = categorical_prompt(MIKELS)
+    answers = [answer_for(label) for label in MIKELS] + ["{'emotion': 'nothing'}", "A coffin."]
+    scores = random_vlm.score(images, prompt, answers)
+    assert scores.shape == (5, 10)
+    expected = [[one_by_one(random_vlm, image, prompt, a) for a in answers] for image in images]
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+def test_scores_of_images_of_different_sizes_equal_those_alone(random_vlm, images):
+    mixed = [images[0], images[1].resize((200, 90)), images[2].resize((60, 160))]
+    answers = [answer_for(label) for label in MIKELS]
+    together = random_vlm.score(mixed, "Which emotion?", answers)
+    alone = np.concatenate(
+        [random_vlm.score([image], "Which emotion?", answers) for image in mixed]
+    )
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_features_are_the_mean_of_the_visual_tokens(random_vlm, images):
+    tokens = random_vlm.visual_tokens(images)
+    assert [t.shape for t in tokens] == [(16, 256)] * 5
+    features = random_vlm.features(images)
+    assert features.shape == (5, 256)
+    np.testing.assert_allclose(features[3], tokens[3].numpy().mean(0), atol=1e-6)
+
+
+def test_generation_does_not_depend_on_the_batch(random_vlm, images):
+    mixed = [images[0], images[1].resize((200, 90)), images[2]]
+    together = random_vlm.generate(mixed, "Describe the image.", max_new_tokens=6)
+    assert together == [random_vlm.generate([i], "Describe the image.", 6)[0] for i in mixed]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("{'emotion': 'anger'}", "anger"),
+        ('{"emotion": "Anger"}', "anger"),
+        ("{'emotion': 'sad", "sadness"),
+        ("The answer is {'emotion': 'awe'}.", "awe"),
+        ("emotion: content", "contentment"),
+        ("Fear.", "fear"),
+        ("I feel sad looking at it.", "sadness"),
+        ("{'emotion': 'joy'}", None),
+        ("{'emotion': 'nothing'}", None),
+        ("either anger or fear", None),
+        ("a chair in a room", None),
+        ("", None),
+        ("'" * 500, None),
+    ],
+)
+def test_parser(text, label):
+    assert parse_answer(text, MIKELS) == label
+
+
+def test_common_prefix_leaves_a_token_of_every_row():
+    assert common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == [1, 2]
+    assert common_prefix([[1, 2], [1, 2, 3]]) == [1]
+    assert common_prefix([[7], [7]]) == []
+
+
+def test_only_the_answer_is_trained_on(random_vlm, images):
+    answers = ["{'emotion': 'anger'}", "A coffin and a chair in a room."]
+    examples = [
+        {"image": image, "prompt": categorical_prompt(MIKELS), "answer": answer}
+        for image, answer in zip(images, answers, strict=False)
+    ]
+    batch = AnswerCollator(random_vlm.processor)(examples)
+    tokenizer = random_vlm.processor.tokenizer
+    assert trained_text(batch, tokenizer) == [a + "<|im_end|>" for a in answers]
+    for row, labels, mask in zip(
+        batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True
+    ):
+        learnt = labels != -100
+        assert (row[learnt] == labels[learnt]).all()
+        begin = int(learnt.nonzero()[0])
+        assert tokenizer.decode(row[:begin]).endswith("<|im_start|>assistant\n")
+        assert not learnt[~mask.bool()].any()
+    assert batch["mm_token_type_ids"].sum(1).tolist() == [16, 16]
+
+
+def test_missing_model_is_named(tmp_path):
+    with pytest.raises(InputError, match="config.json"):
+        VLM.load(tmp_path)
