@@ -1,0 +1,390 @@
+"""Measures of two models by hand, against statsmodels and scikit-learn, and intervals that cover."""
+
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score, f1_score
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.inter_rater import cohens_kappa
+
+from emokd_utils.complementarity import (
+    FourWay,
+    accuracy_difference,
+    accuracy_interval,
+    agreement,
+    cohen_kappa,
+    compare,
+    double_fault,
+    four_way,
+    macro_f1,
+    mcnemar_exact,
+    oracle_accuracy,
+    wilson,
+    yules_q,
+)
+from emokd_utils.errors import InputError
+from emokd_utils.predictions import Predictions
+
+CLASSES = ("awe", "fear", "joy", "rage")
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def right(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    sizes = (both, only_a, only_b, neither)
+    return np.repeat([1, 1, 0, 0], sizes).astype(bool), np.repeat([1, 0, 1, 0], sizes).astype(bool)
+
+
+def predictions(labels, predicted, model="toy", classes=CLASSES) -> Predictions:
+    """Predictions by class number; -1 is an invalid answer."""
+    predicted = np.array(predicted, dtype=int)
+    c = len(classes)
+    return Predictions(
+        ids=[f"{i}.png" for i in range(len(labels))],
+        splits=["test"] * len(labels),
+        labels=[classes[k] for k in labels],
+        classes=classes,
+        probabilities=np.vstack([np.eye(c), np.full(c, 1 / c)])[predicted],
+        invalid=predicted == -1,
+        provenance={"model": model},
+    )
+
+
+def random_pair(n=600, seed=0) -> tuple[Predictions, Predictions]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, n)
+    a = np.where(rng.random(n) < 0.6, labels, rng.integers(-1, 4, n))
+    b = np.where(rng.random(n) < 0.4, labels, rng.integers(-1, 4, n))
+    return predictions(labels, a, "A"), predictions(labels, b, "B")
+
+
+# --------------------------------------------------------------------------------------- by hand
+
+
+def test_four_way():
+    counted = four_way(*right(4, 3, 2, 1))
+    assert counted == FourWay(both=4, only_a=3, only_b=2, neither=1) and counted.n == 10
+    assert counted.shares == {"both": 0.4, "only_a": 0.3, "only_b": 0.2, "neither": 0.1}
+    assert counted.table().to_numpy().tolist() == [[4, 3], [2, 1]]
+    assert counted.table().loc["A right", "B wrong"] == 3
+    assert "n = 10" in str(counted)
+
+
+def test_plain_measures():
+    a, b = right(4, 3, 2, 1)
+    assert oracle_accuracy(a, b) == 0.9
+    assert double_fault(a, b) == 0.1
+    assert yules_q(a, b) == pytest.approx((4 * 1 - 3 * 2) / (4 * 1 + 3 * 2)) == -0.2
+    # 3 of 5: 2 x (C(5,0) + C(5,1) + C(5,2)) / 2^5 = 1
+    assert mcnemar_exact(a, b) == 1.0
+    # 1 of 9: 2 x (1 + 9) / 2^9
+    assert mcnemar_exact(*right(7, 1, 8, 2)) == pytest.approx(20 / 512)
+
+
+def test_measures_of_answers():
+    #                        label    a        b
+    a = predictions([0, 0, 1, 1, 2], [0, 0, 1, 2, 2])
+    b = predictions([0, 0, 1, 1, 2], [0, 1, 1, 2, 0])
+    assert four_way(a, b) == FourWay(both=2, only_a=2, only_b=0, neither=1)
+    assert agreement(a, b) == 0.6, "both wrong with the same class is agreement"
+    # by chance: (2 x 2 + 1 x 2 + 2 x 1) / 25
+    assert cohen_kappa(a, b) == pytest.approx((0.6 - 0.32) / (1 - 0.32))
+
+
+def test_an_invalid_answer_is_wrong_and_a_category_of_its_own():
+    a = predictions([0, 1, 2, 3], [-1, -1, 2, 3])
+    b = predictions([0, 1, 2, 3], [-1, 1, 2, -1])
+    assert four_way(a, b) == FourWay(both=1, only_a=1, only_b=1, neither=1)
+    assert agreement(a, b) == 0.5
+    assert cohen_kappa(a, b) == pytest.approx((0.5 - 5 / 16) / (1 - 5 / 16))
+
+
+def test_macro_f1_by_hand():
+    # awe: 1 hit, 1 false alarm, 1 miss: 1/2; fear: 1 hit, 1 miss: 2/3; joy: no hit: 0
+    p = predictions([0, 0, 1, 1, 2], [0, -1, 1, 0, -1])
+    assert macro_f1(p) == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
+    assert macro_f1(predictions([0, 1], [0, 1])) == 1.0
+    assert macro_f1(predictions([0, 1], [-1, -1])) == 0.0
+
+
+def test_predictions_are_matched_by_id():
+    a, b = random_pair()
+    shuffled = b.select(np.random.default_rng(1).permutation(b.ids))
+    assert four_way(a, shuffled) == four_way(a, b) == four_way(a.correct, b.correct)
+    assert cohen_kappa(a, shuffled) == cohen_kappa(a, b)
+
+
+# -------------------------------------------------------------------------- against other packages
+
+
+@given(*[st.integers(0, 30)] * 4)
+def test_mcnemar_is_statsmodels(both, only_a, only_b, neither):
+    expected = mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue
+    assert mcnemar_exact(*right(both, only_a, only_b, neither)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_answers_against_scikit_learn_and_statsmodels(seed):
+    a, b = random_pair(seed=seed)
+    assert cohen_kappa(a, b) == pytest.approx(
+        cohen_kappa_score(a.predicted_index, b.predicted_index)
+    )
+    table = pd.crosstab(a.predicted_index, b.predicted_index).to_numpy()
+    assert cohen_kappa(a, b) == pytest.approx(cohens_kappa(table).kappa)
+    assert macro_f1(a) == pytest.approx(
+        f1_score(a.label_index, a.predicted_index, labels=range(4), average="macro")
+    )
+
+
+@given(*[st.integers(0, 50)] * 4)
+def test_relations_between_measures(both, only_a, only_b, neither):
+    a, b = right(both, only_a, only_b, neither)
+    if not len(a):
+        return
+    assert oracle_accuracy(a, b) == pytest.approx(1 - double_fault(a, b))
+    assert oracle_accuracy(a, b) >= max(a.mean(), b.mean())
+    assert mcnemar_exact(a, b) == mcnemar_exact(b, a) and 0 < mcnemar_exact(a, b) <= 1
+    q = yules_q(a, b)
+    assert np.isnan(q) or (-1 <= q <= 1 and q == yules_q(b, a))
+
+
+# -------------------------------------------------------------------------------------- intervals
+
+
+def test_wilson_by_hand():
+    # 8 of 10, z = 1.96: centre (0.8 + z^2 / 20) / (1 + z^2 / 10), a textbook's example
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert np.isnan(wilson(0, 0)).all()
+
+
+def test_accuracy_interval_of_both_methods():
+    a, _ = random_pair()
+    assert accuracy_interval(a) == wilson(int(a.correct.sum()), len(a))
+    assert accuracy_interval(a, "bootstrap") == pytest.approx(accuracy_interval(a), abs=0.01)
+    assert accuracy_interval(a.correct) == accuracy_interval(a)
+
+
+def test_difference_by_the_normal_approximation():
+    a, b = right(400, 200, 120, 480)
+    value, low, high, n = accuracy_difference(a, b, resamples=20_000)
+    assert (value, n) == (pytest.approx(80 / 1200), 1200)
+    spread = np.sqrt(320 / 1200 - (80 / 1200) ** 2) / np.sqrt(1200)
+    assert low == pytest.approx(value - 1.96 * spread, abs=0.002)
+    assert high == pytest.approx(value + 1.96 * spread, abs=0.002)
+
+
+def test_pairing_narrows_the_interval():
+    together = accuracy_difference(*right(590, 10, 10, 590))
+    apart = accuracy_difference(*right(300, 300, 300, 300))
+    assert apart.high - apart.low > 4 * (together.high - together.low)
+
+
+def test_multinomial_counts_are_a_bootstrap_over_images():
+    """The same percentiles as drawing the images themselves."""
+    a, b = random_pair(n=200)
+    rng = np.random.default_rng(5)
+    class_a, class_b = a.predicted_index, b.predicted_index
+    right_a, right_b = a.correct, b.correct
+    kappas, qs = [], []
+    for _ in range(1500):
+        rows = rng.integers(0, 200, 200)
+        table = np.zeros((5, 5))
+        np.add.at(table, (class_a[rows], class_b[rows]), 1)
+        kappas.append(cohens_kappa(table, return_results=False))
+        qs.append(yules_q(right_a[rows], right_b[rows]))
+    found = compare(a, b, resamples=20_000)
+    for measure, drawn in (("cohen_kappa", kappas), ("yules_q", qs)):
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        estimate = found.value(measure)
+        width = high - low
+        assert estimate.low == pytest.approx(low, abs=0.12 * width)
+        assert estimate.high == pytest.approx(high, abs=0.12 * width)
+
+
+@pytest.mark.parametrize("method", ["wilson", "bootstrap", "difference"])
+def test_intervals_cover_the_truth_in_about_95_of_100_data_sets(method):
+    rng = np.random.default_rng(7)
+    shares, hits = np.array([0.45, 0.25, 0.1, 0.2]), 0
+    for seed in range(400):
+        a, b = right(*rng.multinomial(200, shares))
+        if method == "difference":
+            _, low, high, _ = accuracy_difference(a, b, resamples=500, seed=seed)
+            hits += low <= 0.15 <= high
+        else:
+            low, high = accuracy_interval(a, method, resamples=500, seed=seed)
+            hits += low <= 0.70 <= high
+    assert 0.91 <= hits / 400 <= 0.985
+
+
+def test_same_seed_same_interval():
+    a, b = random_pair()
+    assert accuracy_difference(a, b, seed=3) == accuracy_difference(a, b, seed=3)
+    assert accuracy_difference(a, b, seed=3) != accuracy_difference(a, b, seed=4)
+    pd.testing.assert_frame_equal(compare(a, b, seed=3).table, compare(a, b, seed=3).table)
+
+
+def test_a_wider_level_is_a_wider_interval():
+    a, b = random_pair()
+    narrow, wide = (accuracy_difference(a, b, level=level) for level in (0.5, 0.99))
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_2000_resamples_of_1200_images_are_quick():
+    a, b = random_pair(n=1200)
+    start = time.process_time()
+    compare(a, b)
+    assert time.process_time() - start < 1
+
+
+# ------------------------------------------------------------------------------------- comparison
+
+
+def test_compare_agrees_with_the_plain_functions_on_every_slice():
+    a, b = random_pair()
+    cue = pd.Series(["content", "atmosphere", "both"] * 200, index=a.ids)
+    found = compare(a, b, by=cue, resamples=200)
+    assert found.slices == ("all", "atmosphere", "both", "content")
+    assert list(found.table.columns) == ["slice", "measure", "n", "value", "low", "high"]
+    assert len(found.table) == 4 * found.table["measure"].nunique()
+    for part in found.slices:
+        ids = [i for i in a.ids if part in ("all", cue[i])]
+        x, y = a.select(ids), b.select(ids)
+        shares = four_way(x, y).shares
+        expected = shares | {
+            "accuracy_a": x.accuracy,
+            "accuracy_b": y.accuracy,
+            "accuracy_difference": x.accuracy - y.accuracy,
+            "oracle_accuracy": oracle_accuracy(x, y),
+            "oracle_gain": oracle_accuracy(x, y) - max(x.accuracy, y.accuracy),
+            "double_fault": double_fault(x, y),
+            "agreement": agreement(x, y),
+            "cohen_kappa": cohen_kappa(x, y),
+            "yules_q": yules_q(x, y),
+            "mcnemar_p": mcnemar_exact(x, y),
+        }
+        assert set(expected) == set(found.table["measure"])
+        for measure, value in expected.items():
+            estimate = found.value(measure, part)
+            assert estimate.n == len(ids)
+            assert estimate.value == pytest.approx(value), measure
+            if measure == "mcnemar_p":
+                assert np.isnan(estimate.low)
+            else:
+                assert estimate.low <= value <= estimate.high, measure
+
+
+def test_slices_do_not_depend_on_one_another():
+    a, b = random_pair()
+    cue = dict(zip(a.ids, ["x", "y", "z"] * 200, strict=True))
+    inside = [i for i in a.ids if cue[i] == "y"]
+    alone = compare(a.select(inside), b.select(inside)).value("cohen_kappa")
+    assert compare(a, b, by=cue).value("cohen_kappa", "y") == alone
+
+
+def test_compare_by_label_keeps_the_order_of_the_classes_and_the_empty_ones():
+    a, b = predictions([3, 3, 0], [3, 0, 0]), predictions([3, 3, 0], [3, 3, -1])
+    found = compare(a, b, by="label")
+    assert found.slices == ("all", *CLASSES)
+    n = found.table[found.table["measure"] == "both"].set_index("slice")["n"]
+    assert n.to_dict() == {"all": 3, "awe": 1, "fear": 0, "joy": 0, "rage": 2}
+    empty = found.table[found.table["slice"] == "fear"].set_index("measure")["value"]
+    assert empty.pop("mcnemar_p") == 1.0 and empty.isna().all()
+    assert "fear (n = 0)" in str(found) and "undefined" in str(found)
+
+
+def test_compare_by_a_categorical_keeps_its_order():
+    a, b = random_pair(n=4)
+    cue = pd.Series(["z", "a", "z", "a"], index=a.ids).astype(
+        pd.CategoricalDtype(["z", "none", "a"])
+    )
+    assert compare(a, b, by=cue).slices == ("all", "z", "none", "a")
+
+
+def test_compare_by_values_that_are_not_text():
+    a, b = random_pair(n=4)
+    noise = pd.Series([True, False, True, False, True], index=[*a.ids, "elsewhere.png"])
+    assert compare(a, b, by=noise).slices == ("all", "False", "True")
+
+
+def test_text_names_the_models_and_n():
+    a, b = random_pair()
+    text = str(compare(a, b, by="label"))
+    assert text.startswith("A: A\nB: B\n") and "95%" in text and "2000 resamples" in text
+    assert "all (n = 600)" in text and "McNemar's exact p" in text
+    assert max(map(len, text.splitlines())) <= 140
+    shown = f"{100 * a.accuracy:.1f} ["
+    assert shown in next(line for line in text.splitlines() if line.startswith("accuracy of A"))
+
+
+# -------------------------------------------------------------------------------- degenerate cases
+
+
+def test_nothing_discordant():
+    a, b = right(7, 0, 0, 3)
+    assert mcnemar_exact(a, b) == 1.0 and yules_q(a, b) == 1.0
+    assert accuracy_difference(a, b) == (0.0, 0.0, 0.0, 10)
+
+
+def test_undefined_q_and_kappa_are_nan():
+    assert np.isnan(yules_q(*right(5, 2, 0, 0)))
+    same = predictions([0, 1], [0, 0])
+    assert np.isnan(cohen_kappa(same, same)) and agreement(same, same) == 1.0
+    row = compare(same, same).value("cohen_kappa")
+    assert np.isnan([row.value, row.low, row.high]).all()
+
+
+def test_no_images():
+    none = predictions([], [])
+    assert four_way(none, none).n == 0
+    assert np.isnan(list(four_way(none, none).shares.values())).all()
+    for measure in (oracle_accuracy, double_fault, yules_q, agreement, cohen_kappa):
+        assert np.isnan(measure(none, none))
+    assert mcnemar_exact([], []) == 1.0 and np.isnan(macro_f1(none))
+    assert np.isnan(accuracy_interval([], "bootstrap")).all()
+    assert np.isnan(accuracy_difference([], [])[:3]).all() and accuracy_difference([], []).n == 0
+    assert compare(none, none, by="label").table["n"].eq(0).all()
+
+
+def test_q_undefined_in_some_resamples_only_has_an_interval():
+    a, b = predictions([0, 0, 0], [0, 0, 1]), predictions([0, 0, 0], [0, 1, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        q = compare(a, b).value("yules_q")
+    assert q.value == 1.0 and np.isfinite([q.low, q.high]).all()
+
+
+# --------------------------------------------------------------------------------------- bad input
+
+
+A, B = random_pair(n=8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: four_way([True], [True, False]), "A has 1 images and B 2"),
+        (lambda: four_way(np.array([0, 3]), np.array([1, 1])), "booleans"),
+        (lambda: four_way(A, B.correct), "not one of each"),
+        (lambda: four_way(A, B.select(B.ids[:3])), "missing from the second"),
+        (lambda: agreement(A.correct, B.correct), "give two Predictions"),
+        (lambda: compare(A, B, by="cue"), "'label', or a mapping"),
+        (lambda: compare(A, B, by={"0.png": "x"}), "no value for 7 images, 1.png"),
+        (lambda: compare(A, B, by=dict.fromkeys(A.ids)), "no value for 8 images"),
+        (lambda: compare(A, B, by=dict.fromkeys(A.ids, "all")), "stands for the whole"),
+        (lambda: compare(A, B, by=pd.Series("x", index=["0.png"] * 2)), "twice"),
+        (lambda: compare(A, B, resamples=0), "resamples"),
+        (lambda: compare(A, B, level=95), "level"),
+        (lambda: compare(A, B).value("kappa"), "no measure 'kappa'.*cohen_kappa"),
+        (lambda: accuracy_interval(A, "exact"), "wilson"),
+        (lambda: wilson(3, 2), "no share"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

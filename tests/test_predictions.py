@@ -1,0 +1,376 @@
+"""Predictions: what follows from probabilities, and a file that gives back exactly what it got."""
+
+import csv
+import hashlib
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emokd_utils.errors import InputError
+from emokd_utils.predictions import Predictions, concat
+
+CLASSES = ("awe", "fear", "joy")
+THIRD = [1 / 3, 1 / 3, 1 / 3]
+
+
+def make(**change) -> Predictions:
+    """Four images: right, wrong, invalid (its uniform row would name awe, its label), right."""
+    return Predictions(
+        **{
+            "ids": ("a", "b", "c", "d"),
+            "splits": ("val", "test", "test", "val"),
+            "labels": ("awe", "fear", "awe", "joy"),
+            "classes": CLASSES,
+            "probabilities": [[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], THIRD, [0.0, 0.0, 1.0]],
+            "answers": ("awe", "joy", "a sunset", "joy"),
+            "invalid": [False, False, True, False],
+            "provenance": {"model": "toy", "seed": 3},
+        }
+        | change
+    )
+
+
+def assert_same(one: Predictions, two: Predictions) -> None:
+    for name in ("ids", "splits", "labels", "classes", "answers", "provenance"):
+        assert getattr(one, name) == getattr(two, name), name
+    assert one.probabilities.tobytes() == two.probabilities.tobytes()
+    assert one.invalid.tolist() == two.invalid.tolist()
+
+
+def test_what_follows_from_the_probabilities():
+    p = make()
+    assert len(p) == 4
+    assert p.predicted == ("awe", "joy", None, "joy")
+    assert p.predicted_index.tolist() == [0, 2, -1, 2]
+    assert p.label_index.tolist() == [0, 1, 0, 2]
+    assert p.correct.tolist() == [True, False, False, True]
+    assert p.accuracy == 0.5
+    assert p.one_hot().tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]]
+    assert p.label_index.dtype == p.predicted_index.dtype == np.int64
+
+
+def test_without_answers_nothing_is_invalid():
+    p = make(answers=None, invalid=None)
+    assert p.invalid.tolist() == [False] * 4
+    assert p.predicted[2] == "awe", "the first of equals"
+
+
+def test_nothing_can_be_changed_afterwards():
+    given_values = np.full((4, 3), 1 / 3)
+    p = make(probabilities=given_values)
+    given_values[0] = [1, 0, 0]
+    assert p.probabilities[0].tolist() == THIRD
+    with pytest.raises(ValueError, match="read-only"):
+        p.probabilities[0, 0] = 1
+    with pytest.raises(AttributeError):
+        p.labels = ()
+
+
+def test_from_logits_by_hand():
+    logits = np.log([[1.0, 2.0, 1.0], [3.0, 1.0, 6.0]]) + [[1000.0], [-1000.0]]
+    p = Predictions.from_logits(
+        logits, ids=("a", "b"), splits=("val",) * 2, labels=("awe", "joy"), classes=CLASSES
+    )
+    np.testing.assert_allclose(p.probabilities, [[0.25, 0.5, 0.25], [0.3, 0.1, 0.6]], atol=1e-12)
+    assert p.predicted == ("fear", "joy") and p.answers is None and p.provenance == {}
+
+
+@pytest.mark.parametrize("logits", [[0.0, 1.0, 2.0], [[0.0, np.inf, 1.0]], [[np.nan, 1.0, 2.0]]])
+def test_from_logits_refuses(logits):
+    with pytest.raises(InputError, match="logits"):
+        Predictions.from_logits(
+            logits, ids=("a",), splits=("val",), labels=("awe",), classes=CLASSES
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids": ("a", "b", "c", "b")}, "'b' comes twice"),
+        ({"ids": "abcd"}, "ids must be a sequence"),
+        ({"ids": (1, 2, 3, 4)}, "ids must be a sequence of texts"),
+        ({"labels": ("awe", "fear", "rage", "joy")}, "'c' has the label 'rage'.*awe, fear, joy"),
+        ({"labels": ("awe",)}, "labels is of size 1"),
+        ({"splits": ("val",)}, "splits is of size 1"),
+        ({"answers": ("awe",)}, "answers is of size 1"),
+        ({"invalid": [True]}, "invalid is of size"),
+        ({"classes": ("awe", "fear", "joy", "joy")}, "different names"),
+        ({"classes": ("awe", "fear", "joy", "rage")}, "probabilities is of size"),
+        ({"probabilities": [[0.7, 0.2, 0.1]] * 3}, "probabilities is of size"),
+        ({"probabilities": [[0.5, 0.5, 0.1]] + [THIRD] * 3}, "'a' do not sum to 1"),
+        ({"probabilities": [THIRD, [1.5, -0.5, 0.0]] + [THIRD] * 2}, "'b' are below 0"),
+        ({"probabilities": [THIRD] * 3 + [[np.nan, 0.5, 0.5]]}, "'d' are not finite"),
+        ({"probabilities": [[1.0, 0.0, 0.0]] * 4}, "'c' are not uniform"),
+        ({"provenance": {"lr": float("nan")}}, "JSON|key|finite"),
+        ({"provenance": {"model": object()}}, "object"),
+    ],
+)
+def test_what_does_not_hold_together_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        make(**change)
+
+
+def test_float32_probabilities_are_near_enough():
+    rng = np.random.default_rng(0)
+    values = rng.dirichlet(np.ones(3), 4).astype(np.float32)
+    assert make(probabilities=values, invalid=None).probabilities.dtype == np.float64
+
+
+def test_split():
+    assert make().split("test").ids == ("b", "c")
+    assert make().split("test").answers == ("joy", "a sunset")
+    with pytest.raises(InputError, match="no predictions for split 'train'; there are: test, val"):
+        make().split("train")
+
+
+def test_select_is_in_the_order_asked():
+    p = make().select(["d", "b"])
+    assert (p.ids, p.labels, p.splits) == (("d", "b"), ("joy", "fear"), ("val", "test"))
+    assert p.probabilities.tolist() == [[0.0, 0.0, 1.0], [0.1, 0.3, 0.6]]
+    assert p.answers == ("joy", "joy") and p.provenance == make().provenance
+    with pytest.raises(InputError, match="2 images: x, y"):
+        make().select(["a", "x", "y"])
+    with pytest.raises(InputError, match="'a' comes twice"):
+        make().select(["a", "a"])
+
+
+def test_no_images():
+    none = make().select([])
+    assert len(none) == 0 and np.isnan(none.accuracy) and none.one_hot().shape == (0, 3)
+
+
+def test_aligned():
+    p, q = make().aligned(make().select(["d", "c", "b", "a"]))
+    assert_same(p, q)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (make().select(["a", "d"]), "2 images are missing from the second predictions: b, c"),
+        (make(ids=("a", "b", "c", "e")), "1 images are missing from the second predictions: d"),
+        (make(labels=("awe", "joy", "awe", "joy")), r"labels of 1 images differ: b \(fear, joy\)"),
+        (make(classes=("awe", "joy", "fear")), "classes differ"),
+    ],
+)
+def test_aligned_refuses(other, message):
+    with pytest.raises(InputError, match=message):
+        make().aligned(other)
+
+
+def test_aligned_names_images_missing_from_the_first():
+    with pytest.raises(InputError, match="missing from the first predictions: b, c"):
+        make().select(["a", "d"]).aligned(make())
+
+
+def test_concat_puts_splits_together_again():
+    p = make()
+    whole = concat([p.split("val"), p.split("test")])
+    assert_same(whole.select(p.ids), p)
+    two = concat([p.split("val"), make(provenance={"model": "other"}).split("test")])
+    assert two.provenance == {"parts": [{"model": "toy", "seed": 3}, {"model": "other"}]}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "nothing to put together"),
+        ([make(), make()], "'a' comes twice"),
+        ([make().split("val"), make(answers=None).split("test")], "answers"),
+        ([make(), make(classes=("awe", "joy", "fear"))], "classes differ"),
+    ],
+)
+def test_concat_refuses(parts, message):
+    with pytest.raises(InputError, match=message):
+        concat(parts)
+
+
+def test_to_frame():
+    frame = make().to_frame()
+    assert list(frame.columns) == [
+        *("split", "label", "predicted", "correct", "p_awe", "p_fear", "p_joy"),
+        *("answer", "invalid"),
+    ]
+    assert frame.index.name == "id" and frame.loc["b", "p_joy"] == 0.6
+    assert pd.isna(frame.loc["c", "predicted"]) and frame["correct"].sum() == 2
+    assert make(answers=None, invalid=None).to_frame()["answer"].isna().all()
+
+
+def test_repr_is_one_short_line():
+    assert "n=4" in repr(make()) and "accuracy 0.500" in repr(make()) and len(repr(make())) < 200
+
+
+# --------------------------------------------------------------------------------------- the file
+
+NASTY = [
+    "=cmd|'/c calc'!A1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    " =1",
+    "\n=1",
+    "fine\n=1",
+    "'quoted'",
+    "''",
+    'say "hi", then; go',
+    "\\n is not a newline",
+    "\\",
+    "\x00\x1a\x7f",
+    "\u202egnp.exe",
+    "\ufeff=1",
+    "\uff1d1",
+    "\ud800",
+    "NA",
+    "nan",
+    "",
+    "Ärger 😀",
+]
+
+
+def with_answers(answers: list[str]) -> Predictions:
+    n = len(answers)
+    return Predictions(
+        ids=[f"test/awe/{i:05}.png" for i in range(n)],
+        splits=["test"] * n,
+        labels=["awe"] * n,
+        classes=CLASSES,
+        probabilities=np.random.default_rng(0).dirichlet(np.ones(3), n),
+        answers=answers,
+    )
+
+
+def rows_of(path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
+
+
+@pytest.mark.parametrize("answers", [("awe", "joy", "a sunset", "joy"), None])
+def test_round_trip(tmp_path, answers):
+    path = tmp_path / "new" / "p.csv"
+    assert make(answers=answers).save(path) == path
+    assert_same(Predictions.load(path), make(answers=answers))
+    assert sorted(found.name for found in path.parent.iterdir()) == ["p.csv", "p.json"]
+
+
+def test_round_trip_of_no_images(tmp_path):
+    assert_same(Predictions.load(make().select([]).save(tmp_path / "p.csv")), make().select([]))
+
+
+def test_round_trip_of_untrusted_text(tmp_path):
+    p = with_answers(NASTY)
+    assert_same(Predictions.load(p.save(tmp_path / "p.csv")), p)
+
+
+def test_round_trip_of_untrusted_ids_and_classes(tmp_path):
+    names = ("=1+1", "-fear", 'a,"b"')
+    p = make(
+        ids=("@a", "'b", "c\nd", "é"), classes=names, labels=(names[0],) * 4, splits=("=x",) * 4
+    )
+    path = p.save(tmp_path / "p.csv")
+    assert_same(Predictions.load(path), p)
+    assert all(cell[:1] not in "=+-@" for row in rows_of(path)[1:] for cell in row if cell)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5))
+def test_any_text_round_trips(tmp_path_factory, answers):
+    p = with_answers(answers)
+    assert_same(Predictions.load(p.save(tmp_path_factory.mktemp("p") / "p.csv")), p)
+
+
+def test_a_spreadsheet_sees_lines_columns_and_no_formula(tmp_path):
+    path = with_answers(NASTY).save(tmp_path / "p.csv")
+    content = path.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf"), "Excel knows UTF-8 by its byte-order mark"
+    assert content.count(b"\n") == len(NASTY) + 1 and b"\r" not in content
+    rows = rows_of(path)
+    assert rows[0] == [
+        *("id", "split", "label", "predicted", "correct", "p_awe", "p_fear", "p_joy"),
+        *("answer", "invalid"),
+    ]
+    answers = [row[8] for row in rows[1:]]
+    assert not [answer for answer in answers if answer.strip()[:1] in tuple("=+-@\uff1d")]
+    assert "Ärger 😀" in answers
+
+
+def test_probabilities_keep_every_bit(tmp_path):
+    values = np.random.default_rng(1).dirichlet(np.ones(3) / 20, 4)
+    p = make(probabilities=values, invalid=None)
+    assert Predictions.load(p.save(tmp_path / "p.csv")).probabilities.tobytes() == values.tobytes()
+
+
+def test_the_csv_reads_without_this_project(tmp_path):
+    frame = pd.read_csv(make().save(tmp_path / "p.csv"), index_col="id")
+    assert frame["correct"].tolist() == [True, False, False, True]
+    assert frame["p_awe"].tolist() == make().probabilities[:, 0].tolist()
+    about = json.loads((tmp_path / "p.json").read_text())
+    assert about["classes"] == list(CLASSES) and about["provenance"]["model"] == "toy"
+
+
+def resign(path, **change) -> None:
+    """Change what the JSON says, and make its hash fit the CSV."""
+    beside = path.with_suffix(".json")
+    about = json.loads(beside.read_text())
+    about["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    beside.write_text(json.dumps(about | change))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("0.7,", "0.9,", "'a' do not sum to 1"),
+        ("0.7,", "nan,", "'a' are not finite"),
+        ("0.7,", "high,", "could not convert"),
+        ("b,test", "a,test", "'a' comes twice"),
+        ("p_joy", "p_rage", "columns"),
+        ("val,awe,awe,True", "val,awe,joy,True", "predicted or correct"),
+        ("val,awe,awe,True", "val,awe,awe,False", "predicted or correct"),
+        ("val,awe,awe,True", "val,awe,awe,yes", "True and False"),
+        ("val,awe,", "val,rage,", "not a class"),
+        ("d,val,joy,joy,True,0.0,0.0,1.0,joy,False\n", "", "3 rows, not 4"),
+    ],
+)
+def test_load_checks_what_it_reads(tmp_path, old, new, message):
+    path = make().save(tmp_path / "p.csv")
+    text = path.read_text("utf-8-sig")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8-sig")
+    with pytest.raises(InputError, match="is not the file that was saved"):
+        Predictions.load(path)
+    resign(path)
+    with pytest.raises(InputError, match=f"p.csv: .*{message}"):
+        Predictions.load(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": "other"}, {"classes": 3}, {"classes": ["awe", "fear"]}, {"rows": 9}]
+)
+def test_load_checks_the_json(tmp_path, change):
+    path = make().save(tmp_path / "p.csv")
+    resign(path, **change)
+    with pytest.raises(InputError, match=r"p\.(csv|json)"):
+        Predictions.load(path)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", "not json", '{"format": 1}'])
+def test_load_refuses_a_foreign_json(tmp_path, content):
+    path = make().save(tmp_path / "p.csv")
+    path.with_suffix(".json").write_text(content)
+    with pytest.raises(InputError, match=r"p\.json"):
+        Predictions.load(path)
+
+
+def test_load_names_the_missing_file(tmp_path):
+    path = make().save(tmp_path / "p.csv")
+    path.with_suffix(".json").unlink()
+    with pytest.raises(InputError, match=r"p\.json: No such file"):
+        Predictions.load(path)
+    with pytest.raises(InputError, match=r"q\.csv: No such file"):
+        Predictions.load(tmp_path / "q.csv")
+    with pytest.raises(InputError, match=r"ends in \.csv"):
+        make().save(tmp_path / "p.xlsx")
