@@ -202,6 +202,25 @@ class VLM:
             total = total + (rest * real[:, 1:]).sum(1)
         return (total.view(len(images), count) + shared[:, None]).double().cpu().numpy()
 
+    def score_with_features(
+        self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`score` and `features` from one and the same pass of the visual encoder."""
+        seen = []
+        visual = self.core.model.visual
+        hook = visual.register_forward_hook(
+            lambda module, args, out: seen.append(out.pooler_output)
+        )
+        try:
+            scores = self.score(images, prompt, answers)
+        finally:
+            hook.remove()
+        grids = self.processor.image_processor(images=list(images), return_tensors="pt")[
+            "image_grid_thw"
+        ]
+        counts = (grids.prod(-1) // visual.spatial_merge_size**2).tolist()
+        return scores, _pool(torch.cat(seen).split(counts))
+
     def _positions(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(3, n, L) multimodal rotary positions."""
         return self.core.model.get_rope_index(
@@ -280,6 +299,11 @@ class VLM:
         starts = range(0, len(ids), size)
         for start in tqdm(starts, desc=title, unit="batch", disable=not progress, leave=False):
             yield [dataset.open(image_id) for image_id in ids[start : start + size]]
+
+
+def _pool(visual_tokens: Sequence[torch.Tensor]) -> np.ndarray:
+    """(n, width) float32: the mean of each image's visual tokens (tokens, width)."""
+    return np.stack([tokens.float().mean(0).cpu().numpy() for tokens in visual_tokens])
 
 
 def _row(tokens: list[int], count: int, device) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,3 +23,23 @@ def pytest_collection_modifyitems(config, items):
     slow = [item for item in items if item.get_closest_marker("slow")]
     items[:] = [item for item in items if not item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture(scope="session")
+def random_vlm():
+    """TinyVLM's architecture with random weights and a tokenizer learnt on a few texts."""
+    from emokd_utils.corpus import tokenizer_corpus
+    from emokd_utils.pretrain import build_model, build_processor, build_tokenizer
+    from emokd_utils.scenes import make_unlabelled_scene
+    from emokd_utils.vlm import VLM
+
+    tokenizer = build_tokenizer(tokenizer_corpus([make_unlabelled_scene(k) for k in range(50)]))
+    return VLM(build_model(tokenizer), build_processor(tokenizer), "random")
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Five scenes."""
+    from emokd_utils.scenes import make_scene
+
+    return [make_scene("train", k).image for k in range(5)]

@@ -5,23 +5,7 @@ import torch
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, trained_text
-from emokd_utils.scenes import make_scene, make_unlabelled_scene
 from emokd_utils.vlm import VLM, common_prefix, parse_answer
-
-
-@pytest.fixture(scope="session")
-def random_vlm():
-    """TinyVLM's architecture with random weights and a tokenizer learnt on a few texts."""
-    from emokd_utils.corpus import tokenizer_corpus
-    from emokd_utils.pretrain import build_model, build_processor, build_tokenizer
-
-    tokenizer = build_tokenizer(tokenizer_corpus([make_unlabelled_scene(k) for k in range(50)]))
-    return VLM(build_model(tokenizer), build_processor(tokenizer), "random")
-
-
-@pytest.fixture(scope="session")
-def images():
-    return [make_scene("train", k).image for k in range(5)]
 
 
 def one_by_one(vlm, image, prompt, answer):
@@ -120,3 +104,13 @@ def test_only_the_answer_is_trained_on(random_vlm, images):
 def test_missing_model_is_named(tmp_path):
     with pytest.raises(InputError, match="config.json"):
         VLM.load(tmp_path)
+
+
+def test_scores_and_features_of_one_pass_equal_those_of_two(random_vlm, images):
+    mixed = [images[0], images[1].resize((200, 90)), images[2]]
+    answers = [answer_for(label) for label in MIKELS]
+    scores, features = random_vlm.score_with_features(mixed, "Which emotion?", answers)
+    np.testing.assert_allclose(
+        scores, random_vlm.score(mixed, "Which emotion?", answers), atol=1e-5
+    )
+    np.testing.assert_allclose(features, random_vlm.features(mixed), atol=1e-5)

@@ -1,0 +1,469 @@
+"""EmoVLM-KD from images to the final table, each costly step kept and found again (lesson 9).
+
+    images -> Predictions of each model -> complementarity, gate -> EmoVLM-KD's Predictions
+
+``Pipeline(profile)`` has one method per stage; a stage calls those before it. What is already in
+``runs/<profile>/`` under the same key is loaded, so notebooks and the command share one set of
+results.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import scenes
+from .costs import Part, compare, count_parameters
+from .datasets import ImageDataset, ScanReport, listing_fingerprint, load_dataset, scan
+from .distillation import HeadSettings, TrainedHead, load_cache, save_cache, train_head
+from .errors import InputError
+from .gating import GateSettings, TrainedGate, gate_inputs, train_gate
+from .instructions import answer_for, categorical_prompt, write_instructions
+from .predictions import Predictions
+from .profiles import Profile, get_profile, project_root, reduced
+from .store import Artefact, Store, fingerprint
+from .tuning import TuningSettings, instruction_tune
+from .vision import VisionModel, VisionSettings, fine_tune
+from .vlm import VLM
+
+ZERO_SHOT, TUNED, VISION = "VLM, zero-shot", "VLM, tuned", "vision model"
+HEAD_PLAIN, HEAD = "head, no teacher", "head, distilled"
+PUBLISHED = "EmoVLM-KD, gate as published"
+BOTH_RUN, ORACLE = "both models run together", "oracle of VLM and vision model"
+
+
+def gate_name(kind: str) -> str:
+    """The name of EmoVLM-KD with a gate in tables: ``EmoVLM-KD, concat linear``."""
+    return f"EmoVLM-KD, {kind.replace('_', ' ')}"
+
+
+class Pipeline:
+    """Every stage of EmoVLM-KD for one profile and one data set.
+
+    ``data``: the root of an ImageFolder, by default the profile's. ``runs``: where artefacts are
+    kept. ``say`` gets one line for each stage.
+    """
+
+    def __init__(
+        self,
+        profile: Profile | str | None = None,
+        data: Path | str | None = None,
+        runs: Path | str | None = None,
+        skip_bad: bool = False,
+        say: Callable[[str], object] = print,
+        progress: bool = True,
+    ):
+        self.profile = profile if isinstance(profile, Profile) else get_profile(profile)
+        self.root = Path(data) if data is not None else self.profile.path(self.profile.data)
+        self.built_in = self.root.resolve() == scenes.HOME.resolve()
+        self.skip_bad, self.say, self.progress = skip_bad, say, progress
+        folder = Path(runs) if runs is not None else project_root() / "runs"
+        name = (
+            self.profile.name
+            if self.built_in
+            else f"{self.profile.name}-{self.root.resolve().name}"
+        )
+        self.folder = folder / name
+        self.store = Store(self.folder, say)
+
+    # ------------------------------------------------------------------------------------------ the data
+
+    @functools.cached_property
+    def dataset(self) -> ImageDataset:
+        """The images; EmoScenes is made on first use, and every data set is scanned once."""
+        if self.built_in:
+            scenes.ensure_scenes(self.root, say=self.say)
+        if not self.root.is_dir():
+            raise InputError(
+                f"{self.root} is no folder; give the folder that holds train/ and test/"
+            )
+        report = self.store.step(
+            "scan",
+            {"listing": listing_fingerprint(self.root)},
+            lambda to: (to / "scan.json").write_text(scan(self.root).to_json(), encoding="utf-8"),
+            lambda at: ScanReport.from_json((at / "scan.json").read_text(encoding="utf-8")),
+        ).value
+        dataset = load_dataset(self.root, skip_bad=self.skip_bad, report=report)
+        if count := self.profile.images_per_split:
+            ids = []
+            for split in ("train", "val", "test"):
+                part = dataset.split(split)
+                order = np.random.default_rng(0).permutation(len(part))[:count]
+                ids += [part.ids[k] for k in sorted(order)]
+            dataset = dataset.select(ids)
+        return dataset
+
+    @property
+    def cues(self) -> pd.Series | None:
+        """The cue of each image, where the data set tells it (EmoScenes does)."""
+        return self.dataset.table["cue"] if "cue" in self.dataset.table else None
+
+    # ---------------------------------------------------------------------------------- the two models
+
+    @functools.cached_property
+    def base(self) -> VLM:
+        """The VLM before tuning."""
+        return VLM.load(self._vlm_source)
+
+    @property
+    def _vlm_source(self) -> str:
+        local = self.profile.path(self.profile.vlm)
+        return str(local) if local.is_dir() else self.profile.vlm
+
+    @functools.cached_property
+    def _vlm_key(self) -> str:
+        """What the VLM is: a hub id, or for a folder the size and time of its files' contents."""
+        folder = Path(self._vlm_source)
+        if not folder.is_dir():
+            return self._vlm_source
+        parts = {}
+        for path in sorted(folder.glob("*")):
+            if path.suffix in (".json", ".jinja", ".safetensors"):
+                with path.open("rb") as file:
+                    parts[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return fingerprint(parts)
+
+    def zero_shot(self, method: str = "score") -> Predictions:
+        """The untuned VLM's predictions for val and test, by label scoring or by generate and
+        parse."""
+        part = self._part("val", "test")
+        return self._predictions(f"zero-shot-{method}", {}, part, lambda: self.base, method).value
+
+    def features(self) -> np.ndarray:
+        """(n, width) float32: the frozen visual encoder's mean-pooled output of every image,
+        once."""
+        return self._features.value
+
+    @functools.cached_property
+    def _features(self) -> Artefact[np.ndarray]:
+        ids = list(self.dataset.ids)
+        return self.store.step(
+            "features",
+            {"vlm": self._vlm_key, "data": self.dataset.fingerprint},
+            lambda to: save_cache(
+                to / "features.safetensors",
+                ids,
+                self.base.dataset_features(
+                    self.dataset, self.profile.vlm_batch_size, self.progress
+                ),
+            ),
+            lambda at: load_cache(at / "features.safetensors", ids),
+        )
+
+    @functools.cache
+    def _vision(self, seed: int) -> Artefact[VisionModel]:
+        settings = self.profile.settings("vision", VisionSettings)
+        return self.store.step(
+            f"vision-seed{seed}",
+            {"settings": asdict(settings), "data": self.dataset.fingerprint, "seed": seed},
+            lambda to: fine_tune(self.dataset, settings, seed, self.progress).save(to),
+            VisionModel.load,
+        )
+
+    def vision(self, seed: int = 0) -> VisionModel:
+        """The fine-tuned vision model: a competitor, and the teacher of the head."""
+        return self._vision(seed).value
+
+    @functools.cache
+    def _teacher(self, seed: int) -> Artefact[np.ndarray]:
+        ids, vision = list(self.dataset.ids), self._vision(seed)
+        return self.store.step(
+            f"teacher-seed{seed}",
+            {"vision": vision.key},
+            lambda to: save_cache(
+                to / "logits.safetensors", ids, vision.value.logits(self.dataset)
+            ),
+            lambda at: load_cache(at / "logits.safetensors", ids),
+        )
+
+    def teacher_logits(self, seed: int = 0) -> np.ndarray:
+        """(n, C) float32 logits of the vision model for every image, in the data set's order."""
+        return self._teacher(seed).value
+
+    @functools.cache
+    def _adapter(self, seed: int) -> Artefact[tuple[Path, list[dict]]]:
+        settings = self.profile.settings("tuning", TuningSettings)
+
+        def make(to: Path) -> None:
+            train = self.dataset.split("train")
+            instructions, counts = write_instructions(train, settings.kinds, seed)
+            vlm = VLM.load(self._vlm_source)
+            log = instruction_tune(
+                vlm, train, instructions, settings, seed, to, progress=self.progress
+            )
+            note = {"counts": counts, "log": log}
+            (to / "tuning.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
+
+        def load(at: Path) -> tuple[Path, list[dict]]:
+            return at, json.loads((at / "tuning.json").read_text(encoding="utf-8"))["log"]
+
+        inputs = {
+            "settings": asdict(settings),
+            "vlm": self._vlm_key,
+            "data": self.dataset.fingerprint,
+            "metadata": self._metadata_key,
+            "seed": seed,
+        }
+        return self.store.step(f"adapter-seed{seed}", inputs, make, load)
+
+    @functools.cached_property
+    def _metadata_key(self) -> str:
+        return fingerprint(self.dataset.table.astype(str).to_dict("list"))
+
+    @functools.lru_cache(maxsize=1)
+    def tuned_vlm(self, seed: int = 0) -> VLM:
+        """The VLM with its adapter."""
+        return VLM.load(self._vlm_source, self._adapter(seed).value[0])
+
+    def tuning_log(self, seed: int = 0) -> list[dict]:
+        """What the Trainer logged: step, epoch, loss, learning rate."""
+        return self._adapter(seed).value[1]
+
+    @functools.cache
+    def _tuned(self, seed: int, method: str = "score") -> Artefact[Predictions]:
+        part = self.dataset if method == "score" else self._part("test")
+        adapter = {"adapter": self._adapter(seed).key}
+        return self._predictions(
+            f"tuned-seed{seed}-{method}", adapter, part, lambda: self.tuned_vlm(seed), method
+        )
+
+    def tuned(self, seed: int = 0, method: str = "score") -> Predictions:
+        """The tuned VLM's predictions: every image by label scoring, the test split by generate and
+        parse."""
+        return self._tuned(seed, method).value
+
+    # -------------------------------------------------------------------------------- head and gate
+
+    @functools.cache
+    def _head(
+        self, seed: int, alpha: float, temperature: float, depth: int
+    ) -> Artefact[TrainedHead]:
+        settings = self.profile.settings(
+            "head", HeadSettings, alpha=alpha, temperature=temperature, depth=depth
+        )
+
+        def make(to: Path) -> None:
+            train, val = self.rows("train"), self.rows("val")
+            x, y = self.features(), self.dataset.label_index
+            teacher = self.teacher_logits(seed)[train] if alpha else None
+            head = train_head(
+                x[train],
+                y[train],
+                teacher,
+                val_features=x[val],
+                val_labels=y[val],
+                num_classes=len(self.dataset.label_set),
+                settings=settings,
+                seed=seed,
+            )
+            head.save(to / "head.safetensors")
+
+        inputs = {"settings": asdict(settings), "features": self._features.key, "seed": seed}
+        if alpha:
+            inputs["teacher"] = self._teacher(seed).key
+        return self.store.step(
+            f"head-seed{seed}", inputs, make, lambda at: TrainedHead.load(at / "head.safetensors")
+        )
+
+    def head(
+        self,
+        seed: int = 0,
+        alpha: float | None = None,
+        temperature: float | None = None,
+        depth: int | None = None,
+    ) -> TrainedHead:
+        """The head on the visual features; what is not given is the profile's. alpha 0: no
+        teacher."""
+        return self._head(seed, *self._head_settings(alpha, temperature, depth)).value
+
+    def _head_settings(self, alpha=None, temperature=None, depth=None) -> tuple[float, float, int]:
+        return (
+            self.profile.head_alpha if alpha is None else alpha,
+            self.profile.head_temperature if temperature is None else temperature,
+            self.profile.head_depth if depth is None else depth,
+        )
+
+    def _gate_inputs(self, seed: int, mode: str, side: str) -> tuple[np.ndarray, np.ndarray]:
+        vlm = self.tuned(seed)
+        logits = (
+            self.teacher_logits(seed)
+            if side == "vision"
+            else self.head(seed).logits(self.features())
+        )
+        return gate_inputs(logits, vlm.probabilities, vlm.one_hot(), mode)
+
+    @functools.cache
+    def _gate(
+        self, seed: int, kind: str, mode: str, split: str, side: str
+    ) -> Artefact[TrainedGate]:
+        settings = self.profile.settings("gate", GateSettings, kind=kind, inputs=mode)
+
+        def make(to: Path) -> None:
+            student, vlm = self._gate_inputs(seed, mode, side)
+            rows = self.rows(split)
+            gate = train_gate(
+                student[rows],
+                vlm[rows],
+                self.dataset.label_index[rows],
+                num_classes=len(self.dataset.label_set),
+                settings=settings,
+                seed=seed,
+                trained_on=split,
+            )
+            gate.save(to / "gate.safetensors")
+
+        first = (
+            self._teacher(seed) if side == "vision" else self._head(seed, *self._head_settings())
+        )
+        inputs = {
+            "settings": asdict(settings),
+            "split": split,
+            "side": side,
+            "first": first.key,
+            "vlm": self._tuned(seed).key,
+            "seed": seed,
+        }
+        return self.store.step(
+            f"gate-seed{seed}", inputs, make, lambda at: TrainedGate.load(at / "gate.safetensors")
+        )
+
+    def gate(
+        self,
+        seed: int = 0,
+        kind: str | None = None,
+        inputs: str | None = None,
+        split: str | None = None,
+        side: str = "head",
+    ) -> TrainedGate:
+        """A gate; what is not given is the profile's. ``side`` "vision" puts the vision model
+        itself in the head's place: the two models run together."""
+        return self._gate(seed, *self._gate_settings(kind, inputs, split), side).value
+
+    def _gate_settings(self, kind=None, inputs=None, split=None) -> tuple[str, str, str]:
+        profile = self.profile
+        return (
+            kind or profile.gate_kinds[0],
+            inputs or profile.gate_inputs,
+            split or profile.gate_split,
+        )
+
+    def emovlm_kd(self, seed: int = 0, side: str = "head", **gate) -> Predictions:
+        """EmoVLM-KD's predictions for every image."""
+        trained = self.gate(seed, side=side, **gate)
+        student, vlm = self._gate_inputs(seed, trained.settings.inputs, side)
+        return self._from_logits(
+            trained.logits(student, vlm), "EmoVLM-KD", seed=seed, gate=repr(trained), side=side
+        )
+
+    def costs(self, seed: int = 0) -> pd.DataFrame:
+        """What an answer costs on this machine: `costs.compare` on one test image at a time."""
+        gate, head, adapter = (
+            self._gate(seed, *self._gate_settings(), "head"),
+            self.head(seed),
+            self._adapter(seed),
+        )
+
+        def make(to: Path) -> None:
+            vlm, vision, classes = self.tuned_vlm(seed), self.vision(seed), self.dataset.label_set
+            part = self._part("test")
+            image = part.open(part.ids[0])
+            prompt, answers = categorical_prompt(classes), [answer_for(label) for label in classes]
+            features = vlm.features([image])
+
+            def head_and_gate() -> None:
+                known = np.full((1, len(classes)), 1 / len(classes))
+                inputs = gate_inputs(head.logits(features), known, np.eye(len(classes))[:1], mode)
+                gate.value.logits(*inputs)
+
+            mode = gate.value.settings.inputs
+            table = compare(
+                Part(
+                    lambda: vlm.score([image], prompt, answers),
+                    (vlm.model,),
+                    count_parameters(vlm.model, trained="lora_").trained,
+                ),
+                Part(lambda: vision.image_logits([image]), (vision.network,)),
+                Part(head_and_gate, (head.head, gate.value.gate)),
+            )
+            table.to_csv(to / "costs.csv")
+
+        inputs = {"gate": gate.key, "adapter": adapter.key, "vision": self._vision(seed).key}
+        return self.store.step(
+            f"costs-seed{seed}", inputs, make, lambda at: pd.read_csv(at / "costs.csv", index_col=0)
+        ).value
+
+    # ------------------------------------------------------------------------------------ together
+
+    def predictions(self, seed: int = 0) -> dict[str, Predictions]:
+        """The test predictions of every row of the table, by its name, in the table's order."""
+        head, plain = (self.head(seed, a).logits(self.features()) for a in (None, 0.0))
+        vision = self._from_logits(self.teacher_logits(seed), self.profile.vision_name, seed=seed)
+        found = {
+            ZERO_SHOT: self.zero_shot(),
+            TUNED: self.tuned(seed),
+            VISION: vision,
+            HEAD_PLAIN: self._from_logits(plain, HEAD_PLAIN, seed=seed, alpha=0.0),
+            HEAD: self._from_logits(head, HEAD, seed=seed, alpha=self.profile.head_alpha),
+        }
+        for kind in self.profile.gate_kinds:
+            found[gate_name(kind)] = self.emovlm_kd(seed, kind=kind)
+        found[PUBLISHED] = self.emovlm_kd(
+            seed, kind="concat_linear", inputs="logits_onehot", split="train"
+        )
+        found[BOTH_RUN] = self.emovlm_kd(seed, side="vision")
+        return {name: predictions.split("test") for name, predictions in found.items()}
+
+    def rows(self, split: str) -> np.ndarray:
+        """The places, in the data set's order, of the images of a split."""
+        return np.flatnonzero(self.dataset.table["split"].to_numpy() == split)
+
+    def _part(self, *splits: str) -> ImageDataset:
+        inside = self.dataset.table["split"].isin(splits)
+        return self.dataset.select(list(self.dataset.table.index[inside]))
+
+    def _predictions(
+        self, kind: str, inputs: dict, part: ImageDataset, vlm: Callable[[], VLM], method: str
+    ) -> Artefact[Predictions]:
+        def make(to: Path) -> None:
+            vlm().predict(
+                part,
+                method,
+                batch_size=self.profile.vlm_batch_size,
+                max_new_tokens=self.profile.vlm_max_new_tokens,
+                progress=self.progress,
+            ).save(to / "predictions.csv")
+
+        inputs = inputs | {"vlm": self._vlm_key, "data": part.fingerprint, "method": method}
+        return self.store.step(
+            f"predictions-{kind}", inputs, make, lambda at: Predictions.load(at / "predictions.csv")
+        )
+
+    def _from_logits(self, logits: np.ndarray, model: str, **provenance) -> Predictions:
+        data = self.dataset
+        return Predictions.from_logits(
+            logits,
+            ids=tuple(data.ids),
+            splits=tuple(data.table["split"]),
+            labels=tuple(data.labels),
+            classes=tuple(data.label_set.labels),
+            provenance={"model": model, "data": data.fingerprint, **provenance},
+        )
+
+
+def main(args) -> int:
+    """The command ``run``: every stage for one or more seeds, the table and the report."""
+    from .report import Results, write_report
+
+    profile = get_profile(args.profile)
+    if args.reduced:
+        profile = reduced(profile)
+    pipeline = Pipeline(profile, args.data, args.runs, args.skip_bad)
+    seeds = range(args.seeds) if args.seeds > 1 else [args.seed]
+    results = Results(pipeline, seeds)
+    print(f"\n{write_report(results)}")
+    return 0

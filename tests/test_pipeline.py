@@ -1,0 +1,143 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emokd_utils.errors import InputError
+from emokd_utils.profiles import MINI, PROFILES, get_profile, project_root, reduced
+
+STAGES = (
+    "scan",
+    "features",
+    "vision",
+    "teacher",
+    "head",
+    "adapter",
+    "predictions",
+    "gate",
+    "costs",
+)
+
+
+def test_settings_of_a_stage_come_from_its_fields():
+    from emokd_utils.distillation import HeadSettings
+    from emokd_utils.gating import GateSettings
+    from emokd_utils.tuning import TuningSettings
+    from emokd_utils.vision import VisionSettings
+
+    assert MINI.settings("head", HeadSettings).alpha == 0.5
+    assert MINI.settings("head", HeadSettings, alpha=0.0).alpha == 0.0
+    assert MINI.settings("gate", GateSettings, kind="bilinear").kind == "bilinear"
+    assert MINI.settings("tuning", TuningSettings).rank == 8
+    assert MINI.settings("vision", VisionSettings).name == MINI.vision_name
+
+
+def test_the_environment_picks_the_profile(monkeypatch):
+    monkeypatch.setenv("EMOKD_PROFILE", "mini")
+    assert get_profile() is PROFILES["mini"]
+    monkeypatch.setenv("EMOKD_PROFILE", "maxi")
+    with pytest.raises(InputError, match="maxi"):
+        get_profile()
+    assert get_profile("mini") is MINI
+
+
+def test_reduced_changes_only_amounts():
+    small = reduced(MINI)
+    assert small.name == MINI.name
+    assert small.head_alpha == MINI.head_alpha
+    assert small.vision_epochs < MINI.vision_epochs
+
+
+def command(runs, *more):
+    return [sys.executable, "-m", "emokd_utils", "run", "--reduced", "--runs", str(runs), *more]
+
+
+def environment():
+    return os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run_whole(runs, *more):
+    done = subprocess.run(
+        command(runs, *more),
+        capture_output=True,
+        text=True,
+        cwd=project_root(),
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_until_made(runs, kind):
+    """Start the command and kill it, as kill -9 does, when it says that it made ``kind``."""
+    process = subprocess.Popen(
+        command(runs),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=project_root(),
+        env=environment(),
+    )
+    for line in process.stdout:
+        if line.startswith(f"[made] {kind}"):
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+
+
+def numbers(folder):
+    return {
+        re.sub("-[0-9a-f]{16}$", "", path.parent.name): path.read_bytes()
+        for path in sorted(folder.glob("*/predictions-*/predictions.csv"))
+    }
+
+
+@pytest.mark.slow
+def test_killed_after_every_stage_it_ends_with_the_numbers_of_a_run_left_alone(tmp_path):
+    for kind in STAGES:
+        run_until_made(tmp_path / "killed", kind)
+    resumed = run_whole(tmp_path / "killed")
+    for kind in STAGES:
+        assert re.search(rf"^\[kept\] {kind}", resumed, re.MULTILINE), kind
+    alone = run_whole(tmp_path / "alone")
+    assert "accuracy %" in alone
+    table = alone[alone.index("accuracy %") : alone.index("The report")]
+    assert table == resumed[resumed.index("accuracy %") : resumed.index("The report")]
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "alone")
+
+    folder = tmp_path / "alone" / "mini"
+    report = (folder / "report.md").read_text()
+    for figure in re.findall(r"\]\((.+?\.png)\)", report):
+        assert Image.open(folder / figure).width > 300
+    assert "built-in" in report
+
+    begin = time.perf_counter()
+    again = run_whole(tmp_path / "alone")
+    assert "[made]" not in again
+    assert time.perf_counter() - begin < 60
+
+
+@pytest.mark.slow
+def test_any_folder_of_images_goes_through_the_same_code(tmp_path):
+    """Noise with two classes of one brightness each: no cue, no caption, no val split."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 12)):
+        for label, level in (("negative", 60), ("positive", 190)):
+            folder = tmp_path / "data" / split / label
+            folder.mkdir(parents=True)
+            for k in range(count):
+                size = (int(rng.integers(90, 200)), int(rng.integers(90, 200)))
+                pixels = np.clip(rng.normal(level, 30, (*size[::-1], 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{k}.jpg")
+    printed = run_whole(tmp_path / "runs", "--data", str(tmp_path / "data"))
+    report = next((tmp_path / "runs").glob("*/report.md")).read_text()
+    assert "content" not in printed[printed.index("accuracy %") :].splitlines()[0]
+    assert "no photographs" in report

@@ -1,0 +1,83 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from emokd_utils import report
+from emokd_utils.pipeline import HEAD, HEAD_PLAIN, ORACLE, TUNED, VISION, ZERO_SHOT, gate_name
+from emokd_utils.predictions import Predictions
+
+
+def test_bootstrap_brackets_the_mean_and_narrows_with_n():
+    values = np.r_[np.ones(60), np.zeros(40)]
+    mean, low, high = report.bootstrap(values)
+    assert mean == 0.6
+    assert low == pytest.approx(0.6 - 1.96 * 0.049, abs=0.02)
+    assert high == pytest.approx(0.6 + 1.96 * 0.049, abs=0.02)
+    _, low_more, high_more = report.bootstrap(np.tile(values, 16))
+    assert high_more - low_more < 0.5 * (high - low)
+    assert report.bootstrap(np.ones(9)) == (1, 1, 1)
+    assert all(np.isnan(report.bootstrap(np.array([]))))
+
+
+def test_markdown():
+    frame = pd.DataFrame({"a": ["1", "2"]}, index=pd.Index(["x", "y"], name="m"))
+    assert report.markdown(frame) == "| m | a |\n| --- | --- |\n| x | 1 |\n| y | 2 |"
+
+
+class FakePipeline:
+    """Predictions by hand: 20 content-led images on which the VLM is right, 20 on which vision is."""
+
+    def __init__(self, better):
+        from emokd_utils.profiles import MINI
+
+        self.profile, self.better = MINI, better
+        self.ids = tuple(f"test/a/{k}.png" for k in range(40))
+        self.cues = pd.Series(["content"] * 20 + ["atmosphere"] * 20, index=self.ids)
+        self.dataset = type("Data", (), {"label_set": ("a", "b")})()
+
+    def predictions(self, seed):
+        first, second = np.arange(40) < 20, np.arange(40) >= 20
+        rights = {ZERO_SHOT: np.zeros(40, bool), TUNED: first, VISION: second}
+        rights |= {HEAD_PLAIN: np.arange(40) % 4 == 0, HEAD: np.arange(40) % 2 == 0}
+        rights |= {gate_name(kind): self.better for kind in self.profile.gate_kinds}
+        rights["both models run together"] = self.better
+        return {name: self.made(right) for name, right in rights.items()}
+
+    def made(self, right):
+        return Predictions(
+            self.ids,
+            ("test",) * 40,
+            ("a",) * 40,
+            ("a", "b"),
+            np.where(right[:, None], [1, 0], [0, 1]),
+        )
+
+
+def claims_of(better):
+    results = report.Results(FakePipeline(better), seeds=(0, 1))
+    return results, {claim.text: claim for claim in results.claims()}
+
+
+def test_claims_that_hold_and_their_numbers():
+    results, claims = claims_of(np.arange(40) < 36)
+    assert claims["the tuned VLM is ahead of the vision model on content-led images"].holds
+    assert claims["the tuned VLM is behind the vision model on atmosphere-led images"].holds
+    assert claims["EmoVLM-KD is ahead of the tuned VLM in every seed"].holds
+    assert claims["the distilled head beats the head without a teacher"].holds
+    table = results.table()
+    assert table.loc[ORACLE, "accuracy"] == 1
+    assert table.loc[TUNED, "accuracy"] == 0.5
+    assert table.loc[TUNED, "content"] == 1
+    assert table.loc[TUNED, "atmosphere"] == 0
+    np.testing.assert_allclose(results.gap_recovered(), (0.9 - 0.5) / 0.5)
+    rows = results.disagreement()
+    assert rows.query("seed == 0 and images == 'all'")["only VLM"].item() == 20
+
+
+def test_a_claim_that_fails_says_so():
+    _, claims = claims_of(np.arange(40) < 15)
+    claim = claims["EmoVLM-KD is ahead of the tuned VLM in every seed"]
+    assert not claim.holds
+    assert str(claim).startswith("[DOES NOT HOLD]")
+    assert not claims["EmoVLM-KD recovers half of the gap to the oracle or more"].holds
+    assert not claims["the untuned VLM is above chance (50.0%) on content-led images"].holds
