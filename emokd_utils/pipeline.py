@@ -24,7 +24,7 @@ from .distillation import HeadSettings, TrainedHead, load_cache, save_cache, tra
 from .errors import InputError
 from .gating import GateSettings, TrainedGate, gate_inputs, train_gate
 from .instructions import answer_for, categorical_prompt, write_instructions
-from .predictions import Predictions
+from .predictions import Predictions, versions
 from .profiles import Profile, get_profile, project_root, reduced
 from .store import Artefact, Store, fingerprint
 from .tuning import TuningSettings, instruction_tune
@@ -451,7 +451,12 @@ class Pipeline:
             splits=tuple(data.table["split"]),
             labels=tuple(data.labels),
             classes=tuple(data.label_set.labels),
-            provenance={"model": model, "data": data.fingerprint, **provenance},
+            provenance={
+                "model": model,
+                "data": data.fingerprint,
+                "versions": versions(),
+                **provenance,
+            },
         )
 
 

@@ -14,17 +14,25 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from . import __version__
 from .errors import InputError
 from .store import canonical_json
 
 FORMAT = "emokd-predictions-1"
 SUM_TOLERANCE = 1e-6
+
+
+def versions() -> dict[str, str]:
+    """Versions of this library and of those that numbers depend on, for a provenance."""
+    names = ("torch", "transformers", "peft", "timm", "numpy", "pillow")
+    return {"emokd_utils": __version__} | {name: metadata.version(name) for name in names}
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,9 +20,7 @@ import io
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -598,13 +596,10 @@ def _row(scene: Scene, file: str) -> dict[str, object]:
     }
 
 
-def _write_range(
-    folder: Path, split: str, start: int, stop: int, seed: int
-) -> tuple[list[dict], list[str]]:
-    """Write scenes start..stop-1 of a split below ``folder``; returns metadata rows and pixel
-    hashes."""
+def _write_split(folder: Path, split: str, count: int, seed: int) -> tuple[list[dict], list[str]]:
+    """Write the scenes of a split below ``folder``; returns metadata rows and pixel hashes."""
     rows, hashes = [], []
-    for number in range(start, stop):
+    for number in range(count):
         scene = make_scene(split, number, seed)
         file = f"{split}/{scene.label}/{number:05d}.png"
         path = folder / file
@@ -643,31 +638,18 @@ def ensure_scenes(
     draft = root / f".making-{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    step = 200
-    work = [
-        (split, start, min(start + step, n))
-        for split, n in sizes.items()
-        for start in range(0, n, step)
-    ]
-    rows, hashes = [], {split: [] for split in sizes}
-    with ProcessPoolExecutor(
-        max_workers=min(len(work), os.cpu_count() or 1), mp_context=get_context("spawn")
-    ) as pool:
-        jobs = [
-            pool.submit(_write_range, draft, split, start, stop, seed)
-            for split, start, stop in work
-        ]
-        for (split, _, _), job in zip(work, jobs, strict=True):
-            made, known = job.result()
-            rows += made
-            hashes[split] += known
+    rows, hashes = [], {}
+    for split, count in sizes.items():
+        made, known = _write_split(draft, split, count, seed)
+        rows += made
+        hashes[split] = _digest(known)
     with (draft / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, METADATA)
         writer.writeheader()
         writer.writerows(rows)
     mark |= {
         "pillow": pillow_version,
-        "sha256": {split: _digest(found) for split, found in hashes.items()},
+        "sha256": hashes,
     }
     (draft / "scenes.json").write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
     for name in (*sizes, "scenes.json", "metadata.csv"):

@@ -19,7 +19,7 @@ from .datasets import ImageDataset
 from .emotions import LabelSet
 from .errors import InputError
 from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, chat_text
-from .predictions import Predictions
+from .predictions import Predictions, versions
 
 _ANSWER = re.compile(
     r"""['"]?\s*(?:emotion|label)\s*['"]?\s*[:=]\s*['"]?\s*([A-Za-z][A-Za-z \-]*)""", re.IGNORECASE
@@ -278,6 +278,7 @@ class VLM:
                 "method": method,
                 "prompt": prompt,
                 "data": dataset.fingerprint,
+                "versions": versions(),
             },
         )
 
