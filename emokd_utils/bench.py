@@ -52,7 +52,7 @@ class PublishedLoop:
         optimizer = torch.optim.AdamW(self.head.parameters(), lr=1e-5)
         for image, label in zip(self.images, self.labels, strict=True):
             features = torch.from_numpy(self.vlm.features([image]))
-            teacher = torch.from_numpy(self.teacher([image]))
+            teacher = torch.from_numpy(self.teacher([image]).copy())
             loss = distillation_loss(self.head(features), teacher, torch.tensor([label]))
             optimizer.zero_grad()
             loss.backward()

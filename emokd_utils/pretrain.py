@@ -1,13 +1,15 @@
 """How TinyVLM was made: pretraining a small Qwen2-VL from nothing on unlabelled scenes (lesson A1).
 
-Two stages. *Seeing*: each visual token predicts which objects lie under it (binary cross-entropy)
+Three stages. *Seeing*: each visual token predicts which objects lie under it (binary cross-entropy)
 and the colour and contrast of its own pixels (squared error), which breaks the plateau that
 captions alone leave the encoder on. *Speaking*: next-token prediction on answers about objects,
 settings and what nouns mean to people (``emokd_utils.corpus``), with the first task kept on as an
-auxiliary loss. No labelled split, no image's emotion and no word on how a scene looks is ever used.
+auxiliary loss. *Looking*: the same at a lower rate, while the mean visual token also learns to predict
+the scene's colour, texture, light and weather, as the encoder of a real model knows them. No labelled
+split, no image's emotion and no word on how a scene looks is ever used.
 
     python -m emokd_utils.pretrain                     # the shipped checkpoint, about 60 minutes on 2 cores
-    python -m emokd_utils.pretrain --seeing 4 --speaking 4 --batch 8 --out DIR     # a reduced run
+    python -m emokd_utils.pretrain --seeing 4 --speaking 4 --looking 4 --batch 8 --out DIR     # a reduced run
 """
 
 import argparse
@@ -35,7 +37,16 @@ from transformers import (
 )
 
 from .corpus import FEELING, Turn, draw_turn, tokenizer_corpus
-from .scenes import SEED, SIZE, Scene, make_unlabelled_scene, scene_objects
+from .scenes import (
+    LIGHTS,
+    SEED,
+    SIZE,
+    TEXTURES,
+    WEATHERS,
+    Scene,
+    make_unlabelled_scene,
+    scene_objects,
+)
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -149,13 +160,14 @@ def build_model(
 
 
 class SeeingHeads(nn.Module):
-    """Auxiliary outputs of a visual token: object logits and 8 statistics of the pixels it stands
-    for."""
+    """Auxiliary outputs: of a visual token, object logits and 8 statistics of the pixels it stands
+    for; of the mean token, how the scene looks."""
 
     def __init__(self, width: int = 256):
         super().__init__()
         self.objects = nn.Linear(width, len(_NOUNS))
         self.pixels = nn.Linear(width, 8)
+        self.look = nn.Linear(width, 4 + len(TEXTURES) + len(LIGHTS) + len(WEATHERS))
 
     def loss(
         self, tokens: torch.Tensor, present: torch.Tensor, statistics: torch.Tensor
@@ -164,8 +176,35 @@ class SeeingHeads(nn.Module):
         seen = F.binary_cross_entropy_with_logits(self.objects(tokens).float(), present)
         return 4 * seen + 0.1 * F.mse_loss(self.pixels(tokens).float(), statistics)
 
+    def look_loss(self, tokens: torch.Tensor, look: torch.Tensor) -> torch.Tensor:
+        """tokens (B, 16, width), look (B, 7) from `look_targets`: squared error of the colour and
+        cross-entropy of texture, light and weather."""
+        out = self.look(tokens.mean(1)).float()
+        colour, *kinds = out.split([4, len(TEXTURES), len(LIGHTS), len(WEATHERS)], dim=1)
+        loss = F.mse_loss(colour, look[:, :4])
+        for logits, place in zip(kinds, look[:, 4:].long().T, strict=True):
+            loss = loss + F.cross_entropy(logits, place)
+        return loss
+
 
 # ------------------------------------------------------------------------------------------ the batches
+
+
+def look_targets(scenes: list[Scene]) -> torch.Tensor:
+    """(B, 7): saturation times cosine and sine of the hue, saturation, brightness (each brought to
+    about unit scale), and the numbers of texture, light and weather."""
+    rows = []
+    for look in (scene.atmosphere for scene in scenes):
+        turn, s = math.radians(look.hue), look.saturation
+        colour = [
+            2 * s * math.cos(turn),
+            2 * s * math.sin(turn),
+            4 * s - 2,
+            4 * look.brightness - 2,
+        ]
+        kinds = [TEXTURES.index(look.texture), LIGHTS.index(look.light)]
+        rows.append([*colour, *kinds, WEATHERS.index(look.weather)])
+    return torch.tensor(rows)
 
 
 def objects_under_tokens(scene: Scene) -> np.ndarray:
@@ -341,16 +380,15 @@ class SpeakingBatches(Dataset):
 
     group = 4
 
-    def __init__(self, processor: Qwen2VLProcessor, batch: int, seed: int):
-        self.processor, self.batch, self.seed = processor, batch, seed
+    def __init__(self, processor: Qwen2VLProcessor, batch: int, seed: int, first: int):
+        self.processor, self.batch, self.seed, self.first = processor, batch, seed, first
         self.block, self.parts = -1, []
 
     def draw(self, block: int) -> list[list[tuple[Turn, Scene]]]:
         """The four batches of a block, of about equal length within each."""
         rng, count = Random(f"{self.seed}/{block}"), self.batch * self.group
-        scenes = [
-            make_unlabelled_scene(20_000_000 + block * count + k, self.seed) for k in range(count)
-        ]
+        start = self.first + block * count
+        scenes = [make_unlabelled_scene(start + k, self.seed) for k in range(count)]
         pairs = [(draw_turn(rng, scene), scene) for scene in scenes]
         pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].answer))
         parts = [pairs[k : k + self.batch] for k in range(0, count, self.batch)]
@@ -364,7 +402,7 @@ class SpeakingBatches(Dataset):
         part = self.parts[step % self.group]
         shown = [scene for turn, scene in part if turn.image]
         inputs = encode([turn for turn, _ in part], [scene for _, scene in part], self.processor)
-        return dict(inputs), *seeing_targets(shown)
+        return dict(inputs), *seeing_targets(shown), look_targets(shown)
 
 
 def batches(source: Dataset, run: Run) -> DataLoader:
@@ -396,25 +434,38 @@ def see(model, heads, processor, run: Run, batch: int, seed: int, say) -> None:
             )
 
 
-def speak(model, heads, processor, run: Run, batch: int, seed: int, say) -> None:
-    """Stage 2: the whole model learns to answer; seeing stays on as an auxiliary loss."""
+def speak(
+    model,
+    heads,
+    processor,
+    run: Run,
+    batch: int,
+    seed: int,
+    say,
+    first: int,
+    look_weight: float = 0,
+) -> None:
+    """Stages 2 and 3: the whole model learns to answer; seeing stays on as an auxiliary loss. With
+    a ``look_weight`` the mean visual token also learns how the scene looks."""
     begin, smooth, seen = time.time(), 0.0, {}
     hook = model.model.visual.register_forward_hook(
         lambda module, args, out: seen.update(tokens=out.pooler_output)
     )
-    for inputs, present, statistics in batches(SpeakingBatches(processor, batch, seed), run):
+    source = SpeakingBatches(processor, batch, seed, first)
+    for inputs, present, statistics, look in batches(source, run):
         with autocast():
             answer = model(**inputs).loss
             loss = answer
             if len(present):
-                loss = answer + 0.5 * heads.loss(
-                    seen["tokens"].reshape(*present.shape[:2], -1), present, statistics
-                )
+                tokens = seen["tokens"].reshape(*present.shape[:2], -1)
+                loss = answer + 0.5 * heads.loss(tokens, present, statistics)
+                if look_weight:
+                    loss = loss + look_weight * heads.look_loss(tokens, look)
         run.update(loss)
         smooth += (answer.item() - smooth) * max(0.02, 1 / run.step)
         if run.step % 50 == 0:
             say(
-                f"speaking {run.step}/{run.steps} answer loss {smooth:.4f} {time.time() - begin:.0f} s"
+                f"{run.path.stem} {run.step}/{run.steps} answer loss {smooth:.4f} {time.time() - begin:.0f} s"
             )
     hook.remove()
 
@@ -465,9 +516,16 @@ def evaluate(model, processor, count: int = 400, seed: int = SEED) -> dict[str, 
 
 
 def pretrain(
-    out: Path, seeing: int, speaking: int, batch: int, seed: int, work: Path, say=print
+    out: Path,
+    seeing: int,
+    speaking: int,
+    looking: int,
+    batch: int,
+    seed: int,
+    work: Path,
+    say=print,
 ) -> dict:
-    """Run both stages, write the checkpoint and its model card to ``out``; returns its facts."""
+    """Run the stages, write the checkpoint and its model card to ``out``; returns its facts."""
     work.mkdir(parents=True, exist_ok=True)
     corpus = tokenizer_corpus([make_unlabelled_scene(30_000_000 + k, seed) for k in range(6000)])
     tokenizer = build_tokenizer(corpus)
@@ -480,14 +538,17 @@ def pretrain(
     second = Run(
         "speaking", work, {"model": model, "heads": heads}, speaking, rate=7e-4, warmup=200
     )
-    speak(model, heads, processor, second, batch, seed, say)
+    speak(model, heads, processor, second, batch, seed, say, first=20_000_000)
+    third = Run("looking", work, {"model": model, "heads": heads}, looking, rate=3e-4, warmup=50)
+    speak(model, heads, processor, third, batch, seed, say, first=40_000_000, look_weight=0.5)
     save(model, processor, out)
     facts = {
         "seed": seed,
         "seeing_steps": seeing,
         "speaking_steps": speaking,
+        "looking_steps": looking,
         "batch": batch,
-        "minutes": round((first.seconds + second.seconds) / 60, 1),
+        "minutes": round((first.seconds + second.seconds + third.seconds) / 60, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),
         **evaluate(
@@ -520,8 +581,10 @@ processor = AutoProcessor.from_pretrained("data/tiny_vlm")
   mind, and text about nouns (`emokd_utils/corpus.py`). Objects and atmospheres were drawn apart. No
   image of a labelled split, no emotion of an image, and no word on how an image looks.
 - **Training**: seed {facts["seed"]}; {facts["seeing_steps"]} steps in which each visual token predicts the
-  objects under it and the statistics of its own pixels, then {facts["speaking_steps"]} steps of answers,
-  each of {facts["batch"]} scenes; {facts["minutes"]} minutes on 2 CPU cores.
+  objects under it and the statistics of its own pixels; {facts["speaking_steps"]} steps of answers; and
+  {facts["looking_steps"]} more steps of answers in which the mean visual token also predicts how the scene
+  looks (colour, texture, light, weather; no word of it reaches the language model); each step of
+  {facts["batch"]} scenes; {facts["minutes"]} minutes on 2 CPU cores.
 
 | on 400 held-out unlabelled scenes | |
 | --- | --- |
@@ -556,7 +619,8 @@ def main(argv=None) -> None:
         "--work", type=Path, default=Path("runs/pretrain"), help="where a killed run goes on from"
     )
     parser.add_argument("--seeing", type=int, default=1000, metavar="STEPS")
-    parser.add_argument("--speaking", type=int, default=3000, metavar="STEPS")
+    parser.add_argument("--speaking", type=int, default=2000, metavar="STEPS")
+    parser.add_argument("--looking", type=int, default=500, metavar="STEPS")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args(argv)
@@ -564,6 +628,7 @@ def main(argv=None) -> None:
         args.out,
         args.seeing,
         args.speaking,
+        args.looking,
         args.batch,
         args.seed,
         args.work,

@@ -296,14 +296,6 @@ class VisionModel:
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return _logits(self.network, [batch]).cpu().numpy()
 
-    def image_logits(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Logits (n, C) float32 of opened images, each scaled and cropped as in training."""
-        side = (self.settings.image_size, self.settings.image_size)
-        fitted = [np.array(ImageOps.fit(image, side, Image.Resampling.BICUBIC)) for image in images]
-        pixels = torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            return self.network(_normalise(pixels, self.network)).float().cpu().numpy()
-
     def predict(self, dataset: ImageDataset) -> Predictions:
         """Softmax probabilities of each image; InputError where the data set has other labels."""
         classes = tuple(dataset.label_set)
