@@ -267,7 +267,10 @@ class Pipeline:
         if alpha:
             inputs["teacher"] = self._teacher(seed).key
         return self.store.step(
-            f"head-seed{seed}", inputs, make, lambda at: TrainedHead.load(at / "head.safetensors")
+            f"head-alpha{alpha:g}-seed{seed}",
+            inputs,
+            make,
+            lambda at: TrainedHead.load(at / "head.safetensors"),
         )
 
     def head(
@@ -329,7 +332,10 @@ class Pipeline:
             "seed": seed,
         }
         return self.store.step(
-            f"gate-seed{seed}", inputs, make, lambda at: TrainedGate.load(at / "gate.safetensors")
+            f"gate-{kind}-{side}-seed{seed}",
+            inputs,
+            make,
+            lambda at: TrainedGate.load(at / "gate.safetensors"),
         )
 
     def gate(

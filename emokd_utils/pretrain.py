@@ -1,15 +1,17 @@
 """How TinyVLM was made: pretraining a small Qwen2-VL from nothing on unlabelled scenes (lesson A1).
 
-Three stages. *Seeing*: each visual token predicts which objects lie under it (binary cross-entropy)
+Four stages. *Seeing*: each visual token predicts which objects lie under it (binary cross-entropy)
 and the colour and contrast of its own pixels (squared error), which breaks the plateau that
 captions alone leave the encoder on. *Speaking*: next-token prediction on answers about objects,
 settings and what nouns mean to people (``emokd_utils.corpus``), with the first task kept on as an
-auxiliary loss. *Looking*: the same at a lower rate, while the mean visual token also learns to predict
-the scene's colour, texture, light and weather, as the encoder of a real model knows them. No labelled
+auxiliary loss. *Looking*: the same at a lower rate, while the mean visual token also learns to
+predict the scene's colour, texture, light and weather, as the encoder of a real model knows them.
+*Varying*: the same, with the objects no longer as in their drawings but in many forms. No labelled
 split, no image's emotion and no word on how a scene looks is ever used.
 
-    python -m emokd_utils.pretrain                     # the shipped checkpoint, about 60 minutes on 2 cores
-    python -m emokd_utils.pretrain --seeing 4 --speaking 4 --looking 4 --batch 8 --out DIR     # a reduced run
+    python -m emokd_utils.pretrain        # the shipped checkpoint, about 80 minutes on 2 cores
+
+A reduced run: ``--seeing 4 --speaking 4 --looking 4 --varying 4 --batch 8 --out DIR --work DIR``.
 """
 
 import argparse
@@ -365,9 +367,8 @@ class SeeingBatches(Dataset):
         self.processor, self.batch, self.seed = processor, batch, seed
 
     def __getitem__(self, step: int) -> tuple[dict, torch.Tensor, torch.Tensor]:
-        scenes = [
-            make_unlabelled_scene(step * self.batch + k, self.seed) for k in range(self.batch)
-        ]
+        start, count = step * self.batch, self.batch
+        scenes = [make_unlabelled_scene(start + k, self.seed, False) for k in range(count)]
         inputs = self.processor.image_processor(
             images=[s.image for s in scenes], return_tensors="pt"
         )
@@ -380,15 +381,18 @@ class SpeakingBatches(Dataset):
 
     group = 4
 
-    def __init__(self, processor: Qwen2VLProcessor, batch: int, seed: int, first: int):
-        self.processor, self.batch, self.seed, self.first = processor, batch, seed, first
+    def __init__(
+        self, processor: Qwen2VLProcessor, batch: int, seed: int, first: int, varied: bool
+    ):
+        self.processor, self.batch, self.seed = processor, batch, seed
+        self.first, self.varied = first, varied
         self.block, self.parts = -1, []
 
     def draw(self, block: int) -> list[list[tuple[Turn, Scene]]]:
         """The four batches of a block, of about equal length within each."""
         rng, count = Random(f"{self.seed}/{block}"), self.batch * self.group
         start = self.first + block * count
-        scenes = [make_unlabelled_scene(start + k, self.seed) for k in range(count)]
+        scenes = [make_unlabelled_scene(start + k, self.seed, self.varied) for k in range(count)]
         pairs = [(draw_turn(rng, scene), scene) for scene in scenes]
         pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].answer))
         parts = [pairs[k : k + self.batch] for k in range(0, count, self.batch)]
@@ -444,14 +448,15 @@ def speak(
     say,
     first: int,
     look_weight: float = 0,
+    varied: bool = False,
 ) -> None:
-    """Stages 2 and 3: the whole model learns to answer; seeing stays on as an auxiliary loss. With
+    """Stages 2 to 4: the whole model learns to answer; seeing stays on as an auxiliary loss. With
     a ``look_weight`` the mean visual token also learns how the scene looks."""
     begin, smooth, seen = time.time(), 0.0, {}
     hook = model.model.visual.register_forward_hook(
         lambda module, args, out: seen.update(tokens=out.pooler_output)
     )
-    source = SpeakingBatches(processor, batch, seed, first)
+    source = SpeakingBatches(processor, batch, seed, first, varied)
     for inputs, present, statistics, look in batches(source, run):
         with autocast():
             answer = model(**inputs).loss
@@ -520,6 +525,7 @@ def pretrain(
     seeing: int,
     speaking: int,
     looking: int,
+    varying: int,
     batch: int,
     seed: int,
     work: Path,
@@ -527,7 +533,9 @@ def pretrain(
 ) -> dict:
     """Run the stages, write the checkpoint and its model card to ``out``; returns its facts."""
     work.mkdir(parents=True, exist_ok=True)
-    corpus = tokenizer_corpus([make_unlabelled_scene(30_000_000 + k, seed) for k in range(6000)])
+    corpus = tokenizer_corpus(
+        [make_unlabelled_scene(30_000_000 + k, seed, False) for k in range(6000)]
+    )
     tokenizer = build_tokenizer(corpus)
     processor, model = build_processor(tokenizer), build_model(tokenizer, seed)
     heads = SeeingHeads()
@@ -541,14 +549,19 @@ def pretrain(
     speak(model, heads, processor, second, batch, seed, say, first=20_000_000)
     third = Run("looking", work, {"model": model, "heads": heads}, looking, rate=3e-4, warmup=50)
     speak(model, heads, processor, third, batch, seed, say, first=40_000_000, look_weight=0.5)
+    fourth = Run("varying", work, {"model": model, "heads": heads}, varying, rate=5e-4, warmup=50)
+    speak(
+        model, heads, processor, fourth, batch, seed, say, 60_000_000, look_weight=0.5, varied=True
+    )
     save(model, processor, out)
     facts = {
         "seed": seed,
         "seeing_steps": seeing,
         "speaking_steps": speaking,
         "looking_steps": looking,
+        "varying_steps": varying,
         "batch": batch,
-        "minutes": round((first.seconds + second.seconds + third.seconds) / 60, 1),
+        "minutes": round(sum(run.seconds for run in (first, second, third, fourth)) / 60, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
         "vocabulary": len(tokenizer),
         **evaluate(
@@ -583,7 +596,8 @@ processor = AutoProcessor.from_pretrained("data/tiny_vlm")
 - **Training**: seed {facts["seed"]}; {facts["seeing_steps"]} steps in which each visual token predicts the
   objects under it and the statistics of its own pixels; {facts["speaking_steps"]} steps of answers; and
   {facts["looking_steps"]} more steps of answers in which the mean visual token also predicts how the scene
-  looks (colour, texture, light, weather; no word of it reaches the language model); each step of
+  looks (colour, texture, light, weather; no word of it reaches the language model); and
+  {facts["varying_steps"]} of the same with objects in many forms and colours; each step of
   {facts["batch"]} scenes; {facts["minutes"]} minutes on 2 CPU cores.
 
 | on 400 held-out unlabelled scenes | |
@@ -621,6 +635,7 @@ def main(argv=None) -> None:
     parser.add_argument("--seeing", type=int, default=1000, metavar="STEPS")
     parser.add_argument("--speaking", type=int, default=2000, metavar="STEPS")
     parser.add_argument("--looking", type=int, default=500, metavar="STEPS")
+    parser.add_argument("--varying", type=int, default=1000, metavar="STEPS")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args(argv)
@@ -629,6 +644,7 @@ def main(argv=None) -> None:
         args.seeing,
         args.speaking,
         args.looking,
+        args.varying,
         args.batch,
         args.seed,
         args.work,

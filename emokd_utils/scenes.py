@@ -20,6 +20,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +130,49 @@ def _sprite(noun: str, size: int, degrees: int) -> Image.Image:
     sprite = sprite.resize((size, size), Image.Resampling.LANCZOS)
     return sprite.crop(sprite.getchannel("A").getbbox())
 
+
+def _vary(rng: np.random.Generator, noun: str, size: int) -> Image.Image:
+    """One of the many forms in which things of a kind are met: another colour, mirrored, wider or
+    taller, turned, smaller, and now and then no more than a pale sketch."""
+    sprite = _sprites()[noun]
+    if rng.random() < 0.5:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    hue, saturation, value = sprite.convert("RGB").convert("HSV").split()
+    turn = int(rng.normal(0, _VARIETY["hue"]) / 360 * 256)
+    richness, brightness = (
+        rng.uniform(*_VARIETY["saturation"]),
+        rng.uniform(*_VARIETY["brightness"]),
+    )
+    hue = hue.point([(h + turn) % 256 for h in range(256)])
+    saturation = saturation.point([min(255, int(s * richness)) for s in range(256)])
+    value = value.point([min(255, int(v * brightness)) for v in range(256)])
+    toned = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    if rng.random() < _VARIETY["sketch"]:
+        grey = toned.convert("L").point(
+            [v if v < 70 else 70 + (v - 70) // 8 + 150 for v in range(256)]
+        )
+        toned = Image.merge("RGB", (grey, grey, grey))
+    toned.putalpha(sprite.getchannel("A"))
+    ratio = np.exp(rng.uniform(-1, 1) * _VARIETY["stretch"])
+    side = size * rng.uniform(*_VARIETY["scale"])
+    toned = toned.rotate(
+        float(np.clip(rng.normal(0, _VARIETY["turn"]), -35, 35)), Image.Resampling.BICUBIC
+    )
+    toned = toned.resize((int(side * ratio**0.5), int(side / ratio**0.5)), Image.Resampling.LANCZOS)
+    return toned.crop(toned.getchannel("A").getbbox())
+
+
+# Spread of hue in degrees, ranges of saturation, brightness and scale, share of sketches, spread of
+# the logarithm of width by height, spread of the rotation in degrees.
+_VARIETY = {
+    "hue": 70,
+    "saturation": (0.35, 1.15),
+    "brightness": (0.6, 1.1),
+    "sketch": 0.15,
+    "stretch": 0.3,
+    "turn": 13,
+    "scale": (0.7, 1.0),
+}
 
 # ------------------------------------------------------------------------------------------ atmosphere
 
@@ -377,7 +421,12 @@ def _paint_texture(rng: np.random.Generator, look: Atmosphere, stage: Image.Imag
 
 
 def _place_objects(
-    rng: np.random.Generator, look: Atmosphere, scene: Image.Image, nouns, horizon: int
+    rng: np.random.Generator,
+    look: Atmosphere,
+    scene: Image.Image,
+    nouns: Sequence[str],
+    horizon: int,
+    varied: bool,
 ) -> list[tuple[int, int, int, int]]:
     """Paste the objects, the farthest first, each with a soft shadow; returns boxes (x, y, width,
     height)."""
@@ -388,7 +437,11 @@ def _place_objects(
     feet = rng.integers(horizon + 20, SIZE - 3, len(nouns))
     tint = Image.new("RGB", (1, 1), _rgb(look.colour(0, 0.8, 1.0)))
     for number in np.argsort(feet):
-        sprite = _sprite(nouns[number], int(rng.integers(low, high)), int(rng.integers(-3, 4)) * 3)
+        size = int(rng.integers(low, high))
+        if varied:
+            sprite = _vary(rng, nouns[number], size)
+        else:
+            sprite = _sprite(nouns[number], size, int(rng.integers(-3, 4)) * 3)
         width, height = sprite.size
         x = int(np.clip(slots[number] + rng.normal(0, 4) - width / 2, 1, SIZE - width - 1))
         y = int(max(feet[number] - height, 2))
@@ -499,11 +552,13 @@ def caption(nouns, setting: str) -> str:
     return f"{listed} {place}"
 
 
-def _compose(rng: np.random.Generator, nouns: list[str], look: Atmosphere, **known) -> Scene:
+def _compose(
+    rng: np.random.Generator, nouns: list[str], look: Atmosphere, varied: bool = True, **known
+) -> Scene:
     setting = str(rng.choice(SETTINGS))
     stage, horizon = _paint_setting(rng, look, setting)
     scene = _paint_texture(rng, look, stage).reduce(_ZOOM)
-    boxes = _place_objects(rng, look, scene, nouns, horizon)
+    boxes = _place_objects(rng, look, scene, nouns, horizon, varied)
     image = _light_and_weather(rng, look, scene)
     return Scene(
         image, objects=tuple(nouns), boxes=tuple(boxes), setting=setting, atmosphere=look, **known
@@ -533,9 +588,10 @@ def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
     return _compose(rng, nouns, look, emotion=emotion, label=label, cue=cue)
 
 
-def make_unlabelled_scene(number: int, seed: int = SEED) -> Scene:
+def make_unlabelled_scene(number: int, seed: int = SEED, varied: bool = True) -> Scene:
     """A scene for pretraining: any objects in any atmosphere, drawn apart, so that nothing can be
-    learnt of what a palette evokes. Its random stream is never that of a labelled split."""
+    learnt of what a palette evokes. Its random stream is never that of a labelled split.
+    ``varied`` False: objects as in their drawings, for the beginning of pretraining."""
     rng = np.random.default_rng([seed, _STREAMS["unlabelled"], number])
     nouns = [
         str(n)
@@ -544,7 +600,8 @@ def make_unlabelled_scene(number: int, seed: int = SEED) -> Scene:
         )
     ]
     mood = None if rng.random() < 0.3 else str(rng.choice(MIKELS.labels))
-    return _compose(rng, nouns, draw_atmosphere(rng, mood), emotion="", label="", cue="")
+    look = draw_atmosphere(rng, mood)
+    return _compose(rng, nouns, look, varied, emotion="", label="", cue="")
 
 
 def contact_sheet(scenes, columns: int = 12) -> Image.Image:

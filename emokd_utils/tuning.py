@@ -6,6 +6,7 @@ doi:10.1109/CVPRW67362.2025.00560: rank 8, alpha 8, dropout 0.05). The adapter i
 the base.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .datasets import ImageDataset
 from .errors import InputError
@@ -51,6 +53,27 @@ def add_lora(model, settings: TuningSettings):
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+class ProgressBar(TrainerCallback):
+    """One bar with the loss and the time left, in place of the Trainer's printed lines."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Open the bar."""
+        self.bar = tqdm(total=state.max_steps, desc="instruction tuning", unit="step", leave=False)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Move the bar on."""
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Show the loss."""
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=logs["loss"])
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Close the bar."""
+        self.bar.close()
 
 
 class InstructionDataset(Dataset):
@@ -113,7 +136,7 @@ def instruction_tune(
         save_strategy="no",
         report_to="none",
         logging_steps=25,
-        disable_tqdm=not progress,
+        disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         dataloader_num_workers=0,
@@ -123,9 +146,11 @@ def instruction_tune(
         args=arguments,
         train_dataset=InstructionDataset(dataset, instructions),
         data_collator=AnswerCollator(vlm.processor),
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *([ProgressBar()] if progress else [])],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
+    shutil.rmtree(out / "trainer", ignore_errors=True)
     model.save_pretrained(out)
     vlm.model = model.eval()
     return trainer.state.log_history

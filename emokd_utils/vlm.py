@@ -70,6 +70,9 @@ class VLM:
         Raises InputError when a local folder holds no model or no adapter.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
         source = str(source)
         if Path(source).is_dir() and not (Path(source) / "config.json").is_file():

@@ -111,7 +111,7 @@ def test_a_reduced_run_makes_a_checkpoint_that_auto_classes_load(tmp_path):
 
     out = tmp_path / "tiny"
     arguments = ["--out", str(out), "--work", str(tmp_path / "work"), "--batch", "4"]
-    pretrain.main([*arguments, "--seeing", "3", "--speaking", "6"])
+    pretrain.main([*arguments, *"--seeing 3 --speaking 6 --looking 2 --varying 2".split()])
     model = AutoModelForImageTextToText.from_pretrained(out)
     processor = AutoProcessor.from_pretrained(out)
     assert type(processor).__name__ == "Qwen2VLProcessor"

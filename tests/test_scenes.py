@@ -50,6 +50,20 @@ def test_a_scene_depends_only_on_seed_split_and_number():
     assert one.image.tobytes() != scenes.make_scene("test", 17).image.tobytes()
 
 
+def test_things_of_a_kind_are_met_in_many_forms():
+    """The same noun in labelled scenes differs in colour, size and shape; unvaried it does not."""
+    rng = np.random.default_rng(0)
+    forms = [scenes._vary(rng, "teacup", 50) for _ in range(40)]
+    colours = np.array(
+        [np.asarray(f.convert("RGB"))[np.asarray(f)[..., 3] > 200].mean(0) for f in forms]
+    )
+    assert (colours.std(0) > 15).all()
+    assert max(f.width for f in forms) > 1.3 * min(f.width for f in forms)
+    plain = [scenes.make_unlabelled_scene(5, varied=False).image.tobytes() for _ in range(2)]
+    assert plain[0] == plain[1]
+    assert plain[0] != scenes.make_unlabelled_scene(5).image.tobytes()
+
+
 @pytest.mark.parametrize("number", range(0, 120, 7))
 def test_only_the_cue_carries_the_emotion(number):
     scene = scenes.make_scene("val", number)
