@@ -50,7 +50,7 @@ sprites: $(VENV)/.installed-dev
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
-	rm -rf data/emoscenes/train data/emoscenes/val data/emoscenes/test data/emoscenes/metadata.csv
+	rm -rf data/emoscenes/train data/emoscenes/val data/emoscenes/test data/emoscenes/metadata.csv data/emoscenes/scenes.json
 	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print \
 		| xargs rm -rf
 	@echo "Kept: $(VENV)/ (the environment) and runs/ (trained models and results)."

@@ -131,48 +131,56 @@ def _sprite(noun: str, size: int, degrees: int) -> Image.Image:
     return sprite.crop(sprite.getchannel("A").getbbox())
 
 
-def _vary(rng: np.random.Generator, noun: str, size: int) -> Image.Image:
+@dataclass(frozen=True)
+class Variety:
+    """How far an object may be from its drawing: spread of the hue in degrees, ranges of saturation,
+    brightness and size, share of sketches, spread of the logarithm of width by height, spread of
+    the rotation in degrees."""
+
+    hue: float
+    saturation: tuple[float, float]
+    brightness: tuple[float, float]
+    size: tuple[float, float]
+    sketch: float
+    stretch: float
+    turn: float
+
+
+# Pretraining sees things in more forms, and moods that overlap more, than the labelled scenes.
+LABELLED_FORMS = Variety(35, (0.6, 1.15), (0.75, 1.1), (0.82, 1.0), 0.05, 0.15, 8)
+UNLABELLED_FORMS = Variety(70, (0.35, 1.15), (0.6, 1.1), (0.7, 1.0), 0.15, 0.3, 13)
+
+
+def _vary(rng: np.random.Generator, noun: str, size: int, forms: Variety) -> Image.Image:
     """One of the many forms in which things of a kind are met: another colour, mirrored, wider or
     taller, turned, smaller, and now and then no more than a pale sketch."""
     sprite = _sprites()[noun]
     if rng.random() < 0.5:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     hue, saturation, value = sprite.convert("RGB").convert("HSV").split()
-    turn = int(rng.normal(0, _VARIETY["hue"]) / 360 * 256)
+    turn = int(rng.normal(0, forms.hue) / 360 * 256)
     richness, brightness = (
-        rng.uniform(*_VARIETY["saturation"]),
-        rng.uniform(*_VARIETY["brightness"]),
+        rng.uniform(*forms.saturation),
+        rng.uniform(*forms.brightness),
     )
     hue = hue.point([(h + turn) % 256 for h in range(256)])
     saturation = saturation.point([min(255, int(s * richness)) for s in range(256)])
     value = value.point([min(255, int(v * brightness)) for v in range(256)])
     toned = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-    if rng.random() < _VARIETY["sketch"]:
+    if rng.random() < forms.sketch:
         grey = toned.convert("L").point(
             [v if v < 70 else 70 + (v - 70) // 8 + 150 for v in range(256)]
         )
         toned = Image.merge("RGB", (grey, grey, grey))
     toned.putalpha(sprite.getchannel("A"))
-    ratio = np.exp(rng.uniform(-1, 1) * _VARIETY["stretch"])
-    side = size * rng.uniform(*_VARIETY["scale"])
+    ratio = np.exp(rng.uniform(-1, 1) * forms.stretch)
+    side = size * rng.uniform(*forms.size)
     toned = toned.rotate(
-        float(np.clip(rng.normal(0, _VARIETY["turn"]), -35, 35)), Image.Resampling.BICUBIC
+        float(np.clip(rng.normal(0, forms.turn), -35, 35)), Image.Resampling.BICUBIC
     )
     toned = toned.resize((int(side * ratio**0.5), int(side / ratio**0.5)), Image.Resampling.LANCZOS)
     return toned.crop(toned.getchannel("A").getbbox())
 
-
-# Spread of hue in degrees, ranges of saturation, brightness and scale, share of sketches, spread of
-# the logarithm of width by height, spread of the rotation in degrees.
-_VARIETY = {
-    "hue": 70,
-    "saturation": (0.35, 1.15),
-    "brightness": (0.6, 1.1),
-    "sketch": 0.15,
-    "stretch": 0.3,
-    "turn": 13,
-    "scale": (0.7, 1.0),
-}
 
 # ------------------------------------------------------------------------------------------ atmosphere
 
@@ -215,8 +223,18 @@ MOODS = {
     "fear": Mood((262, 36), (0.36, 0.15), (0.24, 0.09), ("grain",), ("vignette",), ("fog",)),
     "sadness": Mood((212, 20), (0.20, 0.10), (0.48, 0.12), ("plain",), ("flat",), ("rain",)),
 }
-_FAVOUR = 0.55  # how often an emotion's own texture, light and weather are drawn; else any
-_SPREAD = 1.75  # widens the colour distributions until neighbours overlap
+
+
+@dataclass(frozen=True)
+class Blur:
+    """How far moods overlap: ``spread`` widens the colour distributions, ``favour`` is how often an
+    emotion's own texture, light and weather are drawn, and not any."""
+
+    spread: float
+    favour: float
+
+
+LABELLED, UNLABELLED = Blur(1.5, 0.6), Blur(1.75, 0.55)
 
 
 @dataclass(frozen=True)
@@ -239,7 +257,9 @@ class Atmosphere:
         return 255 * np.array(colorsys.hsv_to_rgb((self.hue + turn) / 360 % 1, s, v))
 
 
-def draw_atmosphere(rng: np.random.Generator, emotion: str | None) -> Atmosphere:
+def draw_atmosphere(
+    rng: np.random.Generator, emotion: str | None, blur: Blur = LABELLED
+) -> Atmosphere:
     """Draw the atmosphere of an emotion, or a neutral one (muted, any hue, nothing special) for
     ``None``."""
     if emotion is None:
@@ -254,18 +274,22 @@ def draw_atmosphere(rng: np.random.Generator, emotion: str | None) -> Atmosphere
     mood = MOODS[emotion]
 
     def pick(own: tuple[str, ...], every: tuple[str, ...]) -> str:
-        return str(rng.choice(own if rng.random() < _FAVOUR else every))
+        return str(rng.choice(own if rng.random() < blur.favour else every))
 
     return Atmosphere(
-        hue=float((mood.hue[0] + _SPREAD * mood.hue[1] * rng.standard_normal()) % 360),
+        hue=float((mood.hue[0] + blur.spread * mood.hue[1] * rng.standard_normal()) % 360),
         saturation=float(
             np.clip(
-                mood.saturation[0] + _SPREAD * mood.saturation[1] * rng.standard_normal(), 0.02, 1
+                mood.saturation[0] + blur.spread * mood.saturation[1] * rng.standard_normal(),
+                0.02,
+                1,
             )
         ),
         brightness=float(
             np.clip(
-                mood.brightness[0] + _SPREAD * mood.brightness[1] * rng.standard_normal(), 0.10, 1
+                mood.brightness[0] + blur.spread * mood.brightness[1] * rng.standard_normal(),
+                0.10,
+                1,
             )
         ),
         texture=pick(mood.textures, TEXTURES),
@@ -426,7 +450,7 @@ def _place_objects(
     scene: Image.Image,
     nouns: Sequence[str],
     horizon: int,
-    varied: bool,
+    forms: Variety | None,
 ) -> list[tuple[int, int, int, int]]:
     """Paste the objects, the farthest first, each with a soft shadow; returns boxes (x, y, width,
     height)."""
@@ -438,10 +462,10 @@ def _place_objects(
     tint = Image.new("RGB", (1, 1), _rgb(look.colour(0, 0.8, 1.0)))
     for number in np.argsort(feet):
         size = int(rng.integers(low, high))
-        if varied:
-            sprite = _vary(rng, nouns[number], size)
-        else:
+        if forms is None:
             sprite = _sprite(nouns[number], size, int(rng.integers(-3, 4)) * 3)
+        else:
+            sprite = _vary(rng, nouns[number], size, forms)
         width, height = sprite.size
         x = int(np.clip(slots[number] + rng.normal(0, 4) - width / 2, 1, SIZE - width - 1))
         y = int(max(feet[number] - height, 2))
@@ -553,12 +577,12 @@ def caption(nouns, setting: str) -> str:
 
 
 def _compose(
-    rng: np.random.Generator, nouns: list[str], look: Atmosphere, varied: bool = True, **known
+    rng: np.random.Generator, nouns: list[str], look: Atmosphere, forms: Variety | None, **known
 ) -> Scene:
     setting = str(rng.choice(SETTINGS))
     stage, horizon = _paint_setting(rng, look, setting)
     scene = _paint_texture(rng, look, stage).reduce(_ZOOM)
-    boxes = _place_objects(rng, look, scene, nouns, horizon, varied)
+    boxes = _place_objects(rng, look, scene, nouns, horizon, forms)
     image = _light_and_weather(rng, look, scene)
     return Scene(
         image, objects=tuple(nouns), boxes=tuple(boxes), setting=setting, atmosphere=look, **known
@@ -585,7 +609,7 @@ def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
     label = emotion
     if rng.random() < LABEL_NOISE:
         label = str(rng.choice([e for e in MIKELS.labels if e != emotion]))
-    return _compose(rng, nouns, look, emotion=emotion, label=label, cue=cue)
+    return _compose(rng, nouns, look, LABELLED_FORMS, emotion=emotion, label=label, cue=cue)
 
 
 def make_unlabelled_scene(number: int, seed: int = SEED, varied: bool = True) -> Scene:
@@ -600,8 +624,10 @@ def make_unlabelled_scene(number: int, seed: int = SEED, varied: bool = True) ->
         )
     ]
     mood = None if rng.random() < 0.3 else str(rng.choice(MIKELS.labels))
-    look = draw_atmosphere(rng, mood)
-    return _compose(rng, nouns, look, varied, emotion="", label="", cue="")
+    look = draw_atmosphere(rng, mood, UNLABELLED)
+    return _compose(
+        rng, nouns, look, UNLABELLED_FORMS if varied else None, emotion="", label="", cue=""
+    )
 
 
 def contact_sheet(scenes, columns: int = 12) -> Image.Image:

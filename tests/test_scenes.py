@@ -53,12 +53,12 @@ def test_a_scene_depends_only_on_seed_split_and_number():
 def test_things_of_a_kind_are_met_in_many_forms():
     """The same noun in labelled scenes differs in colour, size and shape; unvaried it does not."""
     rng = np.random.default_rng(0)
-    forms = [scenes._vary(rng, "teacup", 50) for _ in range(40)]
+    forms = [scenes._vary(rng, "teacup", 50, scenes.LABELLED_FORMS) for _ in range(40)]
     colours = np.array(
         [np.asarray(f.convert("RGB"))[np.asarray(f)[..., 3] > 200].mean(0) for f in forms]
     )
-    assert (colours.std(0) > 15).all()
-    assert max(f.width for f in forms) > 1.3 * min(f.width for f in forms)
+    assert (colours.std(0) > 8).all()
+    assert max(f.width for f in forms) > 1.15 * min(f.width for f in forms)
     plain = [scenes.make_unlabelled_scene(5, varied=False).image.tobytes() for _ in range(2)]
     assert plain[0] == plain[1]
     assert plain[0] != scenes.make_unlabelled_scene(5).image.tobytes()
@@ -101,12 +101,13 @@ def test_atmosphere_alone_names_the_emotion_in_about_four_of_five():
 
 def _log_likelihood(look, mood):
     def gauss(value, mean, deviation):
-        deviation *= scenes._SPREAD
+        deviation *= scenes.LABELLED.spread
         return -0.5 * ((value - mean) / deviation) ** 2 - np.log(deviation)
 
     def word(value, own, every):
-        share = (1 - scenes._FAVOUR) / len(every)
-        return np.log(share + (scenes._FAVOUR / len(own) if value in own else 0))
+        favour = scenes.LABELLED.favour
+        share = (1 - favour) / len(every)
+        return np.log(share + (favour / len(own) if value in own else 0))
 
     turn = (look.hue - mood.hue[0] + 180) % 360 - 180
     return (
