@@ -600,10 +600,10 @@ processor = AutoProcessor.from_pretrained("data/tiny_vlm")
   {facts["varying_steps"]} of the same with objects in many forms and colours; each step of
   {facts["batch"]} scenes; {facts["minutes"]} minutes on 2 CPU cores.
 
-| on 400 held-out unlabelled scenes | |
+| on 400 held-out unlabelled scenes, objects in many forms | |
 | --- | --- |
 | objects named in captions | {shown["caption_recall"]} |
-| feeling of an object, asked (or "nothing") | {shown["connotation"]} |
+| feeling of an object that the question names (or "nothing") | {shown["connotation"]} |
 | linear probe on visual features: setting (4) | {shown["probe_setting"]} |
 | linear probe on visual features: texture (8) | {shown["probe_texture"]} |
 
