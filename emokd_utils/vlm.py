@@ -54,6 +54,24 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
     return shared
 
 
+def tree_mask(trunk: torch.Tensor, branches: int, length: int) -> torch.Tensor:
+    """(n, 1, L, L) additive attention mask, 0 where a token sees another and a very low number where
+    not, for rows of a trunk and ``branches`` continuations of ``length`` tokens each.
+
+    ``trunk``: (n, T) of 0 (padding) and 1; L = T + branches * length. Tokens see what is before them
+    in the trunk and in their own branch; a padding token sees itself.
+    """
+    width = trunk.shape[1]
+    total = width + branches * length
+    place = torch.arange(total, device=trunk.device)
+    branch = torch.where(place < width, -1, (place - width) // max(length, 1))
+    related = (branch[None, :] == -1) | (branch[None, :] == branch[:, None])
+    related &= place[None, :] <= place[:, None]
+    real = torch.cat([trunk.bool(), trunk.new_ones(len(trunk), total - width).bool()], 1)
+    sees = (related & real[:, None, :]) | torch.eye(total, dtype=torch.bool, device=trunk.device)
+    return torch.where(sees, 0.0, torch.finfo(torch.float16).min)[:, None]
+
+
 class VLM:
     """A Qwen2-VL model with its processor. ``VLM.load`` takes a folder or a hub id."""
 
@@ -159,8 +177,9 @@ class VLM:
         """(n, K) log-likelihood (nats) of each answer, with the token that ends it, given image and
         prompt.
 
-        The prompt and the beginning that all answers share pass the model once; the K endings go on
-        from a copy of its key-value cache. The result is that of scoring each answer by itself.
+        One pass: after the prompt and the beginning that all answers share come the K endings side
+        by side, each at the position where it would stand alone and blind to the others (a tree in
+        the attention mask). The result is that of scoring each answer by itself.
         """
         end = self.processor.tokenizer.eos_token_id
         rows = [
@@ -168,42 +187,33 @@ class VLM:
             for a in answers
         ]
         prefix = common_prefix(rows)
-        inputs = _append(self.inputs(images, prompt), prefix)
-        positions = self._positions(inputs)
-        out = self.model(
-            **inputs, position_ids=positions, use_cache=True, logits_to_keep=len(prefix) + 1
-        )
-        log_p = out.logits.float().log_softmax(-1)
-        shared = (
-            log_p[:, :-1].gather(2, _row(prefix, len(images), self.device)[..., None]).sum((1, 2))
-        )
-
-        count, endings = len(answers), [row[len(prefix) :] for row in rows]
-        longest = max(map(len, endings))
+        endings = [row[len(prefix) :] for row in rows]
+        count, longest = len(rows), max(map(len, endings))
         tokens = torch.tensor([e + [end] * (longest - len(e)) for e in endings], device=self.device)
-        real = torch.tensor(
-            [[1.0] * len(e) + [0.0] * (longest - len(e)) for e in endings], device=self.device
+        real = torch.tensor([[k < len(e) for k in range(longest)] for e in endings])
+        trunk = _append(self.inputs(images, prompt), prefix)
+        positions = self._positions(trunk)
+        steps = torch.arange(1, longest, device=self.device).repeat(count)
+        further = positions.amax((0, 2))[:, None] + steps
+        whole = _append(trunk, tokens[:, :-1].flatten().tolist())
+        kept = len(prefix) + 1 + count * (longest - 1)
+        whole["attention_mask"] = tree_mask(trunk["attention_mask"], count, longest - 1).to(
+            self.model.dtype
         )
-        tokens, real = tokens.repeat(len(images), 1), real.repeat(len(images), 1)
-        first = log_p[:, -1].repeat_interleave(count, 0).gather(1, tokens[:, :1])
-        total = first[:, 0]
-        if longest > 1:
-            cache = out.past_key_values
-            cache.batch_repeat_interleave(count)
-            mask = inputs["attention_mask"].repeat_interleave(count, 0)
-            mask = torch.cat([mask, mask.new_ones(len(tokens), longest - 1)], 1)
-            begin = positions.amax((0, 2)).repeat_interleave(count)[:, None] + 1
-            place = begin + torch.arange(longest - 1, device=self.device)
-            follow = self.model(
-                input_ids=tokens[:, :-1],
-                attention_mask=mask,
-                position_ids=place.expand(3, -1, -1),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            rest = follow.logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
-            total = total + (rest * real[:, 1:]).sum(1)
-        return (total.view(len(images), count) + shared[:, None]).double().cpu().numpy()
+        out = self.model(
+            **whole,
+            position_ids=torch.cat([positions, further.expand(3, -1, -1)], 2),
+            use_cache=False,
+            logits_to_keep=kept,
+        )
+        log_p = out.logits[:, -kept:].float().log_softmax(-1)
+        shared, fork, rest = log_p.split([len(prefix), 1, count * (longest - 1)], dim=1)
+        total = shared.gather(2, _row(prefix, len(images), self.device)[..., None]).sum((1, 2))
+        total = total[:, None] + fork[:, 0, tokens[:, 0]]
+        rest = rest.unflatten(1, (count, longest - 1))
+        after = rest.gather(3, tokens[:, 1:, None].expand(len(images), -1, -1, -1))[..., 0]
+        total = total + (after * real[:, 1:].to(self.device)).sum(2)
+        return total.double().cpu().numpy()
 
     def score_with_features(
         self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
