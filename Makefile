@@ -13,23 +13,26 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial lab test quick lint format sprites clean
+.PHONY: help tutorial lab test quick lint format notebooks release sprites clean
 
 help:
-	@echo "make tutorial   set up, then train and measure every part of EmoVLM-KD"
+	@echo "make tutorial   set up, train and measure every part of EmoVLM-KD, execute the notebooks"
 	@echo "make lab        open JupyterLab"
 	@echo "make test       all tests, the slow ones too"
 	@echo "make quick      the quick tests"
 	@echo "make lint       check style; make format mends what can be mended"
+	@echo "make notebooks  build and execute the notebooks from their masters"
+	@echo "make release    write the course as assignments for nbgrader into release/"
 	@echo "make sprites    render the sprite sheet from data/emoscenes/objects/*.svg"
 	@echo "make clean      remove caches and the generated scenes"
 
 tutorial: $(VENV)/.installed
 	$(PY) -m emokd_utils doctor
 	$(PY) -m emokd_utils run
+	$(PY) notebooks/build.py --run
 
 lab: $(VENV)/.installed
-	$(PY) -m jupyterlab
+	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
 
 test: $(VENV)/.installed-dev
 	$(PY) -m pytest --slow --durations=10
@@ -44,6 +47,12 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+notebooks: $(VENV)/.installed-dev
+	$(PY) notebooks/build.py
+
+release: $(VENV)/.installed-dev
+	$(PY) notebooks/build.py --release release
 
 sprites: $(VENV)/.installed-dev
 	$(PY) -m emokd_utils scenes --render

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from .distillation import DistillationHead, HeadSettings, distillation_loss, train_head
+from .emovlm_kd import softmax
 from .gating import GateSettings, build_gate, gate_inputs, train_gate
-from .instructions import categorical_prompt
+from .instructions import answer_for, categorical_prompt
 from .pipeline import Pipeline
 from .vlm import VLM, parse_answer
 
@@ -106,12 +107,17 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
         )
 
     def ours_gate() -> None:
-        answers = vlm.predict(data, batch_size=size, progress=False)
+        prompt, expected = categorical_prompt(label_set), [answer_for(x) for x in label_set.labels]
+        seen = [
+            vlm.score_with_features(images[k : k + size], prompt, expected)
+            for k in range(0, len(images), size)
+        ]
+        probabilities = softmax(np.concatenate([scores for scores, _ in seen]))
         with torch.no_grad():
-            student = published.head(
-                torch.from_numpy(vlm.dataset_features(data, size, False))
-            ).numpy()
-        inputs = gate_inputs(student, answers.probabilities, answers.one_hot(), profile.gate_inputs)
+            features = torch.from_numpy(np.concatenate([features for _, features in seen]))
+            student = published.head(features).numpy()
+        one_hot = np.eye(classes)[probabilities.argmax(1)]
+        inputs = gate_inputs(student, probabilities, one_hot, profile.gate_inputs)
         settings = profile.settings("gate", GateSettings, epochs=EPOCHS, folds=0)
         train_gate(
             *inputs, labels, num_classes=classes, settings=settings, seed=seed, trained_on="train"

@@ -52,6 +52,18 @@ class Estimate(NamedTuple):
     high: float
     n: int
 
+    @property
+    def points(self) -> str:
+        """A difference of shares as text: ``+3.1 points [+0.7, +5.4], n = 1,200``."""
+        value, low, high = (f"{100 * x:+.1f}" for x in self[:3])
+        return f"{value} points [{low}, {high}], n = {self.n:,}"
+
+    @property
+    def percent(self) -> str:
+        """A share as text: ``64.6 % [61.9, 67.2], n = 1,200``."""
+        value, low, high = (f"{100 * x:.1f}" for x in self[:3])
+        return f"{value} % [{low}, {high}], n = {self.n:,}"
+
 
 @dataclass(frozen=True)
 class FourWay:

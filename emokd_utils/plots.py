@@ -11,8 +11,11 @@ chosen to stay apart under the common forms of colour blindness.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from html import escape
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -29,6 +32,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import Bbox
+from PIL import Image
 from statsmodels.stats.weightstats import DescrStatsW
 
 from .complementarity import Interval, Outcome, four_way, wilson
@@ -161,6 +165,71 @@ def save(drawn: Axes | Figure, path: str | Path) -> Path:
         metadata={"Software": None, "Description": alt_text(figure)},
     )
     return path
+
+
+def show(drawn: Axes | Figure, alt: str | None = None) -> None:
+    """Display the whole figure in a notebook, with its alt text, and close it.
+
+    ``alt``: for a figure that is none of this module's. Raises InputError where it has no alt text.
+    """
+    from IPython.display import HTML, display
+
+    figure = drawn if isinstance(drawn, Figure) else drawn.get_figure(root=True)
+    words = alt or alt_text(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", pad_inches=0.1)
+    plt.close(figure)
+    width, _ = Image.open(buffer).size
+    data = base64.b64encode(buffer.getvalue()).decode()
+    page = HTML(
+        f'<img src="data:image/png;base64,{data}" alt="{escape(words)}" '
+        f'style="max-width: 100%; width: {width}px; height: auto; background: white">'
+    )
+    display({"text/html": page.data, "text/plain": words}, raw=True)
+
+
+# ------------------------------------------------------------------------------------------- pictures
+
+
+@style()
+def pictures(
+    images: Sequence[Image.Image],
+    captions: Sequence[str] | None = None,
+    title: str = "",
+    columns: int = 6,
+    size: float = 1.5,
+) -> Axes:
+    """Images side by side, row by row, each with a caption of one or more lines below it.
+
+    title: what to see. size: inches a picture. Returns the first picture's axes. Raises InputError
+    for no images and for captions of another number.
+    """
+    images, captions = list(images), list(captions or [""] * len(images))
+    _need(len(images), "there are no images to show")
+    if len(images) != len(captions):
+        raise InputError(f"{len(images)} images have {len(captions)} captions: give one for each")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    lines = max(text.count("\n") + 1 if text else 0 for text in captions)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(size * columns, rows * (size + 0.17 * lines) + 0.45 * bool(title)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax in grid.flat:
+        ax.set_axis_off()
+    for ax, image, text in zip(grid.flat, images, captions, strict=False):
+        ax.imshow(np.asarray(image.convert("RGB")))
+        ax.set_title(
+            _plain(text), loc="center", y=-0.03, va="top", fontsize=8.5, fontweight="normal"
+        )
+    if title:
+        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+    described = "; ".join(" ".join(text.split()) for text in captions if text)
+    _DESCRIPTIONS[grid[0, 0]] = f"{len(images)} pictures. {described}"
+    return grid[0, 0]
 
 
 # ----------------------------------------------------------------------- where two models disagree

@@ -26,9 +26,14 @@ NOT_IMPORTED_BY_THE_PACKAGE = {
     "torchvision": "timm imports it",
     "accelerate": "transformers' Trainer imports it",
     "jupyterlab": "make lab",
-    "ipywidgets": "the notebooks import it, and tqdm's bars in them",
 }
 TOOLS_THAT_ARE_RUN = {"ruff", "pre-commit"}
+COMES_WITH = {
+    "IPython": "ipywidgets",
+    "nbclient": "jupyterlab",
+    "nbconvert": "jupyterlab",
+    "nbformat": "jupyterlab",
+}
 
 
 def module_name(distribution: str) -> str:
@@ -43,7 +48,8 @@ def imports(tree: ast.AST) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"emokd_utils", "tests", "conftest"}
+    own = {"emokd_utils", "tests", "conftest", "build"}
+    return {COMES_WITH.get(n, n) for n in names} - set(sys.stdlib_module_names) - own
 
 
 def imports_on_loading(tree: ast.AST) -> set[str]:
@@ -62,31 +68,33 @@ def parse(path: Path) -> ast.AST:
     return ast.parse(path.read_text("utf-8"), filename=str(path))
 
 
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+DEV_SOURCES = [*sorted(ROOT.glob("tests/*.py")), ROOT / "notebooks" / "build.py"]
+
 RUNTIME_MODULES = {module_name(requirement.name) for requirement in RUNTIME}
 DEV_MODULES = {module_name(requirement.name) for requirement in DEV}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_package_imports_only_what_is_declared(path):
     assert imports(parse(path)) <= RUNTIME_MODULES | DEV_MODULES
     assert imports_on_loading(parse(path)) <= RUNTIME_MODULES, "users have no dev extra"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", DEV_SOURCES, ids=lambda path: path.stem)
 def test_the_tests_import_only_what_is_declared(path):
     assert imports(parse(path)) <= RUNTIME_MODULES | DEV_MODULES
 
 
 def test_each_runtime_dependency_is_used_or_has_a_reason():
-    used = set().union(*(imports(parse(path)) for path in PACKAGE.glob("*.py")))
+    used = set().union(*(imports(parse(path)) for path in SOURCES))
     declared = {requirement.name for requirement in RUNTIME}
     unused = {name for name in declared if module_name(name) not in used}
     assert unused == set(NOT_IMPORTED_BY_THE_PACKAGE)
 
 
 def test_each_dev_dependency_is_used():
-    files = [*PACKAGE.glob("*.py"), *ROOT.glob("tests/*.py")]
-    used = set().union(*(imports(parse(path)) for path in files))
+    used = set().union(*(imports(parse(path)) for path in [*SOURCES, *DEV_SOURCES]))
     unused = {requirement.name for requirement in DEV if module_name(requirement.name) not in used}
     assert unused == TOOLS_THAT_ARE_RUN
 

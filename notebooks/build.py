@@ -1,0 +1,242 @@
+"""Build the notebooks from their masters (``masters/*.py``, jupytext's percent format).
+
+    python notebooks/build.py                 # every lesson: build and execute both forms
+    python notebooks/build.py 07 A1           # these
+    python notebooks/build.py --check         # do the committed notebooks fit their masters?
+    python notebooks/build.py --run           # execute the committed notebooks, write nothing
+    python notebooks/build.py --release DIR   # an assignment source folder for nbgrader
+
+A master holds the solved notebook. Cells carry nbgrader's metadata, of which only what is not the
+default is written; solutions stand between nbgrader's delimiters. From it come the student's
+notebook (solutions taken out) and the solved one (delimiters taken out). The line
+``<!-- measured -->`` of the header becomes the time that execution took.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).resolve().parent
+MASTERS = HERE / "masters"
+STUB = "# YOUR CODE HERE"
+TEXT_STUB = "*Your answer here.*"
+MEASURED = "<!-- measured -->"
+GRADING = {"grade": False, "solution": False, "locked": False, "task": False, "schema_version": 3}
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+_TIMES = re.compile(r"(?<=made in )[\d.]+ s")
+
+
+def masters(numbers: list[str] = ()) -> list[Path]:
+    """The masters of the lessons given by number (``07``, ``A1``), or all."""
+    found = sorted(MASTERS.glob("*.py"))
+    chosen = [p for p in found if not numbers or p.stem.partition("_")[0] in numbers]
+    if missing := set(numbers) - {p.stem.partition("_")[0] for p in chosen}:
+        raise SystemExit(f"no master has the number {', '.join(sorted(missing))}")
+    return chosen
+
+
+def source(master: Path) -> nbformat.NotebookNode:
+    """The solved notebook with delimiters, nbgrader's metadata complete and cell ids that depend on
+    nothing but the cells' texts."""
+    import jupytext
+
+    notebook = jupytext.read(master, fmt="py:percent")
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        if "nbgrader" in cell.metadata:
+            cell.metadata.nbgrader = GRADING | dict(cell.metadata.nbgrader)
+        digest = hashlib.sha256(cell.source.encode()).hexdigest()[:10]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell["id"] = f"{digest}-{seen[digest]}"
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def student(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without solutions."""
+    from nbconvert.exporters.exporter import ResourcesDict
+    from nbgrader.preprocessors import ClearSolutions
+
+    clear = ClearSolutions(code_stub={"python": STUB}, text_stub=TEXT_STUB, enforce_metadata=True)
+    return clear.preprocess(notebook, ResourcesDict())[0]
+
+
+def solved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its solutions, without the delimiters."""
+    for cell in notebook.cells:
+        lines = cell.source.split("\n")
+        cell.source = "\n".join(x for x in lines if not re.match(r"\s*### (BEGIN|END) SOLUTION", x))
+    return notebook
+
+
+FORMS = {"": student, "solutions": solved}
+"""Folder below ``notebooks/`` -> what makes its notebooks from a source."""
+
+
+def execute(notebook: nbformat.NotebookNode, cwd: Path) -> float:
+    """Run the notebook in place; returns seconds. Checks note no progress while it runs."""
+    begin = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {
+            "EMOKD_PROGRESS": str(Path(folder) / "progress.json"),
+            "TQDM_DISABLE": "1",
+            "MPLBACKEND": "agg",
+        }
+        client = NotebookClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(cwd)}}
+        )
+        client.execute(env=environment)
+    return time.time() - begin
+
+
+def clean(notebook: nbformat.NotebookNode, seconds: float) -> None:
+    """Leave of the outputs only what a reader needs: no paths of this machine, no timestamps."""
+    root = str(HERE.parent)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if MEASURED in cell.source:
+            said = (
+                f"Measured when this page was built: {seconds:.0f} s on {os.cpu_count()} CPU cores, "
+                "with the pipeline's results present."
+            )
+            cell.source = cell.source.replace(MEASURED, said)
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = output.text.replace(root + "/", "").replace(root, ".")
+            for kind, data in output.get("data", {}).items():
+                if kind.startswith("text/"):
+                    output.data[kind] = data.replace(root + "/", "").replace(root, ".")
+
+
+def target(master: Path, form: str) -> Path:
+    """Where a form of the notebook is written."""
+    return HERE / form / f"{master.stem}.ipynb"
+
+
+def build(master: Path, form: str, write: bool = True) -> float:
+    """Build and execute a form of a master; returns the seconds of execution."""
+    notebook, where = FORMS[form](source(master)), target(master, form)
+    where.parent.mkdir(exist_ok=True)
+    seconds = execute(notebook, where.parent)
+    clean(notebook, seconds)
+    if write:
+        nbformat.validate(notebook)
+        nbformat.write(notebook, where)
+    print(f"{where.relative_to(HERE.parent)}: {seconds:.0f} s", flush=True)
+    return seconds
+
+
+def run(master: Path) -> float:
+    """Execute the committed students' notebook of a master and write nothing; needs no development
+    dependency."""
+    where = target(master, "")
+    seconds = execute(nbformat.read(where, as_version=4), where.parent)
+    print(f"{where.relative_to(HERE.parent)}: {seconds:.0f} s", flush=True)
+    return seconds
+
+
+def plain_sources(notebook: nbformat.NotebookNode) -> list[tuple]:
+    """What must agree between a master and its committed notebook: kind, text, grading."""
+    measured = re.compile(r"Measured when this page was built: .*")
+    return [
+        (
+            c.cell_type,
+            measured.sub(MEASURED, c.source),
+            json.dumps(c.metadata.get("nbgrader"), sort_keys=True),
+        )
+        for c in notebook.cells
+    ]
+
+
+def drift(master: Path) -> list[str]:
+    """How the committed notebooks differ from what their master gives: a sentence for each."""
+    found = []
+    for form, make in FORMS.items():
+        where = target(master, form)
+        name = where.relative_to(HERE.parent)
+        if not where.exists():
+            found.append(f"{name} is missing: run make notebooks")
+            continue
+        wanted, there = (
+            plain_sources(n) for n in (make(source(master)), nbformat.read(where, as_version=4))
+        )
+        if wanted != there:
+            number = next(
+                (
+                    k
+                    for k, pair in enumerate(zip(wanted, there, strict=False))
+                    if pair[0] != pair[1]
+                ),
+                min(len(wanted), len(there)),
+            )
+            found.append(
+                f"{name}, cell {number + 1}, is not what its master gives: run make notebooks"
+            )
+    return found
+
+
+def release(folder: Path) -> None:
+    """Write every lesson as an assignment of nbgrader's ``source/`` and a configuration that keeps
+    the stubs of this course."""
+    for master in masters():
+        to = folder / "source" / master.stem / f"{master.stem}.ipynb"
+        to.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(source(master), to)
+    config = (
+        "c = get_config()  # noqa: F821\n"
+        'c.CourseDirectory.course_id = "emovlm-kd"\n'
+        f"c.ClearSolutions.code_stub = {{'python': {STUB!r}}}\n"
+        f"c.ClearSolutions.text_stub = {TEXT_STUB!r}\n"
+        "c.ExecutePreprocessor.timeout = 600\n"
+    )
+    (folder / "nbgrader_config.py").write_text(config, encoding="utf-8")
+    print(f"{folder}: {len(masters())} assignments; next: nbgrader generate_assignment NAME")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="lessons, for example 07 A1")
+    parser.add_argument("--check", action="store_true", help="only compare with the masters")
+    parser.add_argument("--run", action="store_true", help="execute the committed notebooks")
+    parser.add_argument(
+        "--try", dest="form", choices=["student", "solved"], help="build, execute, write nothing"
+    )
+    parser.add_argument(
+        "--release", type=Path, metavar="DIR", help="write nbgrader's source folder"
+    )
+    args = parser.parse_args(argv)
+    if args.release:
+        release(args.release)
+        return 0
+    if args.check:
+        found = [line for master in masters(args.numbers) for line in drift(master)]
+        print("\n".join(found) or "every notebook is what its master gives")
+        return 1 if found else 0
+    if args.run:
+        took = [run(master) for master in masters(args.numbers)]
+    elif args.form:
+        form = {"student": "", "solved": "solutions"}[args.form]
+        took = [build(master, form, write=False) for master in masters(args.numbers)]
+    else:
+        built = [(m, f, build(m, f)) for m in masters(args.numbers) for f in FORMS]
+        took = [seconds for _, form, seconds in built if not form]
+    print(f"{len(took)} notebooks: {sum(took):.0f} s in all, the longest {max(took):.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
