@@ -9,7 +9,7 @@ predict the scene's colour, texture, light and weather, as the encoder of a real
 *Varying*: the same, with the objects no longer as in their drawings but in many forms. No labelled
 split, no image's emotion and no word on how a scene looks is ever used.
 
-    python -m emokd_utils.pretrain        # the shipped checkpoint, about 80 minutes on 2 cores
+    python -m emokd_utils.pretrain        # the shipped checkpoint, about 105 minutes on 2 cores
 
 A reduced run: ``--seeing 4 --speaking 4 --looking 4 --varying 4 --batch 8 --out DIR --work DIR``.
 """
@@ -635,7 +635,7 @@ def main(argv=None) -> None:
     parser.add_argument("--seeing", type=int, default=1000, metavar="STEPS")
     parser.add_argument("--speaking", type=int, default=2000, metavar="STEPS")
     parser.add_argument("--looking", type=int, default=500, metavar="STEPS")
-    parser.add_argument("--varying", type=int, default=1000, metavar="STEPS")
+    parser.add_argument("--varying", type=int, default=2300, metavar="STEPS")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=SEED)
     args = parser.parse_args(argv)

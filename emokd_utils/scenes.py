@@ -148,7 +148,7 @@ class Variety:
 
 # Pretraining sees things in more forms, and moods that overlap more, than the labelled scenes.
 LABELLED_FORMS = Variety(35, (0.6, 1.15), (0.75, 1.1), (0.82, 1.0), 0.05, 0.15, 8)
-UNLABELLED_FORMS = Variety(70, (0.35, 1.15), (0.6, 1.1), (0.7, 1.0), 0.15, 0.3, 13)
+UNLABELLED_FORMS = Variety(40, (0.55, 1.15), (0.7, 1.1), (0.8, 1.0), 0.07, 0.18, 9)
 
 
 def _vary(rng: np.random.Generator, noun: str, size: int, forms: Variety) -> Image.Image:
