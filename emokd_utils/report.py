@@ -137,6 +137,15 @@ class Results:
         order = {"content": 0, "atmosphere": 1, "both": 2}
         return sorted(set(self.cues), key=lambda cue: order.get(cue, 3))
 
+    def teacher_gain(self) -> list[str]:
+        """The distilled head minus the head without a teacher, in words, as a whole and per cue."""
+        parts = [("all images", np.ones(len(self.ids), bool))]
+        parts += [(f"{cue}-led images", self.cues == cue) for cue in self._cue_names()]
+        return [
+            f"{name}: {self._points(self.difference(HEAD, HEAD_PLAIN, here), int(here.sum()))}"
+            for name, here in parts
+        ]
+
     def gap_recovered(self) -> np.ndarray:
         """Per seed the share of the gap from the better single model to the oracle that EmoVLM-KD
         recovers."""
@@ -293,11 +302,12 @@ def write_report(results: Results) -> str:
         lines += [f"![{plots.alt_text(axes)}]({name}.png)", ""]
     generated = names[TUNED].provenance
     gates = [
-        f"- {gate_name(kind)}: {pipeline.gate(s, kind)!r}, seed {s}"
+        f"- {gate_name(kind)}: {made}, seed{'s' * (len(which) > 1)} {', '.join(map(str, which))}"
         for kind in pipeline.profile.gate_kinds
-        for s in seeds
+        for made, which in _grouped({s: repr(pipeline.gate(s, kind)) for s in seeds}).items()
     ]
     written = pipeline.tuned(seeds[0], "generate")
+    shown = _with_costs(shown, costs, results)
     text = f"""# EmoVLM-KD on {pipeline.root.name}
 
 {_about(results)}
@@ -311,9 +321,17 @@ Accuracy in per cent with a 95 % interval (bootstrap over images, {RESAMPLES} re
 
 {markdown(results.per_seed().map(lambda v: f"{100 * v:.1f}"))}
 
+Parameters and the median time for one image are of the whole set-up that gives the answer.
+
 ## What it shows
 
 {chr(10).join(f"- {claim}" for claim in claims)}
+
+## What the teacher adds
+
+The distilled head minus the head without a teacher, on the same images:
+
+{chr(10).join(f"- {line}" for line in results.teacher_gain())}
 
 ## Where the two models disagree
 
@@ -334,10 +352,35 @@ Prompt: `{generated["prompt"]}`
 
 ## Figures
 
+Where a figure shows single predictions (four-way map, confusion, cues) they are those of seed {seeds[0]}.
+
 {chr(10).join(lines)}"""
     (folder / "report.md").write_text(text, encoding="utf-8")
     printed = [shown.to_string(), "", *map(str, claims), "", f"The report: {folder / 'report.md'}"]
     return "\n".join(printed)
+
+
+def _grouped(of: dict[int, str]) -> dict[str, list[int]]:
+    """The keys that share a value, by that value."""
+    groups: dict[str, list[int]] = {}
+    for key, value in of.items():
+        groups.setdefault(value, []).append(key)
+    return groups
+
+
+def _with_costs(shown: pd.DataFrame, costs: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """The readable table with parameters and time of each set-up; the vision model's are what it
+    adds to the VLM, since both were timed apart. A head alone is no set-up of its own."""
+    set_up = {ZERO_SHOT: VLM_ALONE, TUNED: VLM_ALONE, BOTH_RUN: TOGETHER, results.final: EMOVLM_KD}
+    found = {
+        model: (costs.loc[name, "parameters"], costs.loc[name, "ms per image"])
+        for model, name in set_up.items()
+    }
+    found[VISION] = tuple(costs.loc[TOGETHER, ["added parameters", "added ms"]])
+    return shown.assign(
+        parameters=[f"{found[m][0]:,.0f}" if m in found else "" for m in shown.index],
+        **{"ms per image": [f"{found[m][1]:.1f}" if m in found else "" for m in shown.index]},
+    )
 
 
 def _beside_costs(costs: pd.DataFrame, table: pd.DataFrame, final: str) -> pd.DataFrame:

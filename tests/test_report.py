@@ -81,3 +81,29 @@ def test_a_claim_that_fails_says_so():
     assert str(claim).startswith("[DOES NOT HOLD]")
     assert not claims["EmoVLM-KD recovers half of the gap to the oracle or more"].holds
     assert not claims["the untuned VLM is above chance (50.0%) on content-led images"].holds
+
+
+def test_the_teachers_gain_is_told_per_cue():
+    results, _ = claims_of(np.ones(40, bool))
+    whole, content, atmosphere = results.teacher_gain()
+    assert whole.startswith("all images: +25.0 points")
+    assert "n = 20" in content
+    assert "content-led" in content
+    assert "atmosphere-led" in atmosphere
+
+
+def test_costs_stand_beside_the_set_ups_that_were_measured():
+    results, _ = claims_of(np.ones(40, bool))
+    names = ["VLM alone", "VLM and vision model together", "EmoVLM-KD"]
+    costs = pd.DataFrame(
+        {
+            "parameters": [100, 150, 107],
+            "ms per image": [9.0, 12.0, 9.5],
+            "added parameters": [0, 50, 7],
+            "added ms": [0.0, 3.0, 0.5],
+        },
+        index=names,
+    )
+    shown = report._with_costs(pd.DataFrame(index=[TUNED, VISION, HEAD, ORACLE]), costs, results)
+    assert shown["parameters"].tolist() == ["100", "50", "", ""]
+    assert shown["ms per image"].tolist() == ["9.0", "3.0", "", ""]
