@@ -135,7 +135,8 @@ def alt_text(drawn: Axes | Figure | Iterable[Axes]) -> str:
     if isinstance(drawn, Axes):
         if drawn not in _DESCRIPTIONS:
             raise InputError("these axes hold no figure of emokd_utils.plots: draw one first")
-        return f"{_words(drawn.get_title(loc='left'))}. {_words(_DESCRIPTIONS[drawn])}"
+        title = _words(drawn.get_title(loc="left"))
+        return f"{title}. " * bool(title) + _words(_DESCRIPTIONS[drawn])
     if isinstance(drawn, Figure):
         known = [alt_text(ax) for ax in drawn.axes if ax in _DESCRIPTIONS]
         if not known:
@@ -219,12 +220,11 @@ def pictures(
         layout="constrained",
     )
     for ax in grid.flat:
-        ax.set_axis_off()
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
     for ax, image, text in zip(grid.flat, images, captions, strict=False):
         ax.imshow(np.asarray(image.convert("RGB")))
-        ax.set_title(
-            _plain(text), loc="center", y=-0.03, va="top", fontsize=8.5, fontweight="normal"
-        )
+        ax.set_xlabel(_plain(text), fontsize=8.5, labelpad=3)
     if title:
         figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12.5, fontweight="bold")
     described = "; ".join(" ".join(text.split()) for text in captions if text)

@@ -621,3 +621,33 @@ def test_percent_does_not_break_and_says_undefined():
     assert plots.percent(0.214) == "21\u00a0%"
     assert plots.percent(0.214, 1) == "21.4\u00a0%"
     assert plots.percent(float("nan")) == "undefined"
+
+
+def test_pictures_have_a_caption_each_and_say_so_in_words():
+    from PIL import Image
+
+    images = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    first = plots.pictures(images, ["is anger\nsays $ awe", "b", "c"], "Three colours", columns=2)
+    figure = first.get_figure()
+    assert len(figure.axes) == 4
+    assert [ax.get_xlabel() for ax in figure.axes] == ["is anger\nsays \\$ awe", "b", "c", ""]
+    assert plots.alt_text(figure) == "Three colours. 3 pictures. is anger says $ awe; b; c"
+    with pytest.raises(InputError, match="3 images have 1 captions"):
+        plots.pictures(images, ["a"])
+    with pytest.raises(InputError, match="no images"):
+        plots.pictures([])
+
+
+def test_show_displays_the_figure_with_its_words_and_nothing_that_acts(monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, raw: shown.append(data))
+    figure, ax = plt.subplots()
+    with pytest.raises(InputError):
+        plots.show(ax)
+    plots.show(ax, alt='a "quoted" <b>word</b>')
+    (data,) = shown
+    assert data["text/plain"] == 'a "quoted" <b>word</b>'
+    assert 'alt="a &quot;quoted&quot; &lt;b&gt;word' in data["text/html"]
+    assert not plt.fignum_exists(figure.number)
