@@ -20,7 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from .datasets import ImageDataset
 from .errors import InputError
 from .instructions import AnswerCollator, Instruction
-from .vlm import VLM
+from .vlm import VLM, quiet_peft
 
 # The language model's attention projections; the visual encoder has none of these names.
 LORA_TARGETS = r".*language_model\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj|o_proj)"
@@ -52,7 +52,8 @@ def add_lora(model, settings: TuningSettings):
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with quiet_peft():
+        return get_peft_model(model, config)
 
 
 class ProgressBar(TrainerCallback):

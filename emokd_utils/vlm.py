@@ -7,7 +7,9 @@ an answer outside the set.
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,14 @@ def parse_answer(text: str, label_set: LabelSet) -> str | None:
         return bare
     named = {label_set.canonical(word) for word in re.findall(r"[A-Za-z]+", text)} - {None}
     return named.pop() if len(named) == 1 else None
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without the warning that peft causes by asking transformers for a name it is about to drop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
@@ -107,7 +117,8 @@ class VLM:
                 raise InputError(
                     f"{adapter} holds no adapter_config.json; name the folder that tuning wrote"
                 )
-            model = PeftModel.from_pretrained(model, str(adapter))
+            with quiet_peft():
+                model = PeftModel.from_pretrained(model, str(adapter))
         processor = AutoProcessor.from_pretrained(source)
         return cls(
             model.to(device), processor, Path(source).name, Path(adapter).name if adapter else ""
