@@ -69,7 +69,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-HELD_OUT = 50_000_000  # unlabelled scenes from this number on are never trained on
+HELD_OUT = 50_000_000  # ten million unlabelled scenes from this number on are never trained on
 PATCH, MERGE, CELL = 14, 2, 28
 VISUAL_TOKENS = (SIZE // CELL) ** 2
 _NOUNS = [o.noun for o in scene_objects()]

@@ -5,6 +5,7 @@
     python notebooks/build.py --check         # do the committed notebooks fit their masters?
     python notebooks/build.py --run           # execute the committed notebooks, write nothing
     python notebooks/build.py --release DIR   # an assignment source folder for nbgrader
+    python notebooks/build.py --times         # write the times of TEACHING.md anew from the cards
 
 A master holds the solved notebook. Cells carry nbgrader's metadata, of which only what is not the
 default is written; solutions stand between nbgrader's delimiters. From it come the student's
@@ -20,6 +21,7 @@ import re
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -35,7 +37,14 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-_TIMES = re.compile(r"(?<=made in )[\d.]+ s")
+_CARD = re.compile(
+    r"^# ### Exercise (?P<number>\w+\.\d+) (?P<title>.+)\n#\n"
+    r"# \| difficulty \| minutes \| trains \|\n# \| --- \| --- \| --- \|\n"
+    r"# \| (?P<difficulty>[●○]{3}) \| (?P<minutes>\d+) \| (?P<trains>.+) \|$",
+    re.MULTILINE,
+)
+_READING = re.compile(r"About (\d+) minutes to read and run")
+TIMES = ("<!-- times: written by notebooks/build.py --times -->", "<!-- end of times -->")
 
 
 def masters(numbers: list[str] = ()) -> list[Path]:
@@ -45,6 +54,66 @@ def masters(numbers: list[str] = ()) -> list[Path]:
     if missing := set(numbers) - {p.stem.partition("_")[0] for p in chosen}:
         raise SystemExit(f"no master has the number {', '.join(sorted(missing))}")
     return chosen
+
+
+@dataclass(frozen=True)
+class Card:
+    """The card of an exercise. ``checked``: there is a check; else it is open, with a rubric."""
+
+    number: str
+    title: str
+    difficulty: str
+    minutes: int
+    trains: str
+    checked: bool
+
+
+def cards(master: Path) -> list[Card]:
+    """The cards of a master's exercises, in their order."""
+    text = master.read_text(encoding="utf-8")
+    return [
+        Card(
+            **{k: v for k, v in found.groupdict().items() if k != "minutes"},
+            minutes=int(found["minutes"]),
+            checked=f'checks.check("{found["number"]}"' in text,
+        )
+        for found in _CARD.finditer(text)
+    ]
+
+
+def reading_minutes(master: Path) -> int:
+    """Minutes to read and run the lesson, as its first cell says."""
+    return int(_READING.search(master.read_text(encoding="utf-8"))[1])
+
+
+def times() -> str:
+    """The tables of times in TEACHING.md, from the masters' headers and cards."""
+    lines = [
+        "| lesson | to read and run | exercises | in all |",
+        "| --- | --- | --- | --- |",
+    ]
+    single = []
+    for master in masters():
+        reading, found = reading_minutes(master), cards(master)
+        exercise = sum(card.minutes for card in found)
+        lines.append(f"| `{master.stem}` | {reading} | {exercise} | {reading + exercise} |")
+        single += [
+            f"| {c.number} | {c.title} | {c.difficulty} | {c.minutes} | "
+            f"{'check' if c.checked else 'rubric'} |"
+            for c in found
+        ]
+    head = [
+        "",
+        "| exercise | | difficulty | minutes | graded by |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *head, *single])
+
+
+def with_times(text: str) -> str:
+    """TEACHING.md's text with the tables between its marks written anew."""
+    before, _, rest = text.partition(TIMES[0])
+    return f"{before}{TIMES[0]}\n\n{times()}\n\n{TIMES[1]}{rest.partition(TIMES[1])[2]}"
 
 
 def source(master: Path) -> nbformat.NotebookNode:
@@ -218,9 +287,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--release", type=Path, metavar="DIR", help="write nbgrader's source folder"
     )
+    parser.add_argument("--times", action="store_true", help="write TEACHING.md's times anew")
     args = parser.parse_args(argv)
     if args.release:
         release(args.release)
+        return 0
+    if args.times:
+        guide = HERE / "TEACHING.md"
+        guide.write_text(with_times(guide.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
     if args.check:
         found = [line for master in masters(args.numbers) for line in drift(master)]

@@ -1,0 +1,245 @@
+"""Checks of lesson 10: copies across splits, a stratified split, the memory of weights."""
+
+from collections import Counter
+
+import numpy as np
+
+from . import Exercise, Mistake, attempted, calls
+
+ROWS = (
+    [
+        ("train/awe/1.jpg", "train", "p1"),
+        ("train/awe/2.jpg", "train", "p2"),
+        ("train/awe/3.jpg", "train", "p2"),
+        ("train/fear/4.jpg", "train", "p4"),
+        ("val/awe/5.jpg", "val", "p5"),
+        ("val/fear/6.jpg", "val", "p4"),
+        ("test/awe/7.jpg", "test", "p4"),
+        ("test/awe/1.jpg", "test", "p8"),
+        ("test/fear/9.jpg", "test", "p5"),
+        ("test/fear/10.jpg", "test", "p5"),
+    ],
+    [("train/a/1.png", "train", "x"), ("val/a/2.png", "val", "x"), ("test/a/1.png", "test", "y")],
+    [("test/a/1.png", "test", "x"), ("train/b/2.png", "train", "x")],
+)
+
+
+def _leak_probe(function):
+    if not callable(function):
+        raise TypeError(f"a function is wanted here, this is {type(function).__name__}")
+    return [sorted(map(str, attempted(function(list(rows))))) for rows in ROWS]
+
+
+def _leaked(rows, before=("train", "val"), key=lambda row: row[2]):
+    tested = {key(row) for row in rows if row[1] == "test"}
+    return [row[0] for row in rows if row[1] in before and key(row) in tested]
+
+
+def _test_copies(rows):
+    known = {pixels for _, split, pixels in rows if split != "test"}
+    return [image for image, split, pixels in rows if split == "test" and pixels in known]
+
+
+def _across(rows):
+    """Every image whose pixels are in another split too, wherever it lies."""
+    splits = {}
+    for _, split, pixels in rows:
+        splits.setdefault(pixels, set()).add(split)
+    return [image for image, _, pixels in rows if len(splits[pixels]) > 1]
+
+
+def _all_copies(rows):
+    count = Counter(pixels for _, _, pixels in rows)
+    return [image for image, _, pixels in rows if count[pixels] > 1]
+
+
+CLASSES = {"joy": 60, "awe": 23, "fear": 4, "anger": 2, "disgust": 1}
+
+
+def _split_probe(function):
+    """What must be true of a split however it is drawn: how many of each class, and stability."""
+    if not callable(function):
+        raise TypeError(f"a function is wanted here, this is {type(function).__name__}")
+    ids = [f"train/{name}/{k}.png" for name, n in CLASSES.items() for k in range(n)]
+    labels = [name for name, n in CLASSES.items() for _ in range(n)]
+    order = np.random.default_rng(0).permutation(len(ids))
+    ids, labels = [ids[k] for k in order], [labels[k] for k in order]
+    found = {}
+    for fraction in (0.1, 0.3):
+        drawn = list(map(str, attempted(function(list(ids), list(labels), fraction, 1))))
+        again = list(map(str, function(list(ids), list(labels), fraction, 1)))
+        other = list(map(str, function(list(ids), list(labels), fraction, 2)))
+        counts = Counter(image.split("/")[1] if image in ids else "unknown" for image in drawn)
+        found[f"of each class at {fraction}"] = dict(counts)
+        found[f"each once at {fraction}"] = len(set(drawn)) == len(drawn)
+        found[f"the same again at {fraction}"] = set(drawn) == set(again)
+        found[f"another seed, others at {fraction}"] = set(drawn) != set(other)
+    return found
+
+
+def _drawn(
+    count=lambda n, fraction: min(max(round(fraction * n), 1), n - 1),
+    start=lambda seed: seed,
+    replace=False,
+):
+    """A stratified split; `count`: how many of n; `start`: what the generator starts from."""
+
+    def split(ids, labels, fraction, seed):
+        rng, chosen = np.random.default_rng(start(seed)), []
+        for name in sorted(set(labels)):
+            own = [image for image, label in zip(ids, labels, strict=True) if label == name]
+            some = rng.choice(len(own), count(len(own), fraction), replace=replace)
+            chosen += [own[k] for k in some]
+        return chosen
+
+    return split
+
+
+def _not_by_class(ids, labels, fraction, seed):
+    some = np.random.default_rng(seed).permutation(len(ids))[: round(fraction * len(ids))]
+    return [ids[k] for k in some]
+
+
+def _the_rest(ids, labels, fraction, seed):
+    return sorted(set(ids) - set(_drawn()(ids, labels, fraction, seed)))
+
+
+def _gigabytes(bits=4.0, scale=32.0, block=64, kept_bits=16.0, per=8e9):
+    return lambda quantised, kept: (quantised * (bits + scale / block) + kept * kept_bits) / per
+
+
+EXERCISES = (
+    Exercise(
+        "10.1",
+        "Known from training",
+        _leak_probe,
+        _leaked,
+        (
+            Mistake(
+                "images are compared by their file names",
+                "Cameras count from 0001 again and again. Which part of a row says what the picture "
+                "shows?",
+                lambda rows: _leaked(rows, key=lambda row: row[0].rsplit("/", 1)[-1]),
+            ),
+            Mistake(
+                "the copies in the test split are dropped",
+                "Then the accuracy is of other images than everybody else's. Which copy can be "
+                "spared?",
+                _test_copies,
+            ),
+            Mistake(
+                "copies within a split are dropped too",
+                "Two equal images in train are no leak. Between which splits is there one?",
+                _all_copies,
+            ),
+            Mistake(
+                "both sides of every pair of splits are dropped",
+                "One copy may stay, and train and val may share an image without the test split "
+                "knowing it.",
+                _across,
+            ),
+            Mistake(
+                "only train is looked at",
+                "Settings are chosen on val. May it know a test image?",
+                lambda rows: _leaked(rows, before=("train",)),
+            ),
+        ),
+    ),
+    Exercise(
+        "10.2",
+        "Set apart, class by class",
+        _split_probe,
+        _drawn(),
+        (
+            Mistake(
+                "the draw takes no notice of the classes",
+                "Count the images of each class that you drew. Would a rare class always be there?",
+                _not_by_class,
+            ),
+            Mistake(
+                "a rare class gives nothing",
+                "What is a tenth of four images, rounded? Read again what each class must give.",
+                _drawn(lambda n, fraction: min(round(fraction * n), n - 1)),
+            ),
+            Mistake(
+                "a class may be given away whole",
+                "A class with a single image: what would be left to learn from?",
+                _drawn(lambda n, fraction: max(round(fraction * n), 1)),
+            ),
+            Mistake(
+                "the fraction is rounded down",
+                "Look at the class of 60 and at that of 23. To which whole number is each share "
+                "nearest?",
+                _drawn(lambda n, fraction: min(max(int(fraction * n), 1), n - 1)),
+            ),
+            Mistake(
+                "the fraction is rounded up",
+                "Look at the class of 23: to which whole number is its share nearest?",
+                _drawn(lambda n, fraction: min(max(int(np.ceil(fraction * n)), 1), n - 1)),
+            ),
+            Mistake(
+                "every class gives the same number",
+                "A fraction of each class is asked for, not a number of images.",
+                _drawn(lambda n, fraction: min(round(fraction * 18), n - 1)),
+            ),
+            Mistake(
+                "two calls with the same seed differ",
+                "Where does your random generator get its start?",
+                _drawn(start=lambda seed: None),
+            ),
+            Mistake(
+                "the seed changes nothing",
+                "Two seeds gave the same images. Is the seed used anywhere?",
+                _drawn(start=lambda seed: 0),
+            ),
+            Mistake(
+                "the images that stay are returned",
+                "There are far more of your ids than the fraction asks for.",
+                _the_rest,
+            ),
+        ),
+    ),
+    Exercise(
+        "10.3",
+        "Gigabytes of weights",
+        calls((7_000_000_000, 1_000_000_000), (640_000_000, 0), (1_500_000_000, 230_000_000)),
+        _gigabytes(),
+        (
+            Mistake(
+                "bits are taken for bytes",
+                "A weight of 4 bits is half a byte.",
+                _gigabytes(per=1e9),
+            ),
+            Mistake(
+                "the scales are missing",
+                "What is stored beside every block of 64 weights?",
+                _gigabytes(scale=0),
+            ),
+            Mistake(
+                "every weight has a scale of its own",
+                "How many weights share one?",
+                _gigabytes(block=1),
+            ),
+            Mistake(
+                "the scales are counted in bytes",
+                "How many bits has a scale? Then everything is divided by 8 once.",
+                _gigabytes(scale=32 / 8),
+            ),
+            Mistake(
+                "the weights that are not quantised are missing",
+                "Two numbers come in. Where is the second one?",
+                _gigabytes(kept_bits=0),
+            ),
+            Mistake(
+                "all weights are taken for quantised",
+                "How wide are the weights that are kept as they were?",
+                _gigabytes(kept_bits=4.5),
+            ),
+            Mistake(
+                "it is in gibibytes",
+                "A gigabyte here is a thousand million bytes, not 2 to the power of 30.",
+                _gigabytes(per=8 * 2**30),
+            ),
+        ),
+    ),
+)
