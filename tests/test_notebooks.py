@@ -1,5 +1,6 @@
 import ast
 import importlib
+import os
 import re
 import statistics
 import subprocess
@@ -257,10 +258,12 @@ def test_the_release_is_a_source_folder_that_nbgrader_accepts(tmp_path):
 
 
 @pytest.mark.slow
-def test_nbgrader_makes_students_versions_of_the_release(tmp_path):
+def test_nbgrader_makes_students_versions_of_the_release(tmp_path, monkeypatch):
     from nbgrader.apps import NbGraderAPI
     from traitlets.config import Config
 
+    # nbgrader calls a command of its environment by name, as when the environment is activated
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     build.release(tmp_path)
     config = Config()
     config.CourseDirectory.root = str(tmp_path)
