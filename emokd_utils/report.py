@@ -318,10 +318,9 @@ def write_report(results: Results) -> str:
 
 Accuracy in per cent with a 95 % interval (bootstrap over images, {RESAMPLES} resamples), averaged over seeds.
 "{PUBLISHED}": raw logits and one-hot answers, gate trained on the train split.
+Parameters and the median time for one image are of the whole set-up that gives the answer.
 
 {markdown(results.per_seed().map(lambda v: f"{100 * v:.1f}"))}
-
-Parameters and the median time for one image are of the whole set-up that gives the answer.
 
 ## What it shows
 

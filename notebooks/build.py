@@ -174,6 +174,10 @@ def execute(notebook: nbformat.NotebookNode, cwd: Path) -> float:
 def clean(notebook: nbformat.NotebookNode, seconds: float) -> None:
     """Leave of the outputs only what a reader needs: no paths of this machine, no timestamps."""
     root = str(HERE.parent)
+
+    def without_root(text: str) -> str:
+        return text.replace(root + "/", "").replace(root, ".")
+
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if MEASURED in cell.source:
@@ -184,10 +188,10 @@ def clean(notebook: nbformat.NotebookNode, seconds: float) -> None:
             cell.source = cell.source.replace(MEASURED, said)
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
-                output.text = output.text.replace(root + "/", "").replace(root, ".")
+                output.text = without_root(output.text)
             for kind, data in output.get("data", {}).items():
                 if kind.startswith("text/"):
-                    output.data[kind] = data.replace(root + "/", "").replace(root, ".")
+                    output.data[kind] = without_root(data)
 
 
 def target(master: Path, form: str) -> Path:
