@@ -52,6 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     seeds.add_argument(
         "--seeds", type=_count, default=1, metavar="K", help="K seeds, and intervals over them"
     )
+    run.add_argument(
+        "--further-vision",
+        action="append",
+        default=[],
+        metavar="NAME[@WEIGHTS]",
+        help="one more vision model for the table, by its timm name; WEIGHTS: where it starts, "
+        "`timm` (downloaded) or a safetensors file (may be given more than once)",
+    )
     run.add_argument("--skip-bad", action="store_true", help="go on without unreadable images")
     run.add_argument("--reduced", action="store_true", help="a small run of every stage, for tests")
     run.add_argument(

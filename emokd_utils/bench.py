@@ -134,7 +134,7 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
         ("gate", published.train_gate, ours_gate, EPOCHS),
         ("VLM prediction", published.predict, ours_predict, 1),
     ):
-        slow, fast = _seconds(theirs) * epochs, min(_seconds(ours) for _ in range(3))
+        slow, fast = _seconds(theirs) * epochs, min(_seconds(ours) for _ in range(5))
         rows.append(
             {
                 "stage": stage,

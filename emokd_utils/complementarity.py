@@ -199,6 +199,16 @@ def wilson(right: int, n: int, level: float = LEVEL) -> Interval:
     return Interval(float(low), float(high))
 
 
+def share(count: int | np.ndarray, n: int | None = None, level: float = LEVEL) -> Estimate:
+    """`count` of n, or the share of True in a boolean array, in [0, 1] with Wilson's interval.
+
+    All nan where n is 0. Errors as `wilson`.
+    """
+    if n is None:
+        count, n = np.sum(count), np.size(count)
+    return Estimate(count / n if n else float("nan"), *wilson(int(count), int(n), level), int(n))
+
+
 def accuracy_interval(
     outcome: Outcome,
     method: str = "wilson",

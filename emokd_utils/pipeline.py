@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +37,19 @@ PUBLISHED = "EmoVLM-KD, gate as published"
 BOTH_RUN, ORACLE = "both models run together", "oracle of VLM and vision model"
 
 
+def further_name(vision: str) -> str:
+    """The name in tables of a further vision model, ``name`` or ``name@weights``."""
+    name, _, weights = vision.partition("@")
+    return f"vision model, {name}{', pretrained' if weights else ''}"
+
+
 def gate_name(kind: str) -> str:
     """The name of EmoVLM-KD with a gate in tables: ``EmoVLM-KD, concat linear``."""
     return f"EmoVLM-KD, {kind.replace('_', ' ')}"
+
+
+class _NotKeptError(Exception):
+    """A step whose result is not there."""
 
 
 class Pipeline:
@@ -124,8 +134,7 @@ class Pipeline:
         parts = {}
         for path in sorted(folder.glob("*")):
             if path.suffix in (".json", ".jinja", ".safetensors"):
-                with path.open("rb") as file:
-                    parts[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+                parts[path.name] = _checksum(path)
         return fingerprint(parts)
 
     def zero_shot(self, method: str = "score") -> Predictions:
@@ -156,11 +165,19 @@ class Pipeline:
         )
 
     @functools.cache
-    def _vision(self, seed: int) -> Artefact[VisionModel]:
+    def _vision(self, seed: int, further: str = "") -> Artefact[VisionModel]:
         settings = self.profile.settings("vision", VisionSettings)
+        if further:
+            name, _, weights = further.partition("@")
+            settings = replace(settings, name=name, weights=weights)
+        inputs = {"settings": asdict(settings), "data": self.dataset.fingerprint, "seed": seed}
+        if settings.weights not in ("", "timm"):
+            file = self.profile.path(settings.weights)
+            settings = replace(settings, weights=str(file))
+            inputs["settings"]["weights"] = _checksum(file) if file.is_file() else str(file)
         return self.store.step(
             f"vision-seed{seed}",
-            {"settings": asdict(settings), "data": self.dataset.fingerprint, "seed": seed},
+            inputs,
             lambda to: fine_tune(self.dataset, settings, seed, self.progress).save(to),
             VisionModel.load,
         )
@@ -170,8 +187,8 @@ class Pipeline:
         return self._vision(seed).value
 
     @functools.cache
-    def _teacher(self, seed: int) -> Artefact[np.ndarray]:
-        ids, vision = list(self.dataset.ids), self._vision(seed)
+    def _teacher(self, seed: int, further: str = "") -> Artefact[np.ndarray]:
+        ids, vision = list(self.dataset.ids), self._vision(seed, further)
         return self.store.step(
             f"teacher-seed{seed}",
             {"vision": vision.key},
@@ -413,6 +430,12 @@ class Pipeline:
             ZERO_SHOT: self.zero_shot(),
             TUNED: self.tuned(seed),
             VISION: vision,
+            **{
+                further_name(name): self._from_logits(
+                    self._teacher(seed, name).value, name, seed=seed
+                )
+                for name in self.profile.vision_further
+            },
             HEAD_PLAIN: self._from_logits(plain, HEAD_PLAIN, seed=seed, alpha=0.0),
             HEAD: self._from_logits(head, HEAD, seed=seed, alpha=self.profile.head_alpha),
         }
@@ -423,6 +446,20 @@ class Pipeline:
         )
         found[BOTH_RUN] = self.emovlm_kd(seed, side="vision")
         return {name: predictions.split("test") for name, predictions in found.items()}
+
+    def is_kept(self, seed: int = 0) -> bool:
+        """Whether all that `predictions` needs for a seed is there already; nothing is made."""
+        look = Pipeline(self.profile, self.root, self.folder.parent, self.skip_bad, lambda line: 0)
+        step = look.store.step
+
+        def refuse(folder: Path) -> None:
+            raise _NotKeptError
+
+        look.store.step = lambda kind, inputs, make, load: step(kind, inputs, refuse, load)
+        try:
+            return bool(look.predictions(seed))
+        except _NotKeptError:
+            return False
 
     def rows(self, split: str) -> np.ndarray:
         """The places, in the data set's order, of the images of a split."""
@@ -466,6 +503,11 @@ class Pipeline:
         )
 
 
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def main(args) -> int:
     """The command ``run``: every stage for one or more seeds, the table and the report."""
     from .report import Results, write_report
@@ -473,6 +515,7 @@ def main(args) -> int:
     profile = get_profile(args.profile)
     if args.reduced:
         profile = reduced(profile)
+    profile = replace(profile, vision_further=(*profile.vision_further, *args.further_vision))
     pipeline = Pipeline(profile, args.data, args.runs, args.skip_bad)
     seeds = range(args.seeds) if args.seeds > 1 else [args.seed]
     results = Results(pipeline, seeds)

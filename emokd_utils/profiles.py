@@ -30,7 +30,10 @@ class Profile:
     ``vision.VisionSettings``, ``tuning.TuningSettings``, ``distillation.HeadSettings``,
     ``gating.GateSettings``. ``gate_kinds``: the gates that the report compares; ``gate_split``: the
     split that the gate is trained on ("val", whose answers the VLM was not tuned on, or "train" as
-    published). ``images_per_split``: only so many images of each split (0: all).
+    published). ``vision_further``: more vision models for the report, none of them the teacher,
+    each ``name`` or ``name@weights`` as of ``VisionSettings``. A file of weights is looked for in
+    the project unless its path is absolute. ``images_per_split``: only so many images of each split
+    (0: all).
     """
 
     name: str
@@ -42,6 +45,8 @@ class Profile:
     vlm_max_new_tokens: int
 
     vision_name: str
+    vision_weights: str
+    vision_further: tuple[str, ...]
     vision_image_size: int
     vision_epochs: int
     vision_batch_size: int
@@ -103,6 +108,8 @@ MINI = Profile(
     vlm_batch_size=32,
     vlm_max_new_tokens=48,
     vision_name="resnet10t",
+    vision_weights="",
+    vision_further=(),
     vision_image_size=64,
     vision_epochs=20,
     vision_batch_size=32,

@@ -367,13 +367,18 @@ def _grouped(of: dict[int, str]) -> dict[str, list[int]]:
     return groups
 
 
+def _models(final: str) -> dict[str, str]:
+    """The row of the result table of each set-up of the cost table."""
+    return {VLM_ALONE: TUNED, TOGETHER: BOTH_RUN, EMOVLM_KD: final}
+
+
 def _with_costs(shown: pd.DataFrame, costs: pd.DataFrame, results: Results) -> pd.DataFrame:
     """The readable table with parameters and time of each set-up; the vision model's are what it
     adds to the VLM, since both were timed apart. A head alone is no set-up of its own."""
-    set_up = {ZERO_SHOT: VLM_ALONE, TUNED: VLM_ALONE, BOTH_RUN: TOGETHER, results.final: EMOVLM_KD}
+    models = {name: model for model, name in _models(results.final).items()}
     found = {
         model: (costs.loc[name, "parameters"], costs.loc[name, "ms per image"])
-        for model, name in set_up.items()
+        for model, name in {ZERO_SHOT: VLM_ALONE, **models}.items()
     }
     found[VISION] = tuple(costs.loc[TOGETHER, ["added parameters", "added ms"]])
     return shown.assign(
@@ -384,7 +389,7 @@ def _with_costs(shown: pd.DataFrame, costs: pd.DataFrame, results: Results) -> p
 
 def _beside_costs(costs: pd.DataFrame, table: pd.DataFrame, final: str) -> pd.DataFrame:
     """The cost table with the accuracy and interval of the model that each set-up is."""
-    models = {VLM_ALONE: TUNED, TOGETHER: BOTH_RUN, EMOVLM_KD: final}
+    models = _models(final)
     accuracy = table.loc[[models[name] for name in costs.index], ["accuracy", "low", "high"]]
     return pd.concat([costs, accuracy.set_axis(costs.index)], axis=1)
 

@@ -24,6 +24,7 @@ from emokd_utils.complementarity import (
     macro_f1,
     mcnemar_exact,
     oracle_accuracy,
+    share,
     wilson,
     yules_q,
 )
@@ -161,6 +162,15 @@ def test_wilson_by_hand():
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert np.isnan(wilson(0, 0)).all()
+
+
+def test_share_of_counts_and_of_booleans():
+    assert share(8, 10) == (0.8, *wilson(8, 10), 10)
+    assert share(np.arange(10) < 8) == share(8, 10)
+    assert share(8, 10, level=0.5).high < share(8, 10).high
+    assert np.isnan(share(0, 0)[:3]).all() and share(np.array([], bool)).n == 0
+    with pytest.raises(InputError, match="11 of 10"):
+        share(11, 10)
 
 
 def test_accuracy_interval_of_both_methods():

@@ -1,16 +1,22 @@
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
+from safetensors.torch import save_file
 
 from emokd_utils.errors import InputError
+from emokd_utils.pipeline import Pipeline
 from emokd_utils.profiles import MINI, PROFILES, get_profile, project_root, reduced
+from emokd_utils.store import fingerprint
 
 STAGES = (
     "scan",
@@ -52,6 +58,31 @@ def test_reduced_changes_only_amounts():
     assert small.name == MINI.name
     assert small.head_alpha == MINI.head_alpha
     assert small.vision_epochs < MINI.vision_epochs
+
+
+def test_a_further_vision_model_is_known_by_what_its_weights_hold(tmp_path, monkeypatch):
+    from emokd_utils import pipeline as module
+
+    kept = []
+    monkeypatch.setattr(module, "fine_tune", lambda *args: kept.append(args[1]))
+    line = Pipeline(MINI, runs=tmp_path, say=lambda text: None)
+    monkeypatch.setattr(
+        line.store, "step", lambda kind, inputs, make, load: (kind, fingerprint(inputs), make)
+    )
+    monkeypatch.setattr(Pipeline, "dataset", SimpleNamespace(fingerprint="0"))
+    keys = {}
+    for content in ("one", "two", "one"):
+        file = tmp_path / f"{len(keys)}-{content}.safetensors"
+        file.write_text(content)
+        _, key, make = line._vision(0, f"resnet18@{file}")
+        keys.setdefault(content, set()).add(key)
+        with contextlib.suppress(AttributeError):
+            make(tmp_path)
+        assert (kept[-1].name, kept[-1].weights) == ("resnet18", str(file))
+        assert kept[-1].lr == MINI.vision_lr
+    assert len(keys["one"]) == len(keys["two"]) == 1
+    assert keys["one"] != keys["two"]
+    assert line._vision(0)[1] not in keys["one"] | keys["two"]
 
 
 def command(runs, *more):
@@ -141,7 +172,12 @@ def test_any_folder_of_images_goes_through_the_same_code(tmp_path):
                 size = (int(rng.integers(90, 200)), int(rng.integers(90, 200)))
                 pixels = np.clip(rng.normal(level, 30, (*size[::-1], 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{k}.jpg")
-    printed = run_whole(tmp_path / "runs", "--data", str(tmp_path / "data"))
+    start = timm.create_model("test_efficientnet")
+    save_file(start.state_dict(), tmp_path / "start.safetensors")
+    further = f"test_efficientnet@{tmp_path / 'start.safetensors'}"
+    data = ("--data", str(tmp_path / "data"))
+    printed = run_whole(tmp_path / "runs", *data, "--further-vision", further)
+    assert re.search(r"^vision model, test_efficientnet, pretrained +\d", printed, re.MULTILINE)
     report = next((tmp_path / "runs").glob("*/report.md")).read_text()
     assert "content" not in printed[printed.index("accuracy %") :].splitlines()[0]
     assert "no photographs" in report

@@ -41,7 +41,7 @@ from PIL import Image, ImageOps
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from emokd_utils import checks, plots
-from emokd_utils.complementarity import Estimate, accuracy_difference, wilson
+from emokd_utils.complementarity import Estimate, accuracy_difference, share, wilson
 from emokd_utils.pipeline import VISION, Pipeline
 from emokd_utils.report import Claim, bootstrap
 from emokd_utils.scenes import scene_objects
@@ -108,7 +108,7 @@ def val_logits():
 logits = val_logits()
 guess = float(F.cross_entropy(logits, val_labels))
 right = int((logits.argmax(1) == val_labels).sum())
-untrained = Estimate(right / len(val), *wilson(right, len(val)), len(val))
+untrained = share(right, len(val))
 print(f"cross-entropy of the untrained network {guess:.3f}; right: {untrained.percent} val images")
 print(f"a guess that gives each class the same: ln {len(classes)} = {math.log(len(classes)):.3f}")
 
@@ -229,7 +229,7 @@ def wilson_by_hand(right, n, z=1.959964):
 
 right = int((val_logits().argmax(1) == val_labels).sum())
 np.testing.assert_allclose(wilson_by_hand(right, len(val)), wilson(right, len(val)), rtol=1e-6)
-after_one = Estimate(right / len(val), *wilson(right, len(val)), len(val))
+after_one = share(right, len(val))
 chance = 1 / len(classes)
 print(
     Claim(
@@ -295,8 +295,7 @@ print(f"the settings watch {settings.monitor}, so epoch {best} was kept")
 
 # %%
 test = model.predict(data.split("test"))
-on_test = Estimate(test.accuracy, *wilson(int(test.correct.sum()), len(test)), len(test))
-on_val = Estimate(top, *wilson(round(top * n_val), n_val), n_val)
+on_test, on_val = share(test.correct), share(round(top * n_val), n_val)
 print(f"val, which chose the epoch: {on_val.percent}")
 print(f"test:                       {on_test.percent}")
 
@@ -326,15 +325,14 @@ plots.show(plots.confusion(test, name=VISION))
 
 
 # %%
-def share(hits, counts):
-    ends = [wilson(h, n) for h, n in zip(hits, counts, strict=True)]
-    values = hits / np.where(counts, counts, np.nan)
-    return [f"{v:.0%} [{e.low:.0%}, {e.high:.0%}]" for v, e in zip(values, ends, strict=True)]
+def shares(hits, counts):
+    found = [share(h, n) for h, n in zip(hits, counts, strict=True)]
+    return [f"{s.value:.0%} [{s.low:.0%}, {s.high:.0%}]" for s in found]
 
 
 hits, of_label, named = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
 table = pd.DataFrame({"images": of_label, "named": named}, index=classes)
-table.assign(recall=share(hits, of_label), precision=share(hits, named))
+table.assign(recall=shares(hits, of_label), precision=shares(hits, named))
 
 # %% [markdown]
 # Some errors are worse than others. Is a wrong answer at least of the right **polarity**, positive for
@@ -350,12 +348,12 @@ else:
     wrong = confusion - np.diag(hits)
     within, n = int(wrong[same].sum()), int(wrong.sum())
     by_chance = float(wrong.sum(1) @ (same.sum(1) - 1)) / (len(classes) - 1) / max(n, 1)
-    ends = wilson(within, n)
+    found = share(within, n)
     print(
         Claim(
             "errors keep to the right polarity more often than by chance",
-            ends.low > by_chance,
-            f"{Estimate(within / max(n, 1), *ends, n).percent} errors; by chance {by_chance:.1%}",
+            found.low > by_chance,
+            f"{found.percent} errors; by chance {by_chance:.1%}",
         )
     )
 
@@ -404,9 +402,8 @@ if pipeline.cues is not None:
 # %%
 certainty = test.probabilities.max(1)
 aim = 1 - epsilon + epsilon / len(classes)
-beyond = int((certainty > aim).sum())
-ends = Estimate(beyond / len(test), *wilson(beyond, len(test)), len(test))
-print(f"trained towards {aim:.1%}; more certain than that: {ends.percent} test images")
+beyond = share(certainty > aim)
+print(f"trained towards {aim:.1%}; more certain than that: {beyond.percent} test images")
 
 # %% [markdown]
 # Calibration is looked at in **bins** of certainty. One bin by hand, and the library's row for it:

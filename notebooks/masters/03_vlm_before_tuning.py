@@ -37,7 +37,7 @@ import torch
 from PIL import Image
 
 from emokd_utils import checks, plots
-from emokd_utils.complementarity import Estimate, accuracy_difference, accuracy_interval, wilson
+from emokd_utils.complementarity import Estimate, accuracy_difference, accuracy_interval, share
 from emokd_utils.instructions import answer_for, categorical_prompt, chat_text
 from emokd_utils.pipeline import ZERO_SHOT, Pipeline
 from emokd_utils.report import Claim, bootstrap
@@ -261,17 +261,12 @@ print(pd.Series(generated.answers).value_counts().head(9).to_string())
 
 
 # %%
-def share(count, n):
-    """A share with its 95 % interval, as text."""
-    return Estimate(count / n, *wilson(count, n), n).percent
-
-
 def accuracy(predictions):
     """An accuracy with its 95 % interval, as text."""
-    return share(int(predictions.correct.sum()), len(predictions))
+    return share(predictions.correct).percent
 
 
-print("answers outside the label set:", share(int(generated.invalid.sum()), len(part)))
+print("answers outside the label set:", share(generated.invalid).percent)
 print("right, those counted as wrong:", accuracy(generated))
 
 # %% [markdown]
@@ -429,7 +424,8 @@ plots.show(
 answered = np.stack([p.predicted_index for p in asked.values()])
 moved = int((answered != answered[0]).any(0).sum())
 text = "more than one image in ten gets another class by another wording"
-print(Claim(text, wilson(moved, len(part)).low > 0.1, share(moved, len(part))))
+moved = share(moved, len(part))
+print(Claim(text, moved.low > 0.1, moved.percent))
 
 # %% [markdown]
 # A change of wording that changes nothing is one that the training had in many forms: TinyVLM met the list of

@@ -44,7 +44,7 @@ import torch
 import torch.nn.functional as F
 
 from emokd_utils import checks, plots
-from emokd_utils.complementarity import Estimate, wilson
+from emokd_utils.complementarity import Estimate, share
 from emokd_utils.emotions import MIKELS
 from emokd_utils.instructions import (
     IGNORED,
@@ -212,13 +212,8 @@ table
 
 
 # %%
-def share(count, n):
-    """A share with its 95 % interval, as text."""
-    return Estimate(count / n, *wilson(count, n), n).percent if n else "nothing was written"
-
-
 drafts = counts["conversation"] + counts["reasoning"] + counts["leaked"]
-print("drafts that leak, set aside:", share(counts["leaked"], drafts))
+print("drafts that leak, set aside:", share(counts["leaked"], drafts).percent)
 
 # %% [markdown]
 # Rules leak only what their author put in. A language model as a writer is another matter. We have one at
@@ -239,13 +234,14 @@ truth = train.table.label[asked]
 leaked = [leaks(text, label, label_set) for text, label in zip(own, truth, strict=True)]
 exact = [opinions(text, label)[1] for text, label in zip(own, truth, strict=True)]
 named = [any(leaks(text, name, label_set) for name in label_set) for text in own]
-print("name the label as it is written:  ", share(sum(exact), len(own)))
-print("name it or a close form (library):", share(sum(leaked), len(own)))
-print("name another emotion of the set:  ", share(sum(named) - sum(leaked), len(own)))
+print("name the label as it is written:  ", share(sum(exact), len(own)).percent)
+print("name it or a close form (library):", share(sum(leaked), len(own)).percent)
+print("name another emotion of the set:  ", share(sum(named) - sum(leaked), len(own)).percent)
 
 # %%
 text = "told not to, the untuned VLM names an emotion in more than a quarter of its answers"
-print(Claim(text, wilson(sum(named), len(own)).low > 0.25, share(sum(named), len(own))))
+any_named = share(sum(named), len(own))
+print(Claim(text, any_named.low > 0.25, any_named.percent))
 
 # %% [markdown]
 # So a writer has to be checked, however clearly it was instructed. What leaks can be set aside (as the

@@ -44,7 +44,7 @@ from emokd_utils.complementarity import (
     four_way,
     mcnemar_exact,
     oracle_accuracy,
-    wilson,
+    share,
     yules_q,
 )
 from emokd_utils.distillation import HeadSettings, train_head
@@ -65,10 +65,6 @@ n = len(a)
 
 
 # %%
-def share(count, n):
-    return Estimate(count / n if n else np.nan, *wilson(int(count), int(n)), int(n))
-
-
 for name, right in ((f"A, {TUNED}", a), (f"B, {VISION}", b)):
     print(f"{name}: {share(right.sum(), n).percent} test images right")
 

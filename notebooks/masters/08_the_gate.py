@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 
 from emokd_utils import checks, plots
-from emokd_utils.complementarity import Estimate, accuracy_difference, wilson
+from emokd_utils.complementarity import Estimate, accuracy_difference, share
 from emokd_utils.gating import GATES, INPUT_MODES, SIDES, build_gate, gate_inputs, optimism
 from emokd_utils.pipeline import HEAD, TUNED, Pipeline
 from emokd_utils.report import Claim, bootstrap
@@ -118,18 +118,11 @@ print("softmax and one-hot rows are the library's")
 
 
 # %%
-def share(right):
-    """Per cent of True, with its 95 % (Wilson) interval and n."""
-    right = np.asarray(right)
-    ends = wilson(int(right.sum()), len(right))
-    return Estimate(float(right.mean()), *ends, len(right)).percent
-
-
 rows = {}
 for mode in INPUT_MODES:
     s, v = inputs(mode, differ)
     winner = (s + v).argmax(1)
-    rows[mode] = [share(winner == s.argmax(1)), share(winner == v.argmax(1))]
+    rows[mode] = [share(winner == s.argmax(1)).percent, share(winner == v.argmax(1)).percent]
 pd.DataFrame(rows, index=["follows the head", "follows the VLM"]).T
 
 # %% [markdown]
@@ -150,8 +143,8 @@ least, most = (vlm.correct[val][quarters == k] for k in (0, quarters.max()))
 print(
     Claim(
         "the VLM is more often right where it is surer, which a one-hot row hides",
-        wilson(int(most.sum()), len(most)).low > wilson(int(least.sum()), len(least)).high,
-        f"least sure {share(least)}; most sure {share(most)}",
+        share(most).low > share(least).high,
+        f"least sure {share(least).percent}; most sure {share(most).percent}",
     )
 )
 
@@ -261,7 +254,7 @@ for epoch in range(1, 81):
         optimizer.step()
     if epoch in (1, 5, 20, 80):
         right = gate(s[held], v[held]).argmax(1) == y[held]
-        print(f"epoch {epoch:2}: loss {loss:.2f}, held out {share(right)}")
+        print(f"epoch {epoch:2}: loss {loss:.2f}, held out {share(right).percent}")
 
 # %% [markdown]
 # `train_gate` does the same with five parts held out in turn (*cross-validation*), takes the number of epochs
@@ -276,7 +269,7 @@ print(trained, "after", trained.epochs, "epochs")
 def judged(accuracy):
     """An accuracy in a gate's report, with its 95 % interval and n."""
     n = trained.rows
-    return Estimate(accuracy, *wilson(round(n * accuracy), n), n).percent
+    return share(round(n * accuracy), n).percent
 
 
 for name, words in (("student", "head alone"), ("vlm", "VLM alone"), ("gate_cv", "gate, held out")):
@@ -317,7 +310,7 @@ combined = {kind: pipeline.emovlm_kd(kind=kind).split("test") for kind in GATES}
 rows, apart = {}, {}
 for kind, found in combined.items():
     held_out = judged(pipeline.gate(kind=kind).report["gate_cv"])
-    rows[kind] = [held_out, share(found.correct), ""]
+    rows[kind] = [held_out, share(found.correct).percent, ""]
     if kind != "concat_linear":
         apart[kind] = accuracy_difference(
             found, combined["concat_linear"], level=1 - 0.05 / (len(GATES) - 1)
@@ -405,8 +398,8 @@ quarter = pd.qcut(lead, 4, labels=["VLM least ahead", "second", "third", "VLM mo
 rows = {
     name: [
         mean_of(trust[quarter == name, 1]),
-        share(correct[TUNED][test][quarter == name]),
-        share(correct[HEAD][test][quarter == name]),
+        share(correct[TUNED][test][quarter == name]).percent,
+        share(correct[HEAD][test][quarter == name]).percent,
     ]
     for name in quarter.categories
 }
@@ -433,7 +426,7 @@ print(
 
 # %%
 splits = {"train": train, "val": val, "test": test}
-rows = {name: [share(right[k]) for k in splits.values()] for name, right in correct.items()}
+rows = {name: [share(right[k]).percent for k in splits.values()] for name, right in correct.items()}
 pd.DataFrame(rows, index=list(splits)).rename_axis("split")
 
 
@@ -468,7 +461,7 @@ for mode, split in choices:
     how = {"kind": "concat_linear", "inputs": mode, "split": split}
     leak[mode, split] = pipeline.gate(**how)
     answers[mode, split] = pipeline.emovlm_kd(**how).split("test").correct
-rows = {mode: [share(answers[mode, split]) for split in ("train", "val")] for mode in modes}
+rows = {mode: [share(answers[mode, split]).percent for split in ("train", "val")] for mode in modes}
 pd.DataFrame(rows, index=["trained on train", "trained on val"]).T.rename_axis("accuracy on test")
 
 # %%
@@ -513,7 +506,7 @@ for split in ("train", "val"):
 rows = []
 for name, right in lines.items():
     for split, k in splits.items():
-        rows.append((name, split, right[k].mean(), *wilson(int(right[k].sum()), len(k))))
+        rows.append((name, split, right[k].mean(), *share(right[k])[1:3]))
 table = pd.DataFrame(rows, columns=["model", "split", "accuracy", "low", "high"])
 told = table.set_index(["model", "split"])["accuracy"].unstack().map(plots.percent)
 told = told.loc[list(lines), list(splits)]
@@ -705,7 +698,7 @@ of_head, of_vlm = inputs("probabilities", val)
 follow_vlm = of_vlm.max(1) > of_head.max(1)
 rule = np.where(follow_vlm, of_vlm.argmax(1), of_head.argmax(1)) == labels[val]
 for name, right in (("VLM", vlm.correct[val]), ("head", correct[HEAD][val]), ("the surer", rule)):
-    print(f"{name:10} {share(right)}")
+    print(f"{name:10} {share(right).percent}")
 print(f"gate, held out {judged(trained.report['gate_cv'])}")
 for name, p in (("VLM", of_vlm), ("head", of_head)):
     said, was = p.max(1).mean(), (p.argmax(1) == labels[val]).mean()

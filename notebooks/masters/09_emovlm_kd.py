@@ -39,7 +39,7 @@ import torch
 from PIL import Image
 
 from emokd_utils import checks, plots
-from emokd_utils.complementarity import Estimate, wilson
+from emokd_utils.complementarity import Estimate, share
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE
 from emokd_utils.datasets import open_image
 from emokd_utils.distillation import DistillationHead
@@ -136,26 +136,10 @@ explain(image, answer, f"Labelled {data.table.label[test_ids[len(test_ids) // 2]
 #
 # Two kinds of chance are in every accuracy. *Other images* would have given another number: the interval over the
 # images says how far. *Another seed* would have trained another model: only more seeds can say how far. Which
-# seeds are here? This finds out and trains nothing: the pipeline is given a store that refuses to make anything.
-
+# seeds are here? This finds out and trains nothing.
 
 # %%
-def refuse(folder):
-    raise LookupError("not kept, and not to be made now")
-
-
-def is_kept(seed):
-    """Whether all results of a seed are there already."""
-    look = Pipeline(say=lambda line: None)
-    step = look.store.step
-    look.store.step = lambda kind, inputs, make, load: step(kind, inputs, refuse, load)
-    try:
-        return bool(look.predictions(seed))
-    except LookupError:
-        return False
-
-
-seeds = [seed for seed in range(3) if is_kept(seed)] or [0]
+seeds = [seed for seed in range(3) if pipeline.is_kept(seed)] or [0]
 print(f"seeds: {', '.join(map(str, seeds))}")
 if len(seeds) == 1:
     print(
@@ -257,9 +241,9 @@ costs[columns].T.map(lambda value: f"{value:.3g}" if value < 1000 else f"{value:
 
 # %%
 added = costs.filter(like="added").rename(columns=lambda name: name.removeprefix("added "))
-share = added.loc[EMOVLM_KD] / added.loc[TOGETHER]
+part = added.loc[EMOVLM_KD] / added.loc[TOGETHER]
 print("added by EmoVLM-KD, as a share of what the second model adds:")
-print(share.map("{:.1%}".format).to_string())
+print(part.map("{:.1%}".format).to_string())
 
 # %%
 as_rows = {VLM_ALONE: TUNED, TOGETHER: BOTH_RUN, EMOVLM_KD: results.final}
@@ -389,26 +373,19 @@ sides = {
     "neither right": ~of_vlm.correct & ~of_head.correct,
 }
 wrong = ~ours.correct
-
-
-def percent(right):
-    """A share with its 95 % (Wilson) interval and n."""
-    return Estimate(right.mean(), *wilson(int(right.sum()), len(right)), len(right)).percent
-
-
 rows = {
-    name: [here.sum(), percent(wrong[here]), percent(here[wrong])] for name, here in sides.items()
+    name: [here.sum(), share(wrong[here]).percent, share(here[wrong]).percent]
+    for name, here in sides.items()
 }
 pd.DataFrame(rows, index=["images", "EmoVLM-KD wrong there", "share of its errors"]).T
 
 # %%
-out_of_reach = sides["neither right"][wrong]
-low, high = wilson(int(out_of_reach.sum()), len(out_of_reach))
+out_of_reach = share(sides["neither right"][wrong])
 print(
     Claim(
         "most errors are out of the gate's reach: neither side is right",
-        low > 0.5,
-        percent(out_of_reach),
+        out_of_reach.low > 0.5,
+        out_of_reach.percent,
     )
 )
 
@@ -426,10 +403,12 @@ noisy = np.zeros(n, bool)
 if "label_noise" in about:
     noisy = (about["label_noise"].astype(str) == "True").to_numpy()
     said, drawn = np.array(ours.predicted), about["emotion"].to_numpy()
-    print(f"labels that are not what was drawn: {percent(noisy)}")
-    print(f"among the errors of EmoVLM-KD:      {percent(noisy[wrong])}")
-    print(f"there it says what was drawn:       {percent((said == drawn)[noisy])}")
-    print(f"right by the label {percent(~wrong)}, by what was drawn {percent(said == drawn)}")
+    print(f"labels that are not what was drawn: {share(noisy).percent}")
+    print(f"among the errors of EmoVLM-KD:      {share(noisy[wrong]).percent}")
+    print(f"there it says what was drawn:       {share((said == drawn)[noisy]).percent}")
+    print(
+        f"right by the label {share(~wrong).percent}, by what was drawn {share(said == drawn).percent}"
+    )
 else:
     print("this data set does not record which labels are wrong: look at the pictures below")
 
@@ -461,7 +440,7 @@ if pipeline.cues is not None:
     cue = pipeline.cues.loc[list(ours.ids)].to_numpy()
     print("wrong although the label is what was drawn, by cue:")
     for kind in dict.fromkeys(cue):
-        print(f"{kind:11} {percent(mistaken[cue == kind])}")
+        print(f"{kind:11} {share(mistaken[cue == kind]).percent}")
 pairs = pd.Series([f"{a} taken for {b}" for a, b in zip(ours.labels, ours.predicted, strict=True)])
 print(f"\nmost frequent of {wrong.sum()} errors:")
 print(pairs[wrong].value_counts().head(5).to_string())
@@ -525,7 +504,7 @@ changed = {
     for name, side in sides.items()
 }
 for name, turned in changed.items():
-    print(f"{name:10} answers otherwise at half dusk: {percent(turned)}")
+    print(f"{name:10} answers otherwise at half dusk: {share(turned).percent}")
 
 # %%
 more = Estimate(*bootstrap(changed["head"].astype(float) - changed["VLM"]), len(fresh))
@@ -685,9 +664,9 @@ if pipeline.cues is not None:
         bounds[f"of these, led by {kind}"] = bounds["more knowledge: neither is right"] & (
             of_val == kind
         )
-print(f"EmoVLM-KD is wrong on {percent(errors)} of val; at most this could be won:")
+print(f"EmoVLM-KD is wrong on {share(errors).percent} of val; at most this could be won:")
 for name, mended in bounds.items():
-    print(f"{name:40} {percent(mended)}")
+    print(f"{name:40} {share(mended).percent}")
 ### END SOLUTION
 
 # %% [markdown] nbgrader={"grade_id": "9-4-argument", "grade": true, "solution": true, "points": 6}
