@@ -26,7 +26,7 @@ from .gating import GateSettings, TrainedGate, gate_inputs, train_gate
 from .instructions import answer_for, categorical_prompt, write_instructions
 from .predictions import Predictions, versions
 from .profiles import Profile, get_profile, project_root, reduced
-from .store import Artefact, Store, fingerprint
+from .store import Artefact, NotMadeError, Store, fingerprint
 from .tuning import TuningSettings, instruction_tune
 from .vision import VisionModel, VisionSettings, fine_tune
 from .vlm import VLM
@@ -48,15 +48,12 @@ def gate_name(kind: str) -> str:
     return f"EmoVLM-KD, {kind.replace('_', ' ')}"
 
 
-class _NotKeptError(Exception):
-    """A step whose result is not there."""
-
-
 class Pipeline:
     """Every stage of EmoVLM-KD for one profile and one data set.
 
     ``data``: the root of an ImageFolder, by default the profile's. ``runs``: where artefacts are
-    kept. ``say`` gets one line for each stage.
+    kept. ``say`` gets one line for each stage. ``make`` False: what is not kept there is not made,
+    and asking for it raises NotMadeError.
     """
 
     def __init__(
@@ -67,6 +64,7 @@ class Pipeline:
         skip_bad: bool = False,
         say: Callable[[str], object] = print,
         progress: bool = True,
+        make: bool = True,
     ):
         self.profile = profile if isinstance(profile, Profile) else get_profile(profile)
         self.root = Path(data) if data is not None else self.profile.path(self.profile.data)
@@ -79,7 +77,7 @@ class Pipeline:
             else f"{self.profile.name}-{self.root.resolve().name}"
         )
         self.folder = folder / name
-        self.store = Store(self.folder, say)
+        self.store = Store(self.folder, say, make)
 
     # ------------------------------------------------------------------------------------------ the data
 
@@ -449,16 +447,13 @@ class Pipeline:
 
     def is_kept(self, seed: int = 0) -> bool:
         """Whether all that `predictions` needs for a seed is there already; nothing is made."""
-        look = Pipeline(self.profile, self.root, self.folder.parent, self.skip_bad, lambda line: 0)
-        step = look.store.step
-
-        def refuse(folder: Path) -> None:
-            raise _NotKeptError
-
-        look.store.step = lambda kind, inputs, make, load: step(kind, inputs, refuse, load)
+        quiet: Callable[[str], object] = lambda line: None
+        look = Pipeline(
+            self.profile, self.root, self.folder.parent, self.skip_bad, quiet, make=False
+        )
         try:
             return bool(look.predictions(seed))
-        except _NotKeptError:
+        except NotMadeError:
             return False
 
     def rows(self, split: str) -> np.ndarray:

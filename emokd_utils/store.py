@@ -90,15 +90,26 @@ class Artefact(Generic[T]):
     seconds: float
 
 
+class NotMadeError(InputError):
+    """What is asked for is not there, and the store was told to make nothing."""
+
+
 class Store:
     """Artefacts in one folder.
 
-    folder: made on first use. say: called with one line for each step.
+    folder: made on first use. say: called with one line for each step. make: False where what is
+    not there must not be made.
     """
 
-    def __init__(self, folder: str | os.PathLike, say: Callable[[str], object] = print) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        say: Callable[[str], object] = print,
+        make: bool = True,
+    ) -> None:
         self.folder = Path(folder)
         self.say = say
+        self.make = make
 
     def step(
         self,
@@ -118,7 +129,8 @@ class Store:
         An artefact that is damaged, foreign or that `load` fails on is made anew, and a line says
         why. What `make` raises passes through and leaves nothing behind.
 
-        Raises InputError for an unusable kind or inputs, or where the folder is a file.
+        Raises InputError for an unusable kind or inputs, or where the folder is a file, and
+        NotMadeError where the artefact would have to be made and must not be.
         """
         if not _KIND.fullmatch(kind):
             raise InputError(f"kind {kind!r}: use lower-case letters, digits and any of _.-")
@@ -149,6 +161,11 @@ class Store:
                 self._say(f"[kept] {kind} {key} (made in {seconds:.1f} s)")
                 return Artefact(value, key, target, False, seconds)
 
+        if not self.make:
+            raise NotMadeError(
+                f"{self.folder} holds no {kind} for these settings: "
+                "`python -m emokd_utils run` makes it"
+            )
         with self._temporary() as fresh:
             fresh.mkdir()
             started = time.perf_counter()
