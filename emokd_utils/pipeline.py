@@ -7,15 +7,19 @@
 results.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from . import scenes
 from .costs import Part, compare, count_parameters
@@ -30,6 +34,9 @@ from .store import Artefact, NotMadeError, Store, fingerprint
 from .tuning import TuningSettings, instruction_tune
 from .vision import VisionModel, VisionSettings, fine_tune
 from .vlm import VLM
+
+if TYPE_CHECKING:
+    from .explanations import Explanation
 
 ZERO_SHOT, TUNED, VISION = "VLM, zero-shot", "VLM, tuned", "vision model"
 HEAD_PLAIN, HEAD = "head, no teacher", "head, distilled"
@@ -418,6 +425,40 @@ class Pipeline:
             f"costs-seed{seed}", inputs, make, lambda at: pd.read_csv(at / "costs.csv", index_col=0)
         ).value
 
+    def explanations(self, seed: int = 0, each: int = 40) -> dict[str, dict[str, Explanation]]:
+        """Test image -> name -> map (`explanations.explain`, of the image's label): `each` images of
+        each cue, or of all where there are no cues, drawn at random."""
+        from .explanations import explain, load_explanations, save_explanations
+
+        part = self._part("test")
+        rng, ids = np.random.default_rng(0), np.array(part.ids)
+        cues = np.zeros(len(ids)) if self.cues is None else self.cues.loc[list(ids)].to_numpy()
+        chosen = []
+        for cue in dict.fromkeys(cues):
+            chosen += sorted(rng.permutation(ids[cues == cue])[:each].tolist())
+
+        def make(to: Path) -> None:
+            vlm, vision, classes = self.tuned_vlm(seed), self.vision(seed), part.label_set
+            steps = tqdm(chosen, "explanations", unit="image", disable=not self.progress)
+            found = {
+                name: explain(part.open(name), part.table.loc[name, "label"], vlm, vision, classes)
+                for name in steps
+            }
+            save_explanations(to / "maps.safetensors", found)
+
+        inputs = {
+            "adapter": self._adapter(seed).key,
+            "vision": self._vision(seed).key,
+            "images": fingerprint(chosen),
+            "data": part.fingerprint,
+        }
+        return self.store.step(
+            f"explanations-seed{seed}",
+            inputs,
+            make,
+            lambda at: load_explanations(at / "maps.safetensors"),
+        ).value
+
     # ------------------------------------------------------------------------------------ together
 
     def predictions(self, seed: int = 0) -> dict[str, Predictions]:
@@ -447,9 +488,13 @@ class Pipeline:
 
     def is_kept(self, seed: int = 0) -> bool:
         """Whether all that `predictions` needs for a seed is there already; nothing is made."""
-        quiet: Callable[[str], object] = lambda line: None
         look = Pipeline(
-            self.profile, self.root, self.folder.parent, self.skip_bad, quiet, make=False
+            self.profile,
+            self.root,
+            self.folder.parent,
+            self.skip_bad,
+            say=lambda line: None,
+            make=False,
         )
         try:
             return bool(look.predictions(seed))

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
@@ -40,6 +41,9 @@ from .emotions import infer_label_set
 from .errors import InputError
 from .predictions import Predictions
 
+if TYPE_CHECKING:
+    from .explanations import Explanation
+
 DPI = 150
 INK, GREY, PALE = "#1f2328", "#5b636d", "#e4e7eb"
 BOTH_RIGHT = "#3d4753"
@@ -56,6 +60,7 @@ MODEL_COLOURS = {
 
 _OTHER_COLOURS = ("#56b4e9", "#cc79a7", "#8c8c2f", "#a05a2c")
 _PALER = ("zero-shot", "no teacher")
+_FOR, _AGAINST = "#c1440e", "#2166ac"
 _CUE_ORDER = ("content", "atmosphere", "both")
 _COST_UNITS = {"parameter": "count", "flop": "per image", " ms": "per image"}
 
@@ -230,6 +235,67 @@ def pictures(
     described = "; ".join(" ".join(text.split()) for text in captions if text)
     _DESCRIPTIONS[grid[0, 0]] = f"{len(images)} pictures. {described}"
     return grid[0, 0]
+
+
+@style()
+def explanations(
+    image: Image.Image,
+    found: Mapping[str, Explanation],
+    boxes: Mapping[str, Sequence[float]] | None = None,
+    title: str = "",
+) -> list[Axes]:
+    """An image and its maps side by side: occlusion of all models on one scale, each other map on
+    its own.
+
+    found: maps by name, as `explanations.explain` gives them. boxes: noun -> (x, y, width, height)
+    in pixels, outlined. title: what to see. Returns the axes, the image's first. Raises InputError
+    for no maps.
+    """
+    _need(len(found), "there are no maps to show")
+    image = image.convert("RGB")
+    figure, row = plt.subplots(
+        1,
+        len(found) + 1,
+        figsize=(2.2 * (len(found) + 1), 3.2 + 0.3 * bool(title)),
+        layout="constrained",
+    )
+    for ax in row:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+        for x, y, width, height in (boxes or {}).values():
+            ax.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, fc="none", ec=INK, lw=1.2))
+    row[0].imshow(np.asarray(image))
+    row[0].set_title("the image", fontsize=10)
+    row[0].set_xlabel(_plain(", ".join(boxes or {})), fontsize=9)
+    pale = 0.5 + 0.45 * np.asarray(image.convert("L")) / 255
+    falls = [np.abs(one.values).max() for one in found.values() if one.method == "occlusion"]
+    facts = []
+    for ax, (name, one) in zip(row[1:], found.items(), strict=True):
+        ax.imshow(pale, cmap="gray", vmin=0, vmax=1)
+        values = np.nan_to_num(one.on_pixels(*image.size))
+        top = max(falls) if one.method == "occlusion" else values.max()
+        share = values / top if top else values
+        sides = np.where(share[..., None] < 0, to_rgb(_AGAINST), to_rgb(_FOR))
+        ax.imshow(np.concatenate([sides, 0.85 * np.abs(share)[..., None]], axis=2))
+        ax.set_title(_plain(name.replace(", ", "\n")), fontsize=10)
+        if one.method == "occlusion":
+            low, high = (100 * number for number in (one.values.min(), one.values.max()))
+            told = f"{_plain(one.label)} falls by\n{low:+.0f} to {high:+.0f} points"
+        elif one.method == "Grad-CAM":
+            told = f"speaks for {_plain(one.label)}\n(darkest: {values.max():.2f} of the logit)"
+        else:
+            even = 1 / one.values.size
+            told = f"read most: {one.values.max() / even:.1f} times\nwhat an even share is"
+        ax.set_xlabel(told, fontsize=9)
+        facts.append(f"{name}: {' '.join(told.split())}")
+    legend = "red: speaks for the label, or is read; blue: against it. The darkest differs from map to map"
+    if falls:
+        legend += f", but for occlusion: {100 * max(falls):.0f} points in each"
+    figure.supxlabel(f"{legend}.", x=0.01, ha="left", fontsize=9, color=GREY)
+    if title:
+        figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12.5, fontweight="bold")
+    _DESCRIPTIONS[row[0]] = f"An image and {len(found)} maps. {'; '.join(facts)}."
+    return list(row)
 
 
 # ----------------------------------------------------------------------- where two models disagree

@@ -292,9 +292,15 @@ class VisionModel:
 
     def image_logits(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Logits (n, C) float32 of RGB images of any size, n > 0, all in one batch."""
+        return _logits(self.network, [self._pixels(images)]).cpu().numpy()
+
+    def inputs(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """What the network is given for RGB images of any size: (n, 3, side, side), normalised."""
+        return _normalise(self._pixels(images), self.network)
+
+    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
         pixels = np.stack([_fit(image, self.settings.image_size) for image in images])
-        batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return _logits(self.network, [batch]).cpu().numpy()
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def predict(self, dataset: ImageDataset) -> Predictions:
         """Softmax probabilities of each image; InputError where the data set has other labels."""

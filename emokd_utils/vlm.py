@@ -193,11 +193,7 @@ class VLM:
         the attention mask). The result is that of scoring each answer by itself.
         """
         end = self.processor.tokenizer.eos_token_id
-        rows = [
-            self.processor.tokenizer(a, add_special_tokens=False)["input_ids"] + [end]
-            for a in answers
-        ]
-        prefix = common_prefix(rows)
+        prefix, rows = self._shared(answers)
         endings = [row[len(prefix) :] for row in rows]
         count, longest = len(rows), max(map(len, endings))
         tokens = torch.tensor([e + [end] * (longest - len(e)) for e in endings], device=self.device)
@@ -226,6 +222,25 @@ class VLM:
         total = total + (after * real[:, 1:].to(self.device)).sum(2)
         return total.double().cpu().numpy()
 
+    @torch.inference_mode()
+    def attention(self, image: Image.Image, prompt: str, answers: Sequence[str]) -> np.ndarray:
+        """(layers, heads, rows, columns): attention to each visual token of the token after which
+        the ``answers`` part, the one that decides between them. What is missing to 1 goes to the
+        text."""
+        inputs = _append(self.inputs([image], prompt), self._shared(answers)[0])
+        before = self.core.config._attn_implementation
+        self.core.set_attn_implementation("eager")  # the others do not give their weights
+        try:
+            layers = self.model(**inputs, output_attentions=True, use_cache=False).attentions
+        finally:
+            self.core.set_attn_implementation(before)
+        visual = inputs["input_ids"][0] == self.core.config.image_token_id
+        _, rows, columns = (
+            inputs["image_grid_thw"][0] // self.core.model.visual.spatial_merge_size
+        ).tolist()
+        weights = torch.stack([layer[0, :, -1, visual] for layer in layers])
+        return weights.unflatten(2, (rows, columns)).float().cpu().numpy()
+
     def score_with_features(
         self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -244,6 +259,15 @@ class VLM:
         ]
         counts = (grids.prod(-1) // visual.spatial_merge_size**2).tolist()
         return scores, _pool(torch.cat(seen).split(counts))
+
+    def _shared(self, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """The tokens with which all answers begin, and those of each, with the one that ends it."""
+        tokenizer = self.processor.tokenizer
+        rows = [
+            [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            for answer in answers
+        ]
+        return common_prefix(rows), rows
 
     def _positions(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(3, n, L) multimodal rotary positions."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from emokd_utils import store as store_module
 from emokd_utils.errors import InputError
-from emokd_utils.store import MANIFEST, Store, fingerprint, load_arrays, save_arrays
+from emokd_utils.store import MANIFEST, NotMadeError, Store, fingerprint, load_arrays, save_arrays
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -108,6 +108,17 @@ def test_made_once_then_kept(store, lines):
     assert lines[0].startswith(f"[made] features {first.key} in 0.")
     assert lines[1].startswith(f"[kept] features {first.key} ")
     assert len(lines) == 2 and leftovers(store) == []
+
+
+def test_told_to_make_nothing_it_loads_what_is_there_and_names_what_is_not(store):
+    step = Counter()
+    made = make_once(store, step)
+    store.make = False
+    assert make_once(store, step).value == made.value
+    (made.folder / MANIFEST).unlink()
+    with pytest.raises(NotMadeError, match="holds no features .* `python -m emokd_utils run`"):
+        make_once(store, step)
+    assert step.made == 1
 
 
 def test_manifest_tells_what_was_made_from_what(store):
