@@ -205,7 +205,8 @@ def share(count: int | np.ndarray, n: int | None = None, level: float = LEVEL) -
     All nan where n is 0. Errors as `wilson`.
     """
     if n is None:
-        count, n = np.sum(count), np.size(count)
+        right = np.asarray(count)
+        count, n = right.sum(), right.size
     return Estimate(count / n if n else float("nan"), *wilson(int(count), int(n), level), int(n))
 
 

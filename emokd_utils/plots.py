@@ -279,8 +279,8 @@ def explanations(
         ax.imshow(np.concatenate([sides, 0.85 * np.abs(share)[..., None]], axis=2))
         ax.set_title(_plain(name.replace(", ", "\n")), fontsize=10)
         if one.method == "occlusion":
-            low, high = (100 * number for number in (one.values.min(), one.values.max()))
-            told = f"{_plain(one.label)} falls by\n{low:+.0f} to {high:+.0f} points"
+            low, high = (round(100 * float(v)) for v in (one.values.min(), one.values.max()))
+            told = f"{_plain(one.label)} falls by\n{low:+} to {high:+} points"
         elif one.method == "Grad-CAM":
             told = f"speaks for {_plain(one.label)}\n(darkest: {values.max():.2f} of the logit)"
         else:
@@ -288,9 +288,9 @@ def explanations(
             told = f"read most: {one.values.max() / even:.1f} times\nwhat an even share is"
         ax.set_xlabel(told, fontsize=9)
         facts.append(f"{name}: {' '.join(told.split())}")
-    legend = "red: speaks for the label, or is read; blue: against it. The darkest differs from map to map"
-    if falls:
-        legend += f", but for occlusion: {100 * max(falls):.0f} points in each"
+    legend = "red: speaks for the label, or is read; blue: against it"
+    if len(falls) > 1:
+        legend += f"; in the maps by occlusion the darkest is {100 * max(falls):.0f} points"
     figure.supxlabel(f"{legend}.", x=0.01, ha="left", fontsize=9, color=GREY)
     if title:
         figure.suptitle(_plain(title), x=0.01, ha="left", fontsize=12.5, fontweight="bold")

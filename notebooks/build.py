@@ -32,6 +32,7 @@ MASTERS = HERE / "masters"
 STUB = "# YOUR CODE HERE"
 TEXT_STUB = "*Your answer here.*"
 MEASURED = "<!-- measured -->"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 GRADING = {"grade": False, "solution": False, "locked": False, "task": False, "schema_version": 3}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -165,7 +166,11 @@ def execute(notebook: nbformat.NotebookNode, cwd: Path) -> float:
             "MPLBACKEND": "agg",
         }
         client = NotebookClient(
-            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(cwd)}}
+            notebook,
+            timeout=600,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(cwd)}},
+            store_widget_state=False,  # a megabyte for each explorer, and dead without a kernel
         )
         client.execute(env=environment)
     return time.time() - begin
@@ -187,6 +192,7 @@ def clean(notebook: nbformat.NotebookNode, seconds: float) -> None:
             )
             cell.source = cell.source.replace(MEASURED, said)
         for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)  # what remains says what was there, in words
             if output.output_type == "stream":
                 output.text = without_root(output.text)
             for kind, data in output.get("data", {}).items():

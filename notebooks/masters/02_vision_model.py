@@ -42,6 +42,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 
 from emokd_utils import checks, plots
 from emokd_utils.complementarity import Estimate, accuracy_difference, share, wilson
+from emokd_utils.explanations import answers_of, cue_boxes, grad_cam, occlusion, share_table
 from emokd_utils.pipeline import VISION, Pipeline
 from emokd_utils.report import Claim, bootstrap
 from emokd_utils.scenes import scene_objects
@@ -584,7 +585,53 @@ for name, found in maps.items():
     print(f"[{low:.1f}, {high:.1f}], mean of n = {len(found)} scenes")
 
 # %% [markdown]
-# What such a map does not show:
+# ### The same question, asked inside
+#
+# Occlusion asks from outside. **Grad-CAM** looks in. A stage of the network gives maps $A^k$, one for each
+# channel $k$. How much the label's logit $y$ rises with a channel is the mean of its gradient; the channels,
+# weighted by that and added up, give one map, of which the positive part is kept:
+#
+# $$w_k = \operatorname{mean}_{ij} \frac{\partial y}{\partial A^k_{ij}}, \qquad
+# M = \max\Big(0, \sum_k w_k A^k\Big).$$
+#
+# One pass forwards and one backwards give the whole map, where occlusion needs a pass for each patch. Its cells
+# are as coarse as the stage: we take the last one that has at least four cells a side.
+#
+# > **Predict before you run.** Will the two maps show the same part of a content-led scene? And of an
+# > atmosphere-led one?
+
+
+# %%
+def both_maps(name, label):
+    """Occlusion in finer steps, and Grad-CAM, from the library."""
+    picture, answers = square(name), answers_of(model, data.label_set)
+    outside = occlusion(answers, picture, classes.index(label), label=label)
+    return {one.method: one for one in (outside, grad_cam(model, picture, label))}
+
+
+looks = {
+    kind: {name: both_maps(name, label) for name, label in group["label"].items()}
+    for kind, group in groups.items()
+}
+for kind, found in looks.items():
+    first, both = next(iter(found.items()))
+    there = cue_boxes(data, first) if kind == "content" else {}
+    title = f"cue: {kind}, labelled {data.table.label[first]}"
+    plots.show(plots.explanations(square(first), both, there, title)[0].figure)
+
+# %% [markdown]
+# How much of each map lies on the object that evokes (`share`, in %, with its interval over n scenes), and how much
+# of the image does that object cover (`area`)? A map that knew nothing would have the second for the first.
+# `inside_more` is the share of scenes in which the map has more there than the area.
+
+# %%
+if known:
+    table = share_table(looks["content"], data)
+    table[["share", "low", "high", "area"]] *= 100
+    print(table.round(1).to_string())
+
+# %% [markdown]
+# What such maps do not show:
 #
 # - **What is everywhere.** An atmosphere does not go away with one patch. Where the map is flat, the model may
 #   have used the whole image.
@@ -592,7 +639,9 @@ for name, found in maps.items():
 #   neither matters.
 # - **The image without the patch.** It shows the image *with a grey square*, which the model has never seen.
 #   Another fill or size gives another map.
-# - **Reasons.** It tells where the answer depends on pixels, for one image and one label; not why, and not what
+# - **What speaks against.** Grad-CAM cuts it off, and one of its cells is fed by far more of the image than it
+#   covers.
+# - **Reasons.** They tell where an answer depends on pixels, for one image and one label; not why, and not what
 #   the model would do with another image.
 
 # %% [markdown]
@@ -603,7 +652,8 @@ for name, found in maps.items():
 # - Val says which epoch is kept; test gives the final number, with an interval.
 # - Rows of a confusion matrix give recall, its columns precision; accuracy by cue says what was learnt.
 # - Calibration compares what a model says with how often it is right; part of the distance is luck.
-# - An occlusion map shows where one answer depends on pixels, and is silent on what is everywhere.
+# - Occlusion and Grad-CAM show where one answer depends on pixels, and are silent on what is everywhere. Lesson 6
+#   puts the VLM's map beside the vision model's.
 #
 # The next lesson looks at the other model, which knows what things are before it has seen any of our images.
 
@@ -777,6 +827,8 @@ checks.progress()
 #   [arXiv:1706.04599](https://arxiv.org/abs/1706.04599)
 # - M. D. Zeiler, R. Fergus (2014). Visualizing and understanding convolutional networks (occlusion). *ECCV*.
 #   [doi:10.1007/978-3-319-10590-1_53](https://doi.org/10.1007/978-3-319-10590-1_53)
+# - R. R. Selvaraju and others (2017). Grad-CAM: visual explanations from deep networks via gradient-based
+#   localization. *ICCV*. [doi:10.1109/ICCV.2017.74](https://doi.org/10.1109/ICCV.2017.74)
 # - J. Adebayo and others (2018). Sanity checks for saliency maps.
 #   [arXiv:1810.03292](https://arxiv.org/abs/1810.03292)
 # - E. B. Wilson (1927). Probable inference, the law of succession, and statistical inference. *Journal of the

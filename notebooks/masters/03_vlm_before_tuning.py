@@ -38,6 +38,14 @@ from PIL import Image
 
 from emokd_utils import checks, plots
 from emokd_utils.complementarity import Estimate, accuracy_difference, accuracy_interval, share
+from emokd_utils.explanations import (
+    Explanation,
+    answers_of,
+    attention,
+    cue_boxes,
+    occlusion,
+    share_table,
+)
 from emokd_utils.instructions import answer_for, categorical_prompt, chat_text
 from emokd_utils.pipeline import ZERO_SHOT, Pipeline
 from emokd_utils.report import Claim, bootstrap
@@ -541,6 +549,61 @@ if pipeline.cues is not None:
             print(Claim(text.format("not "), not above, accuracy(inside)))
 
 # %% [markdown]
+# ## From where it reads
+#
+# Just before the label the model has written `{'emotion': '`. The token that comes next decides. Each layer of
+# the language model lets that place look back, at the words and at the visual tokens; the weights of these looks
+# are the **attention**. Averaged over layers and heads it is a map over the image, with a cell for each visual
+# token. Here for one image, beside what occlusion says (lesson 2): hide a part, and see how far the label's
+# probability falls.
+#
+# > **Predict before you run.** A scene whose emotion is in one object: which visual tokens are read most?
+
+# %%
+table = pipeline.dataset.table.loc[list(test.ids)]
+told = {"cue", "objects", "boxes"} <= set(table)
+some = table[test.correct & (table["cue"] == "content")] if told else table[test.correct]
+some = some.sample(min(40, len(some)), random_state=0)
+name, label = some.index[0], some["label"].iloc[0]
+image = pipeline.dataset.open(name)
+maps = {
+    "occlusion": occlusion(
+        answers_of(vlm, pipeline.dataset.label_set), image, classes.index(label), label=label
+    ),
+    "attention": attention(vlm, image, pipeline.dataset.label_set),
+}
+boxes = cue_boxes(pipeline.dataset, name) if told else {}
+axes = plots.explanations(image, maps, boxes, f"labelled {label}; the untuned VLM is right")
+plots.show(axes[0].figure)
+
+# %% [markdown]
+# One image is an anecdote. Over more of them (about 5 s): does the attention lie on the object that evokes more
+# than its size would give? And how much attention does the image get at all? The rest goes to the words.
+
+# %%
+answers = [answer_for(label) for label in classes]
+question = categorical_prompt(pipeline.dataset.label_set)
+weights = {  # (layers, heads, rows, columns) for each image
+    name: vlm.attention(pipeline.dataset.open(name), question, answers) for name in some.index
+}
+by_layer = np.array([w.mean(1).sum((1, 2)) for w in weights.values()])  # (images, layers)
+for layer, values in enumerate(by_layer.T):
+    print(f"layer {layer + 1}: the image gets", Estimate(*bootstrap(values), len(values)).percent)
+if told:
+    shares = {name: w.mean((0, 1)) / w.mean((0, 1)).sum() for name, w in weights.items()}
+    shown = {name: {"map": Explanation(x, "attention", "VLM")} for name, x in shares.items()}
+    found = share_table(shown, pipeline.dataset).loc[("content", "map")]
+    text = "attention lies on the evocative object more than its size gives"
+    words = f"{found['share']:.1%} [{found['low']:.1%}, {found['high']:.1%}] of it, on "
+    words += f"{found['area']:.1%} of the image, n = {found['n']:.0f} images"
+    print(Claim(text, found["low"] > found["area"], words))
+
+# %% [markdown]
+# Attention says from where a place was read, not why an answer was given: other weights may give the same answer,
+# and a visual token also holds what the encoder's blocks gathered from its neighbours. So it is a hint to be
+# held against occlusion, which changes the image and looks at the answer. Lesson 6 does so for both models.
+
+# %% [markdown]
 # ## Summary
 #
 # - An image becomes patches, patches become visual tokens, and these take the places of `<|image_pad|>` among
@@ -549,6 +612,7 @@ if pipeline.cues is not None:
 #   probabilities, and leaves those out of the account.
 # - The score of an answer is a sum of log-probabilities, shifted by one, the end token included.
 # - Wording and label prior move the answers without any change in the image: report the one, measure the other.
+# - Attention shows from where the deciding place was read; it is a hint, and no reason.
 #
 # Lesson 4 writes what the model will be tuned on, lesson 5 tunes it.
 
@@ -713,5 +777,8 @@ checks.progress()
 #   [doi:10.18653/v1/2021.emnlp-main.564](https://doi.org/10.18653/v1/2021.emnlp-main.564)
 # - M. Sclar, Y. Choi, Y. Tsvetkov, A. Suhr (2024). Quantifying language models' sensitivity to spurious
 #   features in prompt design. [arXiv:2310.11324](https://arxiv.org/abs/2310.11324)
+# - S. Jain, B. C. Wallace (2019). Attention is not explanation. [arXiv:1902.10186](https://arxiv.org/abs/1902.10186)
+# - S. Wiegreffe, Y. Pinter (2019). Attention is not not explanation.
+#   [arXiv:1908.04626](https://arxiv.org/abs/1908.04626)
 # - The paper: Lee, Lee & Park (2025).
 #   [doi:10.1109/CVPRW67362.2025.00560](https://doi.org/10.1109/CVPRW67362.2025.00560)

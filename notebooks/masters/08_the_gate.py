@@ -36,6 +36,7 @@ import torch.nn.functional as F
 
 from emokd_utils import checks, plots
 from emokd_utils.complementarity import Estimate, accuracy_difference, share
+from emokd_utils.explorer import GateView, explore
 from emokd_utils.gating import GATES, INPUT_MODES, SIDES, build_gate, gate_inputs, optimism
 from emokd_utils.pipeline import HEAD, TUNED, Pipeline
 from emokd_utils.report import Claim, bootstrap
@@ -414,6 +415,44 @@ print(
         f"mean share {ends[1][0]:.2f} in the last quarter, {ends[0][0]:.2f} in the first",
     )
 )
+
+# %% [markdown]
+# ### Look at single decisions
+#
+# Means hide images. The explorer (lesson 6) opens the gate's decisions one by one: both sides' distributions, what
+# the gate made of them, and each side's part. Open one image, go on with the arrow keys; the filters find the
+# gate's mistakes, and a range of the head's share finds where it is believed.
+#
+# > **Predict before you run.** The gate is wrong although one side was right: which side will it have believed?
+
+# %%
+view = GateView.from_pipeline(pipeline)
+explorer = explore(
+    view.vlm,
+    view.student,
+    pipeline.dataset,
+    gate=view,
+    names=(TUNED, HEAD),
+    view="gate=wrong&cell=a&cell=b",
+)
+explorer
+
+# %% [markdown]
+# What the explorer selects comes back as a table, and what a table says can be set in the explorer: assign to
+# `explorer.view`. The same selection as pictures, where no widget runs:
+
+# %%
+chosen = explorer.selection
+believed = np.where(chosen["gate_student_share"] > 0.5, "the head", "the VLM")
+print(f"{len(chosen)} of {len(test):,} test images: one side is right, and the gate is wrong")
+print(pd.crosstab(chosen["cell"].to_numpy(), believed, rownames=["right"], colnames=["believed"]))
+some = chosen.head(12)
+captions = [
+    f"is {row.label}\nhead: {row.predicted_b}\nVLM: {row.predicted_a}\nhead's part {row.gate_student_share:.0%}"
+    for row in some.itertuples()
+]
+title = "One side was right, the gate was not: the strongest disagreements"
+plots.show(plots.pictures([pipeline.dataset.open(i) for i in some.index], captions, title))
 
 # %% [markdown]
 # ## The leak

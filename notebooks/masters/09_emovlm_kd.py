@@ -44,6 +44,7 @@ from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE
 from emokd_utils.datasets import open_image
 from emokd_utils.distillation import DistillationHead
 from emokd_utils.emovlm_kd import EmoVLMKD, softmax
+from emokd_utils.explorer import GateView, explore
 from emokd_utils.gating import GateSettings, gate_inputs, train_gate
 from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.pipeline import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION, Pipeline
@@ -430,6 +431,27 @@ words = [
 pictures = [data.open(ours.ids[k]) for k in picked]
 title = f"Neither side is right on {len(neither)} of {n:,} test images (*: label noise)"
 plots.show(plots.pictures(pictures, words, title))
+
+# %% [markdown]
+# All the rest is in the explorer (lesson 6): any two rows of the final table side by side, with the gate's part.
+# It is also written as **one page** that opens from disk, with no server and no network, and can be mailed to a
+# class (about 10 s). Try as A the whole model and as B the two models run together: what does the second model
+# still know that the head has not learnt?
+
+# %%
+explorer = explore(
+    of_vlm,
+    of_head,
+    data,
+    gate=GateView.from_pipeline(pipeline, seed),
+    more=names,
+    view="gate=wrong&cell=neither",
+)
+explorer
+
+# %%
+page = explorer.to_html(pipeline.folder / "explorer.html", view="")
+print(f"{len(ours):,} images, {len(names)} models, {page.stat().st_size / 1e6:.1f} MB: {page}")
 
 # %% [markdown]
 # Which cue do they carry, and which mistakes are frequent?
