@@ -19,6 +19,7 @@ import torch
 from .datasets import ImageDataset
 from .emotions import LabelSet
 from .errors import InputError
+from .families import image_inputs
 
 KINDS = ("categorical", "conversation", "reasoning")
 CONVERSATION_PROMPT = "Which key elements do you see in this image, and how does it look?"
@@ -218,32 +219,35 @@ class AnswerCollator:
         self.processor = processor
 
     def __call__(self, examples: Sequence[dict]) -> dict[str, torch.Tensor]:
-        """input_ids, attention_mask, labels, mm_token_type_ids: (n, L); pixel_values,
-        image_grid_thw."""
+        """input_ids, attention_mask, labels and, where the processor gives them, mm_token_type_ids:
+        (n, L); and what the visual encoder needs."""
         tokenizer = self.processor.tokenizer
         asked = self.processor(
             text=[chat_text(self.processor, example["prompt"]) for example in examples],
-            images=[example["image"] for example in examples],
+            images=[[example["image"]] for example in examples],
+            padding=True,
+            return_tensors="pt",
         )
+        known = asked["attention_mask"].bool()
         rows, labels, types = [], [], []
-        for question, kinds, example in zip(
-            asked["input_ids"], asked["mm_token_type_ids"], examples, strict=True
-        ):
+        for number, example in enumerate(examples):
             answer = tokenizer(example["answer"], add_special_tokens=False)["input_ids"] + [
                 tokenizer.eos_token_id
             ]
-            rows.append(list(question) + answer)
+            question = asked["input_ids"][number, known[number]].tolist()
+            rows.append(question + answer)
             labels.append([IGNORED] * len(question) + answer)
-            types.append(list(kinds) + [0] * len(answer))
+            if "mm_token_type_ids" in asked:
+                kinds = asked["mm_token_type_ids"][number, known[number]].tolist()
+                types.append(kinds + [0] * len(answer))
         batch = {
             "input_ids": _pad(rows, tokenizer.pad_token_id),
             "attention_mask": _pad([[1] * len(row) for row in rows], 0),
             "labels": _pad(labels, IGNORED),
-            "mm_token_type_ids": _pad(types, 0),
         }
-        batch["pixel_values"] = torch.as_tensor(asked["pixel_values"])
-        batch["image_grid_thw"] = torch.as_tensor(asked["image_grid_thw"])
-        return batch
+        if types:
+            batch["mm_token_type_ids"] = _pad(types, 0)
+        return batch | image_inputs(asked)
 
 
 def _pad(rows: list[list[int]], value: int) -> torch.Tensor:

@@ -19,11 +19,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from .datasets import ImageDataset
 from .errors import InputError
+from .families import family_of
 from .instructions import AnswerCollator, Instruction
 from .vlm import VLM, quiet_peft
-
-# The language model's attention projections; the visual encoder has none of these names.
-LORA_TARGETS = r".*language_model\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj|o_proj)"
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def add_lora(model, settings: TuningSettings):
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=LORA_TARGETS,
+        target_modules=family_of(model.config).lora_targets,
         bias="none",
         task_type="CAUSAL_LM",
     )

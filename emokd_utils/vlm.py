@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from .datasets import ImageDataset
 from .emotions import LabelSet
 from .errors import InputError
+from .families import family_of, image_inputs, positions
 from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, chat_text
 from .predictions import Predictions, versions
 
@@ -83,10 +84,14 @@ def tree_mask(trunk: torch.Tensor, branches: int, length: int) -> torch.Tensor:
 
 
 class VLM:
-    """A Qwen2-VL model with its processor. ``VLM.load`` takes a folder or a hub id."""
+    """A vision-language model with its processor. ``VLM.load`` takes a folder or a hub id.
+
+    Raises InputError for a model of a family that `families` does not know.
+    """
 
     def __init__(self, model, processor, name: str = "", adapter: str = ""):
         self.model, self.processor, self.name, self.adapter = model.eval(), processor, name, adapter
+        self.family = family_of(self.core.config)
 
     @classmethod
     def load(
@@ -141,7 +146,7 @@ class VLM:
         text = chat_text(self.processor, prompt)
         batch = self.processor(
             text=[text] * len(images),
-            images=list(images),
+            images=[[image] for image in images],
             padding=True,
             padding_side="left",
             return_tensors="pt",
@@ -151,14 +156,14 @@ class VLM:
     @torch.inference_mode()
     def visual_tokens(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
         """Per image what the visual encoder hands to the language model: (tokens, width)."""
-        batch = self.processor.image_processor(images=list(images), return_tensors="pt").to(
-            self.device
+        batch = self.processor.image_processor(
+            images=[[image] for image in images], return_tensors="pt"
         )
-        return list(
-            self.core.get_image_features(
-                batch["pixel_values"], batch["image_grid_thw"]
-            ).pooler_output
-        )
+        return list(self._see(batch.to(self.device)).pooler_output)
+
+    def _see(self, inputs):
+        """The visual encoder's output; its ``pooler_output`` has (tokens, width) for each image."""
+        return self.core.get_image_features(**image_inputs(inputs), return_dict=True)
 
     def features(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(n, width) float32: the mean over an image's visual tokens, the input of the distilled
@@ -181,7 +186,6 @@ class VLM:
             text.strip() for text in self.processor.batch_decode(fresh, skip_special_tokens=True)
         ]
 
-    @torch.inference_mode()
     def score(
         self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
     ) -> np.ndarray:
@@ -192,6 +196,13 @@ class VLM:
         by side, each at the position where it would stand alone and blind to the others (a tree in
         the attention mask). The result is that of scoring each answer by itself.
         """
+        return self.score_with_features(images, prompt, answers)[0]
+
+    @torch.inference_mode()
+    def score_with_features(
+        self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`score` and `features` from one and the same pass of the visual encoder."""
         end = self.processor.tokenizer.eos_token_id
         prefix, rows = self._shared(answers)
         endings = [row[len(prefix) :] for row in rows]
@@ -199,17 +210,22 @@ class VLM:
         tokens = torch.tensor([e + [end] * (longest - len(e)) for e in endings], device=self.device)
         real = torch.tensor([[k < len(e) for k in range(longest)] for e in endings])
         trunk = _append(self.inputs(images, prompt), prefix)
-        positions = self._positions(trunk)
+        seen = self._see(trunk)
+        rotary = positions(self.core, trunk)
         steps = torch.arange(1, longest, device=self.device).repeat(count)
-        further = positions.amax((0, 2))[:, None] + steps
+        further = (rotary.amax((0, 2))[:, None] + steps).expand(len(rotary), -1, -1)
+        places = torch.cat([rotary, further], 2)
         whole = _append(trunk, tokens[:, :-1].flatten().tolist())
+        for name in image_inputs(trunk):
+            del whole[name]
         kept = len(prefix) + 1 + count * (longest - 1)
         whole["attention_mask"] = tree_mask(trunk["attention_mask"], count, longest - 1).to(
             self.model.dtype
         )
         out = self.model(
             **whole,
-            position_ids=torch.cat([positions, further.expand(3, -1, -1)], 2),
+            mm_encoder_outputs={"image": seen},
+            position_ids=places if len(places) > 1 else places[0],
             use_cache=False,
             logits_to_keep=kept,
         )
@@ -220,7 +236,7 @@ class VLM:
         rest = rest.unflatten(1, (count, longest - 1))
         after = rest.gather(3, tokens[:, 1:, None].expand(len(images), -1, -1, -1))[..., 0]
         total = total + (after * real[:, 1:].to(self.device)).sum(2)
-        return total.double().cpu().numpy()
+        return total.double().cpu().numpy(), _pool(seen.pooler_output)
 
     @torch.inference_mode()
     def attention(self, image: Image.Image, prompt: str, answers: Sequence[str]) -> np.ndarray:
@@ -235,30 +251,9 @@ class VLM:
         finally:
             self.core.set_attn_implementation(before)
         visual = inputs["input_ids"][0] == self.core.config.image_token_id
-        _, rows, columns = (
-            inputs["image_grid_thw"][0] // self.core.model.visual.spatial_merge_size
-        ).tolist()
-        weights = torch.stack([layer[0, :, -1, visual] for layer in layers])
+        rows, columns, first = self.family.grid(self.core.config, inputs, int(visual.sum()))
+        weights = torch.stack([layer[0, :, -1, visual] for layer in layers])[..., first:]
         return weights.unflatten(2, (rows, columns)).float().cpu().numpy()
-
-    def score_with_features(
-        self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """`score` and `features` from one and the same pass of the visual encoder."""
-        seen = []
-        visual = self.core.model.visual
-        hook = visual.register_forward_hook(
-            lambda module, args, out: seen.append(out.pooler_output)
-        )
-        try:
-            scores = self.score(images, prompt, answers)
-        finally:
-            hook.remove()
-        grids = self.processor.image_processor(images=list(images), return_tensors="pt")[
-            "image_grid_thw"
-        ]
-        counts = (grids.prod(-1) // visual.spatial_merge_size**2).tolist()
-        return scores, _pool(torch.cat(seen).split(counts))
 
     def _shared(self, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """The tokens with which all answers begin, and those of each, with the one that ends it."""
@@ -268,15 +263,6 @@ class VLM:
             for answer in answers
         ]
         return common_prefix(rows), rows
-
-    def _positions(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(3, n, L) multimodal rotary positions."""
-        return self.core.model.get_rope_index(
-            inputs["input_ids"],
-            image_grid_thw=inputs["image_grid_thw"],
-            attention_mask=inputs["attention_mask"],
-            mm_token_type_ids=inputs["mm_token_type_ids"],
-        )[0]
 
     # ---------------------------------------------------------------------------------------- predicting
 
@@ -363,12 +349,15 @@ def _append(inputs: dict[str, torch.Tensor], tokens: list[int]) -> dict[str, tor
     """The inputs with the same text tokens after every row."""
     ids = inputs["input_ids"]
     more = _row(tokens, len(ids), ids.device)
-    types = inputs["mm_token_type_ids"]
-    return inputs | {
+    longer = inputs | {
         "input_ids": torch.cat([ids, more], 1),
         "attention_mask": torch.cat([inputs["attention_mask"], torch.ones_like(more)], 1),
-        "mm_token_type_ids": torch.cat([types, torch.zeros_like(more, dtype=types.dtype)], 1),
     }
+    if (types := inputs.get("mm_token_type_ids")) is not None:
+        longer["mm_token_type_ids"] = torch.cat(
+            [types, torch.zeros_like(more, dtype=types.dtype)], 1
+        )
+    return longer
 
 
 def _one_hot(label: str | None, label_set: LabelSet) -> np.ndarray:

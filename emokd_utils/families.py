@@ -1,0 +1,92 @@
+"""What differs from one family of vision-language models to another (lesson 10).
+
+Transformers' models agree on most: a processor writes the image's places into the text, and
+``get_image_features`` gives what the visual encoder hands to the language model. What is left is
+said here, found from the model's config: where the language model is, how positions are counted,
+and how visual tokens lie over the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .errors import InputError
+
+_PROJECTIONS = r"\.layers\.\d+\.self_attn\.(?:q_proj|k_proj|v_proj|o_proj)"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models.
+
+    types: `model_type` of the configs. text: the language model's name inside of ``model.model``.
+    grid: (config, inputs of one image, count of its visual tokens) -> (rows, columns, first): the
+    tokens from ``first`` on lie row by row over the whole image.
+    """
+
+    types: tuple[str, ...]
+    text: str
+    grid: Callable[[object, dict[str, torch.Tensor], int], tuple[int, int, int]]
+
+    @property
+    def lora_targets(self) -> str:
+        """A pattern for the language model's query, key, value and output projections."""
+        return rf".*\b{self.text}{_PROJECTIONS}"
+
+
+def _qwen_grid(config, inputs, count):
+    _, rows, columns = (
+        inputs["image_grid_thw"][0] // config.vision_config.spatial_merge_size
+    ).tolist()
+    return rows, columns, 0
+
+
+def _square_grid(config, inputs, count):
+    side = round(count**0.5)
+    return side, side, 0
+
+
+def _tiled_grid(config, inputs, count):
+    """Idefics3 cuts a large image into tiles and appends the whole image, made small."""
+    side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor
+    return side, side, count - side * side
+
+
+FAMILIES = {
+    "Qwen2-VL": Family(("qwen2_vl", "qwen2_5_vl"), "language_model", _qwen_grid),
+    "SmolVLM": Family(("smolvlm", "idefics3"), "text_model", _tiled_grid),
+    "LLaVA": Family(("llava",), "language_model", _square_grid),
+}
+
+
+def family_of(config) -> Family:
+    """The family of a model, by its config. Raises InputError for a model of none of them."""
+    for family in FAMILIES.values():
+        if config.model_type in family.types:
+            return family
+    known = ", ".join(kind for family in FAMILIES.values() for kind in family.types)
+    raise InputError(
+        f"models of the type {config.model_type!r} are not known here (known: {known}): "
+        "families.FAMILIES must say where its language model is and how its visual tokens lie"
+    )
+
+
+def image_inputs(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of a processor's output what the visual encoder needs."""
+    names = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "image_sizes")
+    return {name: inputs[name] for name in names if name in inputs}
+
+
+def positions(model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(r, n, L) rotary positions: r = 3 (time, row, column) where the model counts so, else 1."""
+    if hasattr(model.model, "get_rope_index"):
+        return model.model.get_rope_index(
+            inputs["input_ids"],
+            image_grid_thw=inputs["image_grid_thw"],
+            attention_mask=inputs["attention_mask"],
+            mm_token_type_ids=inputs["mm_token_type_ids"],
+        )[0]
+    return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[None]
