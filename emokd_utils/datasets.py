@@ -772,6 +772,31 @@ class ImageDataset:
         key = fingerprint({"of": self.fingerprint, "ids": ids})
         return ImageDataset(self.root, self.label_set, self.table.loc[list(ids)], key)
 
+    def resplit(self, seed: int, test: float = 0.25, val: float = 0.15) -> ImageDataset:
+        """The same images with their splits drawn anew, class by class, as shares of all images.
+
+        The draw follows from the ids and the seed; copies of one file stay together. For data sets
+        too small for one split to say much (`report.repeated`). Raises InputError for shares that
+        leave nothing to train on.
+        """
+        if not (0 < test and 0 < val and test + val < 1):
+            raise InputError(
+                f"test {test} and val {val}: use shares above 0 that sum to less than 1"
+            )
+        contents = {}
+        for image in self.ids:
+            with (self.root / image).open("rb") as file:
+                contents[image] = hashlib.file_digest(file, "sha256").hexdigest()
+        content = pd.Series(contents)
+        left = self.table.index[~content.duplicated()]
+        table = self.table.assign(split="train")
+        for name, part in (("test", test), ("val", val / (1 - test))):
+            drawn = stratified_split(left, self.table.loc[left, "label"], part, seed)
+            table.loc[content.isin(set(content[list(drawn)])), "split"] = name
+            left = left.difference(drawn)
+        key = fingerprint({"of": self.fingerprint, "resplit": [seed, test, val]})
+        return ImageDataset(self.root, self.label_set, table, key)
+
     def open(self, image: str) -> Image.Image:
         """The image with this id, as `open_image` gives it; InputError for an unknown id."""
         if image not in self.table.index:

