@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from emokd_utils import __version__
+from emokd_utils import __version__, processes
 from emokd_utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class Store:
         inputs: Mapping[str, Any],
         make: Callable[[Path], object],
         load: Callable[[Path], T],
+        together: bool = False,
     ) -> Artefact[T]:
         """The artefact of `kind` made from `inputs`: loaded if present and sound, else made.
 
@@ -125,6 +126,9 @@ class Store:
             as canonical_json takes it; the key is made of it, of kind and of the library version.
         make: writes the files into the empty directory that it is given.
         load: reads them from the artefact's directory; also called after making.
+        together: where there are several processes (`processes`), all of them take part in `make`,
+            each in a directory of its own, and the first one's is kept; else only the first one
+            makes and the others wait.
 
         An artefact that is damaged, foreign or that `load` fails on is made anew, and a line says
         why. What `make` raises passes through and leaves nothing behind.
@@ -148,31 +152,32 @@ class Store:
         self._remove_stale()
 
         unsound = _identity(target)
-        if unsound is not None:
-            try:
-                manifest = _examine(target, header)
-                value = load(target)
-            except _Unsound as error:
-                self._say(f"[anew] {kind} {key}, {error}")
-            except Exception as error:  # whatever load raises on a file that is not its own
-                self._say(f"[anew] {kind} {key}, loading fails: {type(error).__name__}: {error}")
-            else:
-                seconds = manifest["seconds"]
-                self._say(f"[kept] {kind} {key} (made in {seconds:.1f} s)")
-                return Artefact(value, key, target, False, seconds)
+        found = self._find(target, header, load) if unsound is not None else None
+        if processes.agree(found is not None):
+            return found or self._found(target, header, load)
 
         if not self.make:
             raise NotMadeError(
                 f"{self.folder} holds no {kind} for these settings: "
                 "`python -m emokd_utils run` makes it"
             )
+        failed: BaseException | None = None
+        made = False
         with self._temporary() as fresh:
             fresh.mkdir()
             started = time.perf_counter()
-            make(fresh)
-            seconds = time.perf_counter() - started
-            _write_manifest(fresh, header, seconds)
-            made = self._publish(fresh, target, header, unsound)
+            try:
+                if together or processes.first():
+                    make(fresh)
+                seconds = time.perf_counter() - started
+                if processes.first():
+                    _write_manifest(fresh, header, seconds)
+                    made = self._publish(fresh, target, header, unsound)
+            except Exception as error:
+                failed = error
+        if any(processes.gather([failed is not None])):
+            raise failed or RuntimeError(f"another process could not make {kind}")
+        made = processes.agree(made)
         if made:
             self._say(f"[made] {kind} {key} in {seconds:.1f} s")
         else:
@@ -180,7 +185,27 @@ class Store:
             self._say(f"[kept] {kind} {key} (another process made it meanwhile)")
         return Artefact(load(target), key, target, made, seconds)
 
+    def _find(self, target: Path, header: dict, load: Callable[[Path], T]) -> Artefact[T] | None:
+        """The artefact if it is sound; a line says what was found."""
+        kind, key = header["kind"], header["key"]
+        try:
+            found = self._found(target, header, load)
+        except _Unsound as error:
+            self._say(f"[anew] {kind} {key}, {error}")
+        except Exception as error:  # whatever load raises on a file that is not its own
+            self._say(f"[anew] {kind} {key}, loading fails: {type(error).__name__}: {error}")
+        else:
+            self._say(f"[kept] {kind} {key} (made in {found.seconds:.1f} s)")
+            return found
+        return None
+
+    def _found(self, target: Path, header: dict, load: Callable[[Path], T]) -> Artefact[T]:
+        manifest = _examine(target, header)
+        return Artefact(load(target), header["key"], target, False, manifest["seconds"])
+
     def _say(self, text: str) -> None:
+        if not processes.first():
+            return
         line = " ".join(text.split())
         self.say(line if len(line) <= 240 else line[:239] + "…")
 

@@ -21,6 +21,7 @@ from .datasets import ImageDataset
 from .errors import InputError
 from .families import family_of
 from .instructions import AnswerCollator, Instruction
+from .processes import first, world
 from .vlm import VLM, quiet_peft
 
 
@@ -107,23 +108,34 @@ def instruction_tune(
     out: Path,
     callbacks: Sequence[TrainerCallback] = (),
     progress: bool = True,
+    checkpoints: Path | None = None,
+    checkpoint_steps: int = 100,
 ) -> list[dict]:
     """Tune ``vlm`` on ``instructions`` about images of ``dataset`` and write the adapter to
     ``out``.
 
-    The model in ``vlm`` is wrapped with the adapter. Returns the training log (one dict per logged
-    step). Raises InputError when there is nothing to learn from.
+    The model in ``vlm`` is wrapped with the adapter. ``checkpoints``: a folder for the state after
+    every ``checkpoint_steps`` steps; what is there is gone on from. Several processes share each
+    batch. Returns the training log (one dict per logged step). Raises InputError when there is
+    nothing to learn from, or the processes do not divide the batch.
     """
     if not instructions:
         raise InputError(
             "there are no instructions to tune on; write_instructions made none for this data"
         )
+    _, count = world()
+    if settings.batch_size % count:
+        raise InputError(
+            f"a batch of {settings.batch_size} cannot be shared by {count} processes: choose a "
+            "tuning_batch_size that they divide"
+        )
     torch.manual_seed(seed)
     model = add_lora(vlm.core, settings)
     arguments = TrainingArguments(
-        output_dir=str(out / "trainer"),
+        output_dir=str(checkpoints or out / "trainer"),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // count,
+        ddp_find_unused_parameters=False,
         learning_rate=settings.lr,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
@@ -132,7 +144,9 @@ def instruction_tune(
         bf16=bf16_is_fast(),
         use_cpu=vlm.device.type == "cpu",
         seed=seed,
-        save_strategy="no",
+        save_strategy="steps" if checkpoints else "no",
+        save_steps=checkpoint_steps,
+        save_total_limit=2,
         report_to="none",
         logging_steps=25,
         disable_tqdm=True,
@@ -145,14 +159,25 @@ def instruction_tune(
         args=arguments,
         train_dataset=InstructionDataset(dataset, instructions),
         data_collator=AnswerCollator(vlm.processor),
-        callbacks=[*callbacks, *([ProgressBar()] if progress else [])],
+        callbacks=[*callbacks, *([ProgressBar()] if progress and first() else [])],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
     shutil.rmtree(out / "trainer", ignore_errors=True)
     model.save_pretrained(out)
-    vlm.model = model.eval()
+    # The Trainer leaves its lower precision on the model: what was tuned answers as when loaded.
+    vlm.model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
     return trainer.state.log_history
+
+
+def _last_checkpoint(folder: Path | None) -> str | None:
+    """The last whole checkpoint; one that was cut off while it was written has no state."""
+    if folder is None or not folder.is_dir():
+        return None
+    found = [
+        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()
+    ]
+    return str(max(found, key=lambda path: int(path.name.partition("-")[2]))) if found else None
 
 
 def bf16_is_fast() -> bool:

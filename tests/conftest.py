@@ -1,12 +1,15 @@
 """Set-up of every test: no hub, no screen, and slow tests only with --slow."""
 
 import os
+import shutil
 
 import pytest
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # Few examples, and no deadline: the first call of a test may import torch.
 settings.register_profile("emokd", max_examples=25, deadline=None)
@@ -43,3 +46,20 @@ def images():
     from emokd_utils.scenes import make_scene
 
     return [make_scene("train", k).image for k in range(5)]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The system's Chromium; where EMOKD_NEEDS_BROWSER is set, its absence is a failure."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        reason = f"no Chromium on PATH ({', '.join(BROWSERS)}); Debian: apt install chromium"
+        if os.environ.get("EMOKD_NEEDS_BROWSER"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found)
+        yield browser
+        browser.close()

@@ -1,12 +1,210 @@
-"""Checks of lesson 6: McNemar's test, the oracle, kappa, a paired interval."""
+"""Checks of lesson 6: what was found by looking, McNemar's test, the oracle, kappa.
+
+What a reader finds in the explorer is held against ``key``: a row for each image in the columns of
+`Explorer.selection`, and those notes of the data set that the explorer held back. Nothing here is
+a list of ids, so the checks do as well for other data and seeds.
+"""
 
 from math import comb, erfc, sqrt
 
 import numpy as np
+import pandas as pd
 
-from . import Exercise, Mistake, calls
+from ..scenes import scene_objects
+from . import Exercise, Mistake, NotAttempted, calls
 
-# ------------------------------------------------------------------------------ 6.1 McNemar's test
+# ------------------------------------------------------------------------- 6.1 to 6.3, by looking
+
+_FEW_LABELS = "fewer than three images"
+_MODEL_RIGHT = "a model is right about one of them"
+_LABEL_RIGHT = "the label of one of them is right"
+_NO_WITNESSES = "the two models do not say the same of one of them"
+
+_SEVERAL_LABELS = "the view shows images of several labels"
+_RIGHT_SHOWN = "the view shows images that A gets right"
+_OTHER_CUE = "the view shows images of another cue"
+_ERRORS_LEFT_OUT = "the view leaves out some of A's errors"
+_NOT_THERE = "the object is on none of these images"
+_NEUTRAL = "the object says nothing about the emotion"
+_LESS_OFTEN = "another object of this emotion is missed more often"
+_THE_SAME = "it is the object itself"
+_NOT_NAMED = "A's reasons do not say that"
+
+_ONE_CELL = "the view leaves out one of the two cells"
+_B_IS_SURE = "the probability is B's"
+_NOT_SURE = "the view shows images of which A is not sure"
+_SOME_LEFT_OUT = "the view leaves out some images"
+_FEW_SURE = "fewer than two images"
+_NOT_SHOWN = "one of the two is not among the images shown"
+_LABEL_WRONG = "the label of one of the two is wrong"
+_EDGE = 0.01  # how far a slider may be from the limit
+
+
+def _parts(answer, count):
+    """The parts of an answer; NotAttempted where one that the reader gives is missing."""
+    if isinstance(answer, tuple) and len(answer) == count:
+        if any(part is None or part is ... for part in answer):
+            raise NotAttempted
+        return answer
+    if answer is None or not len(answer):
+        raise NotAttempted
+    raise ValueError("leave the checking cell as it is, and answer in the cell above it")
+
+
+def _known_ids(ids, key):
+    """Different ids in a list, all of which the key has."""
+    found = list(dict.fromkeys([ids] if isinstance(ids, str) else map(str, ids)))
+    if unknown := [image for image in found if image not in key.index]:
+        raise ValueError(f"{unknown[0]!r} is no id of a test image: copy it from the explorer")
+    return found
+
+
+def _shown(selection):
+    if not len(selection):
+        raise ValueError("no image passes the filters: set explorer.view first")
+    return list(selection.index)
+
+
+def _noise(key):
+    """Which labels are wrong, bool by id; None where the data do not tell."""
+    if "label_noise" in key:
+        return key["label_noise"].astype(str).str.lower().isin(["true", "1", "1.0"])
+    return key["emotion"] != key["label"] if "emotion" in key else None
+
+
+def _wrong_labels(answer):
+    """Ids that are said to have a wrong label, and the key: the name of what is wrong, or ''."""
+    ids, key = _parts(answer, 2)
+    found = key.loc[_known_ids(ids, key)]
+    if len(found) < 3:
+        return _FEW_LABELS
+    noise = _noise(key)
+    doubtful = found if noise is None else found[~noise[found.index]]
+    if (doubtful["correct_a"] | doubtful["correct_b"]).any():
+        return _MODEL_RIGHT
+    if noise is not None:
+        return _LABEL_RIGHT if len(doubtful) else ""
+    same = doubtful["predicted_a"] == doubtful["predicted_b"]
+    return "" if same.all() else _NO_WITNESSES
+
+
+def _word(text, known=()):
+    """A noun as the data set writes it: lower case, no article, the plural taken back."""
+    word = " ".join(str(text).lower().split())
+    for article in ("a ", "an ", "the "):
+        word = word.removeprefix(article)
+    return word.removesuffix("s") if word not in known else word
+
+
+def _object_missed(answer):
+    """The explorer's selection, an object, what A takes it for, and the key: as above."""
+    selection, thing, taken_for, key = _parts(answer, 4)
+    shown = key.loc[_shown(selection)]
+    labels = shown["label"].unique()
+    if len(labels) > 1:
+        return _SEVERAL_LABELS
+    if shown["correct_a"].any():
+        return _RIGHT_SHOWN
+    wanted = key[(key["label"] == labels[0]) & ~key["correct_a"]]
+    if "cue" in key:
+        if (shown["cue"] != "content").any():
+            return _OTHER_CUE
+        wanted = wanted[wanted["cue"] == "content"]
+    if len(shown) < len(wanted):
+        return _ERRORS_LEFT_OUT
+    return _named(selection, thing, taken_for, shown, labels[0])
+
+
+def _named(selection, thing, taken_for, shown, label):
+    """Of images of one label: whether the object is the one that is missed most often."""
+    thing, taken_for = str(thing), str(taken_for).lower().strip()
+    has_it = pd.Series(True, shown.index)
+    if "objects" in shown:
+        inside = shown["objects"].str.lower().str.split(";").explode().str.strip()
+        thing = _word(thing, set(inside))
+        has_it = (inside == thing).groupby(level=0).any().reindex(shown.index)
+        if not has_it.any():
+            return _NOT_THERE
+        emotion = {one.noun: one.emotion for one in scene_objects()}
+        if emotion.get(thing, label) != label:
+            return _NEUTRAL
+        counts = inside[[emotion.get(noun, label) == label for noun in inside]].value_counts()
+        if counts[thing] < counts.max():
+            return _LESS_OFTEN
+    if _word(taken_for, {thing}) == _word(thing, {thing}):
+        return _THE_SAME
+    if "reason" in selection:
+        reasons = selection.loc[has_it.index[has_it], "reason"].dropna().str.lower()
+        if len(reasons) and not any(_word(taken_for) in text for text in reasons):
+            return _NOT_NAMED
+    return ""
+
+
+def _sure_and_wrong(answer):
+    """The explorer's selection, two ids, the limit, and the key: as above."""
+    selection, ids, sure, key = _parts(answer, 4)
+    shown, ids = key.loc[_shown(selection)], _known_ids(ids, key)
+    if shown["correct_a"].any():
+        return _RIGHT_SHOWN
+    if (shown["confidence_a"] < sure - _EDGE).any():
+        return _B_IS_SURE if (shown["confidence_b"] >= sure - _EDGE).all() else _NOT_SURE
+    wanted = key[~key["correct_a"] & (key["confidence_a"] >= sure + _EDGE)]
+    if set(wanted["cell"]) - set(shown["cell"]):
+        return _ONE_CELL
+    if not set(wanted.index) <= set(shown.index):
+        return _SOME_LEFT_OUT
+    if len(ids) < 2:
+        return _FEW_SURE
+    if not set(ids) <= set(shown.index):
+        return _NOT_SHOWN
+    noise = _noise(key)
+    return _LABEL_WRONG if noise is not None and noise[ids].any() else ""
+
+
+def _small_key():
+    """A key of made-up images: label, emotion, cue, objects, A's and B's answer with probability,
+    and A's reason."""
+    rows = [
+        ("fear", "fear", "content", "spider", "sadness", 0.9, "awe", 0.4, "The key is small."),
+        ("fear", "fear", "content", "spider;lamp", "sadness", 0.8, "fear", 0.5, "A lamp glows."),
+        ("fear", "fear", "content", "lamp;snake", "anger", 0.6, "awe", 0.9, "The lamp glows."),
+        ("fear", "fear", "content", "lamp;ghost", "fear", 0.9, "awe", 0.4, None),
+        ("fear", "fear", "content", "skull", "fear", 0.7, "fear", 0.9, None),
+        ("fear", "fear", "atmosphere", "lamp", "sadness", 0.5, "fear", 0.8, None),
+        ("anger", "anger", "content", "bull", "awe", 0.4, "anger", 0.3, "The planet is far."),
+        ("anger", "fear", "content", "ghost", "fear", 0.99, "fear", 0.95, "The ghost appears."),
+        ("awe", "fear", "content", "skull;key", "fear", 0.95, "fear", 0.9, "The skull is a sign."),
+        ("anger", "awe", "both", "planet", "awe", 0.9, "awe", 0.8, None),
+        ("awe", "sadness", "content", "coffin", "sadness", 0.7, "awe", 0.3, None),
+        ("sadness", "sadness", "both", "coffin", "fear", 0.9, "fear", 0.8, None),
+        ("awe", "awe", "atmosphere", "chair", "anger", 0.3, "sadness", 0.9, None),
+    ]
+    names = ["label", "emotion", "cue", "objects", "predicted_a", "confidence_a"]
+    names += ["predicted_b", "confidence_b", "reason"]
+    key = pd.DataFrame(rows, columns=names, index=[f"test/{k:05d}.png" for k in range(len(rows))])
+    key["correct_a"], key["correct_b"] = (key[f"predicted_{s}"] == key["label"] for s in "ab")
+    cells = {(1, 1): "both right", (1, 0): "only A", (0, 1): "only B", (0, 0): "neither"}
+    key["cell"] = [cells[pair] for pair in zip(key["correct_a"], key["correct_b"], strict=True)]
+    return key.assign(label_noise=key["emotion"] != key["label"])
+
+
+_KEY = _small_key()
+_UNKNOWN = _KEY.drop(columns=["emotion", "label_noise"])
+
+
+def _rows(*places):
+    """A selection of the small key, as the explorer gives it."""
+    return _KEY.drop(columns=["emotion", "label_noise", "objects"]).iloc[list(places)]
+
+
+def _ids(*places):
+    return list(_KEY.index[list(places)])
+
+
+_SURE_ROWS = (0, 1, 7, 8, 9, 11)
+
+
+# ------------------------------------------------------------------------------ 6.4 McNemar's test
 
 
 def _rights(both, only_a, only_b, neither, seed):
@@ -111,7 +309,7 @@ def _two_samples(a, b):
     return _normal((p - q) / sqrt(2 * pooled * (1 - pooled) / n))
 
 
-# ------------------------------------------------------------------------------------ 6.2 oracle
+# ------------------------------------------------------------------------------------ 6.5 oracle
 
 
 def _several():
@@ -152,7 +350,7 @@ def _first_two(predicted, labels):
     return _hits(predicted, labels)[:2].any(0).mean()
 
 
-# ------------------------------------------------------------------------------------- 6.3 kappa
+# ------------------------------------------------------------------------------------- 6.6 kappa
 
 
 def _answers():
@@ -219,65 +417,146 @@ def _chance_of_being_right(a, b, labels):
     return _corrected(_observed(a, b), p * q + (1 - p) * (1 - q))
 
 
-# -------------------------------------------------------------------------------- 6.4 paired interval
-
-_Z = 1.959964
-
-
-def _many():
-    return [_rights(900, 420, 250, 430, 3), _rights(500, 150, 330, 520, 4)]
-
-
-def _around(mean, error):
-    return mean - error, mean + error
-
-
-def _differences(a, b):
-    return np.asarray(a, float) - np.asarray(b, float)
-
-
-def _paired(a, b, z=_Z):
-    d = _differences(a, b)
-    return _around(d.mean(), z * d.std() / sqrt(len(d)))
-
-
-def _unpaired(a, b):
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    return _around(a.mean() - b.mean(), _Z * sqrt((a.var() + b.var()) / len(a)))
-
-
-def _whole_spread(a, b):
-    d = _differences(a, b)
-    return _around(d.mean(), _Z * d.std())
-
-
-def _only_where_they_differ(a, b):
-    d = _differences(a, b)
-    d = d[d != 0]
-    return _around(d.mean(), _Z * d.std() / sqrt(len(d)))
-
-
-def _spread_of_all_over_few(a, b):
-    d = _differences(a, b)
-    return _around(d.mean(), _Z * d.std() / sqrt((d != 0).sum()))
-
-
-def _intervals_subtracted(a, b):
-    ends = []
-    for side in (a, b):
-        p = np.mean(side)
-        ends.append(_around(p, _Z * sqrt(p * (1 - p) / len(side))))
-    (low_a, high_a), (low_b, high_b) = ends
-    return low_a - high_b, high_a - low_b
-
-
-def _ends_of_the_data(a, b):
-    return tuple(np.quantile(_differences(a, b), [0.025, 0.975]))
-
-
 EXERCISES = (
     Exercise(
         "6.1",
+        "Three wrong labels",
+        _wrong_labels,
+        (_ids(7, 8, 9), _KEY),
+        (
+            Mistake(
+                _FEW_LABELS,
+                "Three different ones are wanted. Are two of yours the same?",
+                (_ids(7, 8, 7), _KEY),
+            ),
+            Mistake(
+                _MODEL_RIGHT,
+                "There a model says what the label says, and the label is right. Where would both "
+                "models be against a label?",
+                (_ids(7, 8, 3), _KEY),
+            ),
+            Mistake(
+                _LABEL_RIGHT,
+                "Open your images once more and look for what the label means: the thing may be "
+                "small, dark, or one of three. Models can fall for the same look together.",
+                (_ids(7, 8, 11), _KEY),
+            ),
+            Mistake(
+                _NO_WITNESSES,
+                "This data set does not tell which labels are wrong. The best hint is that both "
+                "models name the same other class.",
+                (_ids(7, 8, 12), _UNKNOWN),
+            ),
+        ),
+    ),
+    Exercise(
+        "6.2",
+        "What A takes for something else",
+        _object_missed,
+        (_rows(0, 1, 2), "spider", "lamp", _KEY),
+        (
+            Mistake(
+                _SEVERAL_LABELS,
+                "Choose one label. What does the view's key label stand for?",
+                (_rows(0, 1, 2, 6), "spider", "lamp", _KEY),
+            ),
+            Mistake(
+                _RIGHT_SHOWN,
+                "Which two of the four areas hold what A gets wrong?",
+                (_rows(0, 1, 2, 3), "spider", "lamp", _KEY),
+            ),
+            Mistake(
+                _OTHER_CUE,
+                "On those the thing is not what the emotion comes from, or not alone. Which filter "
+                "chooses the cue?",
+                (_rows(0, 1, 2, 5), "spider", "lamp", _KEY),
+            ),
+            Mistake(
+                _ERRORS_LEFT_OUT,
+                "A is wrong in two of the four areas; does the view have both? And is there no filter "
+                "beyond cell, label and cue?",
+                (_rows(0, 2), "spider", "lamp", _KEY),
+            ),
+            Mistake(
+                _NOT_THERE,
+                "Name it by one plain noun, in the singular. What would you call it if a child asked?",
+                (_rows(0, 1, 2), "octopus", "lamp", _KEY),
+            ),
+            Mistake(
+                _NEUTRAL,
+                "It is there by chance, and would be as often on images of any label. What on these "
+                "images makes the label true?",
+                (_rows(0, 1, 2), "lamp", "key", _KEY),
+            ),
+            Mistake(
+                _LESS_OFTEN,
+                "Count the objects of this emotion over all the images shown.",
+                (_rows(0, 1, 2), "snake", "lamp", _KEY),
+            ),
+            Mistake(
+                _THE_SAME,
+                "There A sees the thing and draws another conclusion. Look for a reason that names "
+                "something else in its place.",
+                (_rows(0, 1, 2), "spider", "spiders", _KEY),
+            ),
+            Mistake(
+                _NOT_NAMED,
+                "Open the images that show your object and read the VLM's reason. Use a word of it.",
+                (_rows(0, 1, 2), "spider", "planet", _KEY),
+            ),
+        ),
+    ),
+    Exercise(
+        "6.3",
+        "Sure and wrong",
+        _sure_and_wrong,
+        (_rows(*_SURE_ROWS), _ids(0, 1), 0.75, _KEY),
+        (
+            Mistake(
+                _RIGHT_SHOWN,
+                "You want A's errors. Which two of the four areas hold them?",
+                (_rows(*_SURE_ROWS, 3), _ids(0, 1), 0.75, _KEY),
+            ),
+            Mistake(
+                _B_IS_SURE,
+                "It is A that should be sure. Which of the two sliders is A's?",
+                (_rows(2, 7, 8, 12), _ids(2, 12), 0.75, _KEY),
+            ),
+            Mistake(
+                _NOT_SURE,
+                "The lower end of A's probability is below the limit, or is not set.",
+                (_rows(*_SURE_ROWS, 2), _ids(0, 1), 0.75, _KEY),
+            ),
+            Mistake(
+                _ONE_CELL,
+                "A may be wrong where B is right, and where B is wrong too.",
+                (_rows(0, 7, 8, 9, 11), _ids(0, 11), 0.75, _KEY),
+            ),
+            Mistake(
+                _SOME_LEFT_OUT,
+                "Both areas are there, but a filter more than cell and probability is set.",
+                (_rows(0, 1, 7), _ids(0, 1), 0.75, _KEY),
+            ),
+            Mistake(
+                _FEW_SURE,
+                "What is common takes two.",
+                (_rows(*_SURE_ROWS), _ids(0), 0.75, _KEY),
+            ),
+            Mistake(
+                _NOT_SHOWN,
+                "Choose both among the images that pass the filters.",
+                (_rows(*_SURE_ROWS), _ids(0, 2), 0.75, _KEY),
+            ),
+            Mistake(
+                _LABEL_WRONG,
+                "There the label is in error, and not A. Say aloud what is in the picture, then read "
+                "the label.",
+                (_rows(*_SURE_ROWS), _ids(0, 7), 0.75, _KEY),
+            ),
+        ),
+    ),
+    Exercise(
+        "6.4",
         "McNemar's exact test",
         calls(*_pairs()),
         _mcnemar,
@@ -352,7 +631,7 @@ EXERCISES = (
         atol=1e-6,
     ),
     Exercise(
-        "6.2",
+        "6.5",
         "The oracle of many models",
         calls(*_several()),
         _oracle,
@@ -406,7 +685,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        "6.3",
+        "6.6",
         "Kappa from two lists of answers",
         calls(*_answers()),
         _kappa,
@@ -459,66 +738,5 @@ EXERCISES = (
                 _chance_of_being_right,
             ),
         ),
-    ),
-    Exercise(
-        "6.4",
-        "A paired interval without resampling",
-        calls(*_many()),
-        _paired,
-        (
-            Mistake(
-                "the pairing is lost",
-                "Your width would be right for two separate sets of images. Subtract image by image "
-                "before you take any spread.",
-                _unpaired,
-            ),
-            Mistake(
-                "two intervals are subtracted from each other",
-                "That is wider than either way of counting. Subtract image by image first.",
-                _intervals_subtracted,
-            ),
-            Mistake(
-                "it is one standard error wide",
-                "How many standard errors does a 95 % interval of a normal distribution reach?",
-                lambda a, b: _paired(a, b, 1.0),
-            ),
-            Mistake(
-                "it is a 90 % interval",
-                "On each side 2.5 % should be left, not 5 %.",
-                lambda a, b: _paired(a, b, 1.644854),
-            ),
-            Mistake(
-                "it is the spread of single images",
-                "More images should make it narrower. Where does n come in?",
-                _whole_spread,
-            ),
-            Mistake(
-                "it gives the quantiles of the single differences",
-                "These are -1, 0 or 1. Wanted is how far their mean may be off.",
-                _ends_of_the_data,
-            ),
-            Mistake(
-                "images on which both do alike are left out",
-                "They are differences too, of 0. The difference of accuracies is over all images.",
-                _only_where_they_differ,
-            ),
-            Mistake(
-                "n is the number of images on which they differ",
-                "The mean is over all images, and so is the root of n.",
-                _spread_of_all_over_few,
-            ),
-            Mistake(
-                "it is B minus A",
-                "The first model is better in the first case: the sign should be positive.",
-                lambda a, b: _paired(b, a),
-            ),
-            Mistake(
-                "the unit is the point, wanted is the share",
-                "Return numbers between -1 and 1.",
-                lambda a, b: tuple(100 * end for end in _paired(a, b)),
-            ),
-        ),
-        rtol=5e-3,
-        atol=1e-4,
     ),
 )

@@ -1,0 +1,72 @@
+"""More than one process: who does what, and who writes (lesson 10).
+
+``accelerate launch -m emokd_utils run`` starts the same command on each GPU of a machine (on CPUs
+``torchrun --nproc_per_node 2 -m emokd_utils run`` does). Every process goes through the same stages;
+tuning shares each batch, predictions and features are divided by image and gathered in order, and
+the first process alone trains what is small, writes and speaks. With one process nothing here does
+anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=24)  # for a process that waits while the first one trains
+
+
+@functools.cache
+def world() -> tuple[int, int]:
+    """Number of this process, from 0, and how many there are."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return 0, 1
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        from accelerate import PartialState
+
+        PartialState(timeout=PATIENCE)
+    return dist.get_rank(), dist.get_world_size()
+
+
+def first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return world()[0] == 0
+
+
+def part(items: Sequence[T]) -> Sequence[T]:
+    """The items that are this process's: a run of them, so that `gather` restores the order."""
+    rank, count = world()
+    return items[len(items) * rank // count : len(items) * (rank + 1) // count]
+
+
+def gather(items: list[T]) -> list[T]:
+    """All processes' items, in the order of the processes, in every process."""
+    _, count = world()
+    if count == 1:
+        return items
+    import torch.distributed as dist
+
+    found: list = [None] * count
+    dist.all_gather_object(found, items)
+    return [item for one in found for item in one]
+
+
+def agree(value: T) -> T:
+    """The first process's value, in every process."""
+    return gather([value])[0]
+
+
+def finish() -> None:
+    """Wait for all processes and take leave, so that none ends while another still reads."""
+    if world()[1] > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+        dist.destroy_process_group()
