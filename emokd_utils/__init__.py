@@ -5,11 +5,15 @@ Modules load on first use, so that ``import emokd_utils`` imports nothing heavy.
 """
 
 import importlib
+import logging
 import pkgutil
 from types import ModuleType
 
 __version__ = "0.1.0"
 __all__ = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+
+# Where it is installed, peft imports it, and it tells each time of a faster kernel for some CPUs.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -176,7 +176,7 @@ def attention(vlm: VLM, image: Image.Image, label_set: LabelSet, *, model: str =
     """
     expected = [answer_for(label) for label in label_set]
     weights = vlm.attention(image, categorical_prompt(label_set), expected).mean((0, 1))
-    return Explanation(weights / weights.sum(), ATTENTION, model)
+    return Explanation(weights / weights.sum(), ATTENTION, model, area=vlm.area(image))
 
 
 def explain(

@@ -8,6 +8,7 @@ and how visual tokens lie over the image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,12 +25,14 @@ class Family:
 
     types: `model_type` of the configs. text: the language model's name inside of ``model.model``.
     grid: (config, inputs of one image, count of its visual tokens) -> (rows, columns, first): the
-    tokens from ``first`` on lie row by row over the whole image.
+    tokens from ``first`` on lie row by row over what is seen of the image. area: (processor, width
+    and height of an image) -> left, top, right and bottom of what is seen, in shares of them.
     """
 
     types: tuple[str, ...]
     text: str
     grid: Callable[[object, dict[str, torch.Tensor], int], tuple[int, int, int]]
+    area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]]
 
     @property
     def lora_targets(self) -> str:
@@ -44,9 +47,13 @@ def _qwen_grid(config, inputs, count):
     return rows, columns, 0
 
 
-def _square_grid(config, inputs, count):
-    side = round(count**0.5)
-    return side, side, 0
+def _llava_grid(config, inputs, count):
+    """CLIP sees a square, Pixtral a rectangle; the class token, where it is kept, comes first."""
+    if "image_sizes" in inputs:
+        rows, columns = (inputs["image_sizes"][0] // config.vision_config.patch_size).tolist()
+    else:
+        rows = columns = math.isqrt(count)
+    return rows, columns, count - rows * columns
 
 
 def _tiled_grid(config, inputs, count):
@@ -55,10 +62,24 @@ def _tiled_grid(config, inputs, count):
     return side, side, count - side * side
 
 
+def _whole(processor, size):
+    return 0.0, 0.0, 1.0, 1.0
+
+
+def _llava_area(processor, size):
+    """CLIP's processor takes the middle square; LLaVA's own, if told to, adds to a square first."""
+    image_processor = processor.image_processor
+    if not image_processor.do_center_crop:
+        return _whole(processor, size)
+    side = max(size) if getattr(image_processor, "do_pad", False) else min(size)
+    x, y = ((1 - side / length) / 2 for length in size)
+    return x, y, 1 - x, 1 - y
+
+
 FAMILIES = {
-    "Qwen2-VL": Family(("qwen2_vl", "qwen2_5_vl"), "language_model", _qwen_grid),
-    "SmolVLM": Family(("smolvlm", "idefics3"), "text_model", _tiled_grid),
-    "LLaVA": Family(("llava",), "language_model", _square_grid),
+    "Qwen2-VL": Family(("qwen2_vl", "qwen2_5_vl"), "language_model", _qwen_grid, _whole),
+    "SmolVLM": Family(("smolvlm", "idefics3"), "text_model", _tiled_grid, _whole),
+    "LLaVA": Family(("llava",), "language_model", _llava_grid, _llava_area),
 }
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,11 +30,13 @@ from .errors import InputError
 from .gating import GateSettings, TrainedGate, gate_inputs, train_gate
 from .instructions import answer_for, categorical_prompt, write_instructions
 from .predictions import Predictions, versions
-from .profiles import Profile, get_profile, project_root, reduced
+from .processes import finish, first
+from .profiles import Profile, changed, get_profile, project_root, reduced
 from .store import Artefact, NotMadeError, Store, fingerprint
 from .tuning import TuningSettings, instruction_tune
 from .vision import VisionModel, VisionSettings, fine_tune
 from .vlm import VLM
+from .writer import load_written
 
 if TYPE_CHECKING:
     from .explanations import Explanation
@@ -60,8 +63,18 @@ class Pipeline:
 
     ``data``: the root of an ImageFolder, by default the profile's. ``runs``: where artefacts are
     kept. ``say`` gets one line for each stage. ``make`` False: what is not kept there is not made,
-    and asking for it raises NotMadeError.
+    and asking for it raises NotMadeError. ``resplit``: a seed by which all images are divided anew
+    (`ImageDataset.resplit`).
+
+    Where ``data``, or without it the environment variable EMOKD_RUN, names a run that was imported,
+    this is an `archive.ImportedRun`.
     """
+
+    def __new__(cls, profile=None, data=None, runs=None, *more, **options):
+        """The class that opens what is named."""
+        from .archive import ImportedRun, find_run
+
+        return super().__new__(ImportedRun if find_run(data, runs) else cls)
 
     def __init__(
         self,
@@ -72,11 +85,14 @@ class Pipeline:
         say: Callable[[str], object] = print,
         progress: bool = True,
         make: bool = True,
+        resplit: int | None = None,
     ):
+        self.resplit = resplit
         self.profile = profile if isinstance(profile, Profile) else get_profile(profile)
         self.root = Path(data) if data is not None else self.profile.path(self.profile.data)
         self.built_in = self.root.resolve() == scenes.HOME.resolve()
-        self.skip_bad, self.say, self.progress = skip_bad, say, progress
+        self.skip_bad, self.progress = skip_bad, progress
+        self.say = say if first() else lambda line: None
         folder = Path(runs) if runs is not None else project_root() / "runs"
         name = (
             self.profile.name
@@ -84,7 +100,7 @@ class Pipeline:
             else f"{self.profile.name}-{self.root.resolve().name}"
         )
         self.folder = folder / name
-        self.store = Store(self.folder, say, make)
+        self.store = Store(self.folder, self.say, make)
 
     # ------------------------------------------------------------------------------------------ the data
 
@@ -104,6 +120,8 @@ class Pipeline:
             lambda at: ScanReport.from_json((at / "scan.json").read_text(encoding="utf-8")),
         ).value
         dataset = load_dataset(self.root, skip_bad=self.skip_bad, report=report)
+        if self.resplit is not None:
+            dataset = dataset.resplit(self.resplit)
         if count := self.profile.images_per_split:
             ids = []
             for split in ("train", "val", "test"):
@@ -123,7 +141,14 @@ class Pipeline:
     @functools.cached_property
     def base(self) -> VLM:
         """The VLM before tuning."""
-        return VLM.load(self._vlm_source)
+        return self._load_vlm()
+
+    def _load_vlm(self, adapter: Path | None = None, tuning: bool = False) -> VLM:
+        kind = self.profile.vlm_quantize
+        if kind == "nf4-tuning":
+            kind = "nf4" if tuning else ""
+        pixels = self.profile.vlm_pixels
+        return VLM.load(self._vlm_source, adapter, quantize=kind, pixels=pixels)
 
     @property
     def _vlm_source(self) -> str:
@@ -132,15 +157,16 @@ class Pipeline:
 
     @functools.cached_property
     def _vlm_key(self) -> str:
-        """What the VLM is: a hub id, or for a folder the size and time of its files' contents."""
-        folder = Path(self._vlm_source)
-        if not folder.is_dir():
-            return self._vlm_source
-        parts = {}
-        for path in sorted(folder.glob("*")):
+        """What the VLM is: a hub id, or for a folder the checksum of its files' contents; and how it
+        is used, where that is not as published."""
+        folder, parts = Path(self._vlm_source), {}
+        for path in sorted(folder.glob("*")) if folder.is_dir() else ():
             if path.suffix in (".json", ".jinja", ".safetensors"):
                 parts[path.name] = _checksum(path)
-        return fingerprint(parts)
+        key = fingerprint(parts) if folder.is_dir() else self._vlm_source
+        if pixels := self.profile.vlm_pixels:
+            key += f" {pixels} pixels"
+        return key + " nf4" * (self.profile.vlm_quantize == "nf4")
 
     def zero_shot(self, method: str = "score") -> Predictions:
         """The untuned VLM's predictions for val and test, by label scoring or by generate and
@@ -167,6 +193,7 @@ class Pipeline:
                 ),
             ),
             lambda at: load_cache(at / "features.safetensors", ids),
+            together=True,
         )
 
     @functools.cache
@@ -176,7 +203,7 @@ class Pipeline:
             name, _, weights = further.partition("@")
             settings = replace(settings, name=name, weights=weights)
         inputs = {"settings": asdict(settings), "data": self.dataset.fingerprint, "seed": seed}
-        if settings.weights not in ("", "timm"):
+        if settings.weights not in ("", "timm", "package"):
             file = self.profile.path(settings.weights)
             settings = replace(settings, weights=str(file))
             inputs["settings"]["weights"] = _checksum(file) if file.is_file() else str(file)
@@ -210,13 +237,28 @@ class Pipeline:
     @functools.cache
     def _adapter(self, seed: int) -> Artefact[tuple[Path, list[dict]]]:
         settings = self.profile.settings("tuning", TuningSettings)
+        named = self.profile.tuning_instructions
+        journal = self.profile.path(named) if named else None
 
         def make(to: Path) -> None:
             train = self.dataset.split("train")
-            instructions, counts = write_instructions(train, settings.kinds, seed)
-            vlm = VLM.load(self._vlm_source)
+            if journal is None:
+                instructions, counts = write_instructions(train, settings.kinds, seed)
+            else:
+                instructions, counts = load_written(journal, train, settings.kinds, seed)
+            vlm = self._load_vlm(tuning=True)
+            if self.profile.tuning_recompute:
+                vlm.core.activation_checkpointing_enable()
             log = instruction_tune(
-                vlm, train, instructions, settings, seed, to, progress=self.progress
+                vlm,
+                train,
+                instructions,
+                settings,
+                seed,
+                to,
+                progress=self.progress,
+                checkpoints=checkpoints,
+                checkpoint_steps=self.profile.tuning_checkpoint_steps,
             )
             note = {"counts": counts, "log": log}
             (to / "tuning.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
@@ -226,12 +268,20 @@ class Pipeline:
 
         inputs = {
             "settings": asdict(settings),
-            "vlm": self._vlm_key,
+            "vlm": self._vlm_key + " nf4" * (self.profile.vlm_quantize == "nf4-tuning"),
             "data": self.dataset.fingerprint,
             "metadata": self._metadata_key,
             "seed": seed,
         }
-        return self.store.step(f"adapter-seed{seed}", inputs, make, load)
+        if journal is not None:
+            if not journal.is_file():
+                raise InputError(f"{journal} is no journal of instructions: give the file's path")
+            inputs["instructions"] = _checksum(journal)
+        checkpoints = self.folder / f".tuning-{fingerprint(inputs)}"
+        adapter = self.store.step(f"adapter-seed{seed}", inputs, make, load, together=True)
+        if first():
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        return adapter
 
     @functools.cached_property
     def _metadata_key(self) -> str:
@@ -240,7 +290,7 @@ class Pipeline:
     @functools.lru_cache(maxsize=1)
     def tuned_vlm(self, seed: int = 0) -> VLM:
         """The VLM with its adapter."""
-        return VLM.load(self._vlm_source, self._adapter(seed).value[0])
+        return self._load_vlm(self._adapter(seed).value[0])
 
     def tuning_log(self, seed: int = 0) -> list[dict]:
         """What the Trainer logged: step, epoch, loss, learning rate."""
@@ -388,6 +438,7 @@ class Pipeline:
             trained.logits(student, vlm), "EmoVLM-KD", seed=seed, gate=repr(trained), side=side
         )
 
+    @functools.cache
     def costs(self, seed: int = 0) -> pd.DataFrame:
         """What an answer costs on this machine: `costs.compare` on one test image at a time."""
         gate, head, adapter = (
@@ -495,6 +546,7 @@ class Pipeline:
             self.skip_bad,
             say=lambda line: None,
             make=False,
+            resplit=self.resplit,
         )
         try:
             return bool(look.predictions(seed))
@@ -523,7 +575,11 @@ class Pipeline:
 
         inputs = inputs | {"vlm": self._vlm_key, "data": part.fingerprint, "method": method}
         return self.store.step(
-            f"predictions-{kind}", inputs, make, lambda at: Predictions.load(at / "predictions.csv")
+            f"predictions-{kind}",
+            inputs,
+            make,
+            lambda at: Predictions.load(at / "predictions.csv"),
+            together=True,
         )
 
     def _from_logits(self, logits: np.ndarray, model: str, **provenance) -> Predictions:
@@ -550,14 +606,22 @@ def _checksum(path: Path) -> str:
 
 def main(args) -> int:
     """The command ``run``: every stage for one or more seeds, the table and the report."""
-    from .report import Results, write_report
+    from .report import Results, write_repeated, write_report
 
-    profile = get_profile(args.profile)
+    profile = changed(get_profile(args.profile), args.vlm, args.vision, args.settings)
     if args.reduced:
         profile = reduced(profile)
     profile = replace(profile, vision_further=(*profile.vision_further, *args.further_vision))
-    pipeline = Pipeline(profile, args.data, args.runs, args.skip_bad)
-    seeds = range(args.seeds) if args.seeds > 1 else [args.seed]
-    results = Results(pipeline, seeds)
-    print(f"\n{write_report(results)}")
+    if args.splits:
+        places = (profile, args.data, args.runs, args.skip_bad)
+        told = write_repeated([Pipeline(*places, resplit=k) for k in range(args.splits)])
+    else:
+        pipeline = Pipeline(profile, args.data, args.runs, args.skip_bad)
+        seeds = range(args.seeds) if args.seeds > 1 else [args.seed]
+        results = Results(pipeline, seeds)
+        pipeline.costs(seeds[0]), pipeline.tuned(seeds[0], "generate")  # in every process
+        told = write_report(results) if first() else ""
+    if first():
+        print(f"\n{told}")
+    finish()
     return 0

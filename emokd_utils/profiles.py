@@ -3,11 +3,49 @@
 A profile is one flat dataclass. The fields of a stage share its prefix (``vision_lr``,
 ``head_alpha``), and ``Profile.settings("head", HeadSettings)`` hands them to the stage. The same
 cells run another model or data set by naming another profile, or by ``dataclasses.replace`` of a
-field.
+field; on the command line by ``--vlm``, ``--vision`` and ``--set FIELD=VALUE``.
+
+========  =====================================  ==============================================
+profile   models                                 for
+========  =====================================  ==============================================
+mini      TinyVLM, ResNet-10 (both built in)     a laptop, offline; what the course measures
+laptop    SmolVLM-256M, MobileNetV3              a laptop with patience, or any GPU
+colab     Qwen2-VL-2B in NF4, ViT-S/16           one GPU of 16 GB
+paper     Qwen2-VL-7B in NF4, ViT-B/16 at 384    one GPU of 24 GB; ``plan`` says what it takes
+========  =====================================  ==============================================
+
+What is not from the paper in ``laptop`` and ``colab`` is a start, and was not tuned.
+
+The paper (Lee, Lee & Park 2025, doi:10.1109/CVPRW67362.2025.00560) and its published code
+(github.com/sange1104/EmoVLM-KD) differ in places. ``paper`` takes the left value; the right one is
+selected by the fields named:
+
+=====================  ==================================  =========================================
+what                   paper (T: text, F: figure)          published code, and how to select it
+=====================  ==================================  =========================================
+precision of the VLM   4-bit NF4 (T)                       NF4 with double quantisation while tuned,
+                                                           then float32: vlm_quantize=nf4-tuning
+gate's student input   softmax (F)                         logits: gate_inputs=logits_onehot
+gate's training split  not known here; ours is val, on     train: gate_split=train
+                       which the VLM was not tuned
+=====================  ==================================  =========================================
+
+Text and code agree on LoRA (rank 8, alpha 8, dropout 0.05; q, k, v, o of the language model), rates
+(1e-4 tuning, 1e-5 head, 1e-4 gate), five epochs of tuning, alpha 0.5, T 2 and the linear gate on
+concatenated inputs. From the code alone: batches of one (ten images for the vision model), five
+epochs of the head, ten of gate and vision model, weight decays, images of at most 1,024 pixels a
+side when answering, answers of up to 256 tokens. ResNet-50 and VGG-16 are further rows of the report;
+``--vision resnet50.tv_in1k@timm`` makes one the teacher.
+
+Ours differ from the code in every profile: label scoring where it samples one answer (temperature
+0.8; ``bench`` runs its loop); AdamW where it has Adam for vision model, head and gate; the best
+epoch on val where it keeps the last; a cosine after a warm-up of 0.05 and gradients clipped at 1
+where tuning has a constant rate after 0.03 and 0.3; the loss of the answer alone where it learns
+the question too.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
@@ -30,10 +68,14 @@ class Profile:
     ``vision.VisionSettings``, ``tuning.TuningSettings``, ``distillation.HeadSettings``,
     ``gating.GateSettings``. ``gate_kinds``: the gates that the report compares; ``gate_split``: the
     split that the gate is trained on ("val", whose answers the VLM was not tuned on, or "train" as
-    published). ``vision_further``: more vision models for the report, none of them the teacher,
-    each ``name`` or ``name@weights`` as of ``VisionSettings``. A file of weights is looked for in
-    the project unless its path is absolute. ``images_per_split``: only so many images of each split
-    (0: all).
+    published). ``vlm_quantize``: "" for the weights as published, "nf4" for 4 bits, "nf4-tuning" for 4
+    bits while it is tuned. ``vlm_pixels``: what the VLM sees of an image at most (`vlm.limit_pixels`;
+    0: what its processor allows). ``tuning_recompute``: keep only what goes into each layer, and
+    compute the rest again in the backward pass. ``tuning_instructions``: a journal of
+    ``write-instructions`` in place of the offline writer ("" for that). ``vision_further``: more vision models for the
+    report, none of them the teacher, each ``name`` or ``name@weights`` as of ``VisionSettings``. A
+    file of weights is looked for in the project unless its path is absolute. ``images_per_split``:
+    only so many images of each split (0: all).
     """
 
     name: str
@@ -41,6 +83,8 @@ class Profile:
     images_per_split: int
 
     vlm: str
+    vlm_quantize: str
+    vlm_pixels: int
     vlm_batch_size: int
     vlm_max_new_tokens: int
 
@@ -61,6 +105,9 @@ class Profile:
     tuning_epochs: int
     tuning_batch_size: int
     tuning_kinds: tuple[str, ...]
+    tuning_recompute: bool
+    tuning_checkpoint_steps: int
+    tuning_instructions: str
 
     head_alpha: float
     head_temperature: float
@@ -105,6 +152,8 @@ MINI = Profile(
     data="data/emoscenes",
     images_per_split=0,
     vlm="data/tiny_vlm",
+    vlm_quantize="",
+    vlm_pixels=0,
     vlm_batch_size=32,
     vlm_max_new_tokens=48,
     vision_name="resnet10t",
@@ -123,6 +172,9 @@ MINI = Profile(
     tuning_epochs=4,
     tuning_batch_size=32,
     tuning_kinds=("categorical", "conversation", "reasoning"),
+    tuning_recompute=False,
+    tuning_checkpoint_steps=100,
+    tuning_instructions="",
     head_alpha=0.5,
     head_temperature=2.0,
     head_depth=1,
@@ -150,7 +202,70 @@ MINI = Profile(
     gate_folds=5,
 )
 
-PROFILES = {profile.name: profile for profile in (MINI,)}
+LAPTOP = replace(
+    MINI,
+    name="laptop",
+    vlm="HuggingFaceTB/SmolVLM-256M-Instruct",
+    vlm_pixels=512 * 512,
+    vlm_batch_size=8,
+    vision_name="mobilenetv3_large_100",
+    vision_weights="timm",
+    vision_image_size=224,
+    vision_epochs=10,
+    vision_lr=5e-4,
+    vision_patience=10,
+    tuning_lr=1e-4,
+    tuning_epochs=2,
+    tuning_batch_size=4,
+)
+
+COLAB = replace(
+    LAPTOP,
+    name="colab",
+    vlm="Qwen/Qwen2-VL-2B-Instruct",
+    vlm_quantize="nf4",
+    vlm_pixels=448 * 448,
+    vision_name="vit_small_patch16_224",
+    vision_lr=5e-5,
+    tuning_recompute=True,
+)
+
+PAPER = replace(
+    MINI,
+    name="paper",
+    vlm="Qwen/Qwen2-VL-7B-Instruct",
+    vlm_quantize="nf4",
+    vlm_pixels=1024 * 768,
+    vlm_batch_size=4,
+    vlm_max_new_tokens=256,
+    vision_name="vit_base_patch16_384.orig_in21k_ft_in1k",
+    vision_weights="timm",
+    vision_further=("resnet50.tv_in1k@timm", "vgg16.tv_in1k@timm"),
+    vision_image_size=384,
+    vision_epochs=10,
+    vision_batch_size=10,
+    vision_lr=3e-5,
+    vision_weight_decay=1e-5,
+    vision_patience=10,
+    tuning_lr=1e-4,
+    tuning_epochs=5,
+    tuning_batch_size=1,
+    tuning_recompute=True,
+    head_lr=1e-5,
+    head_weight_decay=1e-4,
+    head_batch_size=1,
+    head_epochs=5,
+    head_patience=5,
+    head_standardize=False,
+    gate_inputs="softmax_onehot",
+    gate_lr=1e-4,
+    gate_weight_decay=1e-4,
+    gate_batch_size=1,
+    gate_epochs=10,
+    gate_patience=10,
+)
+
+PROFILES = {profile.name: profile for profile in (MINI, LAPTOP, COLAB, PAPER)}
 
 
 def get_profile(name: str | None = None) -> Profile:
@@ -162,6 +277,47 @@ def get_profile(name: str | None = None) -> Profile:
     if name not in PROFILES:
         raise InputError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def changed(
+    profile: Profile, vlm: str = "", vision: str = "", settings: Sequence[str] = ()
+) -> Profile:
+    """The profile with another VLM (hub id or folder), another vision model (``name`` or
+    ``name@weights``) and fields set by ``field=value``, the items of a list divided by commas.
+
+    A folder or file that is there from where the command runs is taken from there. Raises
+    InputError for a field that a profile lacks, or a value of another type than the field's.
+    """
+    if vlm:
+        profile = replace(profile, vlm=_here(vlm))
+    if vision:
+        name, _, weights = vision.partition("@")
+        profile = replace(profile, vision_name=name, vision_weights=_here(weights))
+    for text in settings:
+        field, _, value = text.partition("=")
+        if field not in {f.name for f in fields(Profile)} - {"name"}:
+            raise InputError(
+                f"{text!r}: a profile has no field {field!r}; see emokd_utils.profiles"
+            )
+        kind = type(getattr(profile, field))
+        try:
+            profile = replace(profile, **{field: _VALUES[kind](value)})
+        except (ValueError, KeyError):
+            raise InputError(f"{text!r}: {field} wants {kind.__name__}, not {value!r}") from None
+    return profile
+
+
+_VALUES: dict[type, Callable[[str], object]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    tuple: lambda text: tuple(filter(None, text.split(","))),
+}
+
+
+def _here(text: str) -> str:
+    return str(Path(text).resolve()) if text and Path(text).exists() else text
 
 
 def reduced(profile: Profile) -> Profile:

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from .errors import InputError
 from .families import family_of, image_inputs, positions
 from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, chat_text
 from .predictions import Predictions, versions
+from .processes import first, gather, part
 
 _ANSWER = re.compile(
     r"""['"]?\s*(?:emotion|label)\s*['"]?\s*[:=]\s*['"]?\s*([A-Za-z][A-Za-z \-]*)""", re.IGNORECASE
@@ -83,6 +85,49 @@ def tree_mask(trunk: torch.Tensor, branches: int, length: int) -> torch.Tensor:
     return torch.where(sees, 0.0, torch.finfo(torch.float16).min)[:, None]
 
 
+def limit_pixels(image_processor, pixels: int) -> None:
+    """Have an image processor make images smaller that have more than ``pixels`` pixels.
+
+    SmolVLM's makes every image as large as its number of tiles allows: here as many tiles a side as
+    fit a square of ``pixels``, at least one. One that makes all images of one size stays as it is.
+    """
+    size = image_processor.size
+    if hasattr(image_processor, "max_image_size"):
+        tile = image_processor.max_image_size["longest_edge"]
+        size["longest_edge"] = min(size["longest_edge"], tile * max(1, isqrt(pixels) // tile))
+    elif hasattr(image_processor, "merge_size"):
+        size["longest_edge"] = min(size["longest_edge"], pixels)
+        size["shortest_edge"] = min(size["shortest_edge"], pixels)
+
+
+def _four_bits(kind: str, device: str) -> dict:
+    """What `from_pretrained` is to be told so that it quantises on this device."""
+    if kind != "nf4":
+        raise InputError(f"there is no quantisation {kind!r}; choose 'nf4', or '' for none")
+    try:
+        from bitsandbytes import supported_torch_devices
+    except ImportError as error:
+        raise InputError(
+            f'weights in 4 bits need bitsandbytes: `pip install -e ".[gpu]"` ({error})'
+        ) from error
+    if (name := device.split(":")[0]) not in supported_torch_devices:
+        raise InputError(
+            f"bitsandbytes keeps no weights in 4 bits on {name!r}: use a GPU by CUDA, or vlm_quantize=''"
+        )
+    from transformers import BitsAndBytesConfig
+
+    fast = name != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
+    half = torch.bfloat16 if fast else torch.float16
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32 if name == "cpu" else half,
+    )
+    where = torch.cuda.current_device() if device == "cuda" else device
+    return {"quantization_config": config, "device_map": {"": where}}
+
+
 class VLM:
     """A vision-language model with its processor. ``VLM.load`` takes a folder or a hub id.
 
@@ -92,15 +137,25 @@ class VLM:
     def __init__(self, model, processor, name: str = "", adapter: str = ""):
         self.model, self.processor, self.name, self.adapter = model.eval(), processor, name, adapter
         self.family = family_of(self.core.config)
+        if processor.tokenizer.pad_token is None:
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token
 
     @classmethod
     def load(
-        cls, source: str | Path, adapter: str | Path | None = None, device: str | None = None
+        cls,
+        source: str | Path,
+        adapter: str | Path | None = None,
+        device: str | None = None,
+        quantize: str = "",
+        pixels: int = 0,
     ) -> "VLM":
         """Load a model and, where given, its LoRA adapter. float32 on a CPU, else the checkpoint's
         own type.
 
-        Raises InputError when a local folder holds no model or no adapter.
+        ``quantize`` "nf4": the linear layers but the last in 4-bit NF4 with double quantisation
+        (Dettmers et al. 2023, arXiv:2305.14314), as in the paper's published code. ``pixels``: see
+        `limit_pixels`. Raises InputError when a local folder holds no model or no adapter, and where
+        4 bits cannot be had here.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging
@@ -114,7 +169,8 @@ class VLM:
             )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device == "cpu" else "auto"
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
+        options = _four_bits(quantize, device) if quantize else {}
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **options)
         if adapter is not None:
             from peft import PeftModel
 
@@ -125,6 +181,8 @@ class VLM:
             with quiet_peft():
                 model = PeftModel.from_pretrained(model, str(adapter))
         processor = AutoProcessor.from_pretrained(source)
+        if pixels:
+            limit_pixels(processor.image_processor, pixels)
         return cls(
             model.to(device), processor, Path(source).name, Path(adapter).name if adapter else ""
         )
@@ -255,6 +313,11 @@ class VLM:
         weights = torch.stack([layer[0, :, -1, visual] for layer in layers])[..., first:]
         return weights.unflatten(2, (rows, columns)).float().cpu().numpy()
 
+    def area(self, image: Image.Image) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what the model sees of an image, in shares of its width and
+        height; what `attention` lies over."""
+        return self.family.area(self.processor, image.size)
+
     def _shared(self, answers: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """The tokens with which all answers begin, and those of each, with the one that ends it."""
         tokenizer = self.processor.tokenizer
@@ -276,6 +339,7 @@ class VLM:
         progress: bool = True,
     ) -> Predictions:
         """The VLM's predictions for a data set; ``prompt`` defaults to the categorical one.
+        Several processes share the images.
 
         ``method`` "score": probabilities from label scoring, the answer is the likeliest one.
         "generate": what the model wrote, parsed; the probabilities are one-hot, and an answer
@@ -297,7 +361,7 @@ class VLM:
                 parsed = [parse_answer(text, label_set) for text in written]
                 rows.append(np.stack([_one_hot(label, label_set) for label in parsed]))
                 answers += written
-        probabilities = np.concatenate(rows)
+        probabilities, answers = np.stack(gather([p for row in rows for p in row])), gather(answers)
         return Predictions(
             ids=tuple(dataset.ids),
             splits=tuple(dataset.table["split"]),
@@ -321,7 +385,7 @@ class VLM:
     ) -> np.ndarray:
         """(n, width) float32 features of every image, in the data set's order."""
         parts = self._batches(dataset, batch_size, f"{self.name} features", progress)
-        return np.concatenate([self.features(images) for images in parts])
+        return np.stack(gather([row for images in parts for row in self.features(images)]))
 
     def reasons(self, images: Sequence[Image.Image], max_new_tokens: int = 64) -> list[str]:
         """Why, in the model's words: its answers to the reasoning prompt."""
@@ -330,9 +394,10 @@ class VLM:
     def _batches(
         self, dataset: ImageDataset, size: int, title: str, progress: bool
     ) -> Iterator[list[Image.Image]]:
-        ids = list(dataset.ids)
+        ids = part(list(dataset.ids))
         starts = range(0, len(ids), size)
-        for start in tqdm(starts, desc=title, unit="batch", disable=not progress, leave=False):
+        quiet = not (progress and first())
+        for start in tqdm(starts, desc=title, unit="batch", disable=quiet, leave=False):
             yield [dataset.open(image_id) for image_id in ids[start : start + size]]
 
 

@@ -59,6 +59,7 @@ from emokd_utils.instructions import (
 )
 from emokd_utils.pipeline import Pipeline
 from emokd_utils.report import Claim, bootstrap
+from emokd_utils.writer import WriterSettings, estimate, judge
 
 # %%
 pipeline = Pipeline()
@@ -250,6 +251,46 @@ print(Claim(text, any_named.low > 0.25, any_named.percent))
 #
 # An answer that names *another* emotion is no leak. It is wrong, or at least at odds with the label, and it
 # should not be learnt either.
+
+# %% [markdown]
+# ### A writer that sees the image
+#
+# The paper's texts come from a model of GPT-4's class, which is shown the image and told its label.
+# `emokd_utils.writer` asks any server that speaks the same protocol (`python -m emokd_utils
+# write-instructions`; address and key come from the environment, and the key is kept nowhere). Such a run
+# costs money and hours, so it begins with an estimate, which asks nobody. The prices are an example: put in
+# your provider's, for a million tokens.
+
+# %%
+writer = WriterSettings(model="a-large-model", price_in=2.5, price_out=10.0, max_cost=15.0)
+print(estimate(train, writer, pipeline.folder / "written"))
+
+# %% [markdown]
+# What comes back is checked like our own drafts, and more strictly. Both sections must be there, in English, of a
+# fair length, without the label; a refusal is no answer. One that fails is asked for again, with the reason, and
+# after three tries set aside.
+#
+# > **Predict before you run.** Four answers to an image labelled sadness. Which pass?
+
+# %%
+seen = "Key elements: A coffin stands on a pale field under a grey sky, and nobody is with it.\n"
+answers = {
+    "sound": seen
+    + "Reasoning: A coffin is where a life has ended, and the empty field leaves it alone.",
+    "leaks": seen
+    + "Reasoning: The coffin and the grey sky make whoever sees them feel sad at once.",
+    "half": seen,
+    "refusal": "I'm sorry, but I can't say what people feel about this image.",
+}
+for name, text in answers.items():
+    sections, wrong = judge(text, "sadness", label_set)
+    print(f"{name:8} {'passes: ' + ', '.join(sections) if sections else 'no: ' + wrong}")
+
+# %% [markdown]
+# Every answer is on the disk before anything else happens to it, so a run that is killed goes on without paying
+# twice; a budget in images, tokens or money ends it cleanly. What was written goes into tuning with
+# `--set tuning_instructions=JOURNAL`. Texts that the paper's published code wrote can be read as well
+# (`--import FILE`).
 
 # %% [markdown]
 # ## From instructions to tokens
