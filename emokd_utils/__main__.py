@@ -61,14 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="K",
         help="divide all images anew K times, train on each division, and report over them",
     )
-    run.add_argument(
-        "--further-vision",
-        action="append",
-        default=[],
-        metavar="NAME[@WEIGHTS]",
-        help="one more vision model for the table, by its timm name; WEIGHTS: where it starts, "
-        "`timm` (downloaded) or a safetensors file (may be given more than once)",
-    )
+    _add_further(run)
     run.add_argument("--reduced", action="store_true", help="a small run of every stage, for tests")
 
     plan = commands.add_parser(
@@ -101,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.set_defaults(module="archive")
     export.add_argument("out", type=Path, metavar="OUT.zip", help="the archive to write")
     _add_profile(export)
+    _add_models(export)
+    _add_further(export)
     _add_data(export)
     kept = export.add_mutually_exclusive_group()
     kept.add_argument("--seed", type=_seed, default=0, metavar="N", help="whose (default: 0)")
@@ -228,6 +223,17 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         metavar="FIELD=VALUE",
         help="another field of the profile (may be given more than once)",
+    )
+
+
+def _add_further(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--further-vision",
+        action="append",
+        default=[],
+        metavar="NAME[@WEIGHTS]",
+        help="one more vision model for the table, by its timm name; WEIGHTS: where it starts, "
+        "`timm` (downloaded) or a safetensors file (may be given more than once)",
     )
 
 

@@ -31,7 +31,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO, NoReturn
 
@@ -49,7 +49,7 @@ from .errors import InputError
 from .gating import GATE_FORMAT, TrainedGate
 from .pipeline import Pipeline, _checksum
 from .predictions import Predictions
-from .profiles import PROFILES, Profile, project_root
+from .profiles import MINI, PROFILES, Profile, changed, get_profile, project_root
 from .store import MANIFEST, Artefact, NotMadeError, Store
 from .vlm import VLM
 
@@ -193,12 +193,14 @@ def read_run(text: bytes) -> Run:
 
 
 def _profile(said: dict[str, Any]) -> Profile:
+    """A profile; a field that was added since it was written has the value of `MINI`."""
     kinds = {field.name: field.type for field in fields(Profile)}
     types = {str: (str,), int: (int,), float: (float, int), bool: (bool,)}
-    _need(said.keys() == kinds.keys(), "profile (made by another state of the library)")
+    _need(said.keys() <= kinds.keys(), "profile (of another state of the library)")
     for name, value in said.items():
         _need(type(value) in types.get(kinds[name], (list,)), f"{name} in its profile")
         _texts(value if isinstance(value, list) else [str(value)])
+    said = asdict(MINI) | said
     starts = [text.partition("@")[2] for text in said["vision_further"]]
     for text in (said["data"], said["vlm"], said["vision_weights"], *starts):
         _need(text == _portable(text), "path in its profile")
@@ -305,8 +307,8 @@ class ImportedRun(Pipeline):
     def __init__(self, profile=None, data=None, runs=None, *more: Any, **options: Any) -> None:
         folder = find_run(data, runs)
         self.run = read_run((folder / RUN).read_bytes())
-        changed = isinstance(profile, Profile) and profile not in PROFILES.values()
-        profile = profile if changed else self.run.profile
+        own = not isinstance(profile, Profile) or profile in PROFILES.values()
+        profile = self.run.profile if own else profile
         super().__init__(profile, folder, folder.parent, *more, **options)
         if self.resplit is not None:
             raise InputError("an imported run has one division into splits, that of its results")
@@ -329,7 +331,8 @@ class ImportedRun(Pipeline):
 
     @functools.cached_property
     def base(self) -> VLM:
-        """The VLM before tuning, where it is at hand."""
+        """The VLM before tuning, where it is at hand; of a thumbnail it says not quite what it said of
+        the image."""
         if not Path(self._vlm_source).is_dir() or Pipeline._vlm_key.func(self) != self._vlm_key:
             self._refuse("the VLM")
         return Pipeline.base.func(self)
@@ -557,6 +560,8 @@ def install(
     name = archive.stem if name is None else name
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name for a run: give one of letters, digits and _.-")
+    if not archive.is_file() or (runs.exists() and not runs.is_dir()):
+        raise InputError(f"{archive} must be a file and {runs} a folder")
     target = runs / name
     if os.path.lexists(target):
         raise InputError(f"{target} is there already: choose another name (--name) or remove it")
@@ -770,7 +775,9 @@ def main(args: Any) -> int:
             f"To work from it: EMOKD_RUN={target.name}"
         )
         return 0
-    pipeline = Pipeline(args.profile, args.data, args.runs, args.skip_bad)
+    profile = changed(get_profile(args.profile), args.vlm, args.vision, args.settings)
+    profile = replace(profile, vision_further=(*profile.vision_further, *args.further_vision))
+    pipeline = Pipeline(profile, args.data, args.runs, args.skip_bad)
     seeds = range(args.seeds) if args.seeds > 1 else [args.seed]
     pictures = "originals" if args.originals else "none" if args.no_images else "thumbnails"
     path = export(

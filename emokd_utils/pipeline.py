@@ -285,7 +285,7 @@ class Pipeline:
 
     @functools.cached_property
     def _metadata_key(self) -> str:
-        return fingerprint(self.dataset.table.astype(str).to_dict("list"))
+        return fingerprint(self.dataset.table.astype(str).fillna("").to_dict("list"))
 
     @functools.lru_cache(maxsize=1)
     def tuned_vlm(self, seed: int = 0) -> VLM:

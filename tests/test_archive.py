@@ -314,6 +314,8 @@ def test_the_commands(sent, tmp_path, capsys):
     assert cli.main(run) == 2
     assert "is there already" in capsys.readouterr().err
     assert cli.main(["import", str(tmp_path / "none.zip"), "--runs", str(tmp_path)]) == 2
+    assert cli.main(["import", str(sent.archive), "--runs", str(sent.archive)]) == 2
+    assert capsys.readouterr().err.count("must be a file") == 2
     assert cli.main([*run[:-1], "../up"]) == 2
     assert "no name for a run" in capsys.readouterr().err
     out = ["export", str(tmp_path / "out.zip"), "--runs", str(tmp_path / "nothing")]
@@ -555,7 +557,8 @@ def test_members_that_the_manifest_does_not_list_so_are_refused(sent, tmp_path, 
         ({"profile__head_depth": "1"}, "unusable head_depth"),
         ({"profile__head_depth": 10**9}, "refused"),
         ({"profile__gate_kinds": ["pickle"]}, "no gate is called"),
-        ({"profile": {}}, "unusable profile"),
+        ({"profile": {}}, "holds no"),
+        ({"profile": {"run": "rm"}}, "unusable profile"),
         ({"keys": []}, "describes no run"),
         ({"keys__vlm": "another"}, "holds no"),
     ],
