@@ -71,7 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_profile(plan)
     _add_models(plan)
     _add_data(plan)
-    plan.add_argument("--gpu", metavar="NAME", help="plan for this one (default: the one here)")
+    plan.add_argument(
+        "--gpu",
+        metavar="NAME",
+        help="T4, L4, A100-40 ... or cpu (default: the one here; without one an L4 for weights in 4 "
+        "bits, else the CPU)",
+    )
     plan.add_argument("--images", type=_count, metavar="N", help="without images: how many")
     plan.add_argument(
         "--classes", type=_count, default=8, metavar="C", help="with --images (default: 8)"

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
+from transformers import TrainerCallback
 
 from . import scenes
 from .costs import Part, compare, count_parameters
@@ -35,7 +37,7 @@ from .profiles import Profile, changed, get_profile, project_root, reduced
 from .store import Artefact, NotMadeError, Store, fingerprint
 from .tuning import TuningSettings, instruction_tune
 from .vision import VisionModel, VisionSettings, fine_tune
-from .vlm import VLM
+from .vlm import VLM, recompute_layers
 from .writer import load_written
 
 if TYPE_CHECKING:
@@ -56,6 +58,15 @@ def further_name(vision: str) -> str:
 def gate_name(kind: str) -> str:
     """The name of EmoVLM-KD with a gate in tables: ``EmoVLM-KD, concat linear``."""
     return f"EmoVLM-KD, {kind.replace('_', ' ')}"
+
+
+class Recompute(TrainerCallback):
+    """Has the model's layers compute their inside anew, once the adapter is there: peft, told
+    before, would have gradients flow through the visual encoder."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        """Tell the model."""
+        recompute_layers(model.get_base_model())
 
 
 class Pipeline:
@@ -148,6 +159,9 @@ class Pipeline:
         if kind == "nf4-tuning":
             kind = "nf4" if tuning else ""
         pixels = self.profile.vlm_pixels
+        if torch.cuda.is_available():  # a GPU holds one at a time
+            self.__dict__.pop("base", None)
+            Pipeline.tuned_vlm.cache_clear()
         return VLM.load(self._vlm_source, adapter, quantize=kind, pixels=pixels)
 
     @property
@@ -246,16 +260,14 @@ class Pipeline:
                 instructions, counts = write_instructions(train, settings.kinds, seed)
             else:
                 instructions, counts = load_written(journal, train, settings.kinds, seed)
-            vlm = self._load_vlm(tuning=True)
-            if self.profile.tuning_recompute:
-                vlm.core.activation_checkpointing_enable()
             log = instruction_tune(
-                vlm,
+                self._load_vlm(tuning=True),
                 train,
                 instructions,
                 settings,
                 seed,
                 to,
+                callbacks=[Recompute()] * self.profile.tuning_recompute,
                 progress=self.progress,
                 checkpoints=checkpoints,
                 checkpoint_steps=self.profile.tuning_checkpoint_steps,

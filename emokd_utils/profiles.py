@@ -72,10 +72,10 @@ class Profile:
     bits while it is tuned. ``vlm_pixels``: what the VLM sees of an image at most (`vlm.limit_pixels`;
     0: what its processor allows). ``tuning_recompute``: keep only what goes into each layer, and
     compute the rest again in the backward pass. ``tuning_instructions``: a journal of
-    ``write-instructions`` in place of the offline writer ("" for that). ``vision_further``: more vision models for the
-    report, none of them the teacher, each ``name`` or ``name@weights`` as of ``VisionSettings``. A
-    file of weights is looked for in the project unless its path is absolute. ``images_per_split``:
-    only so many images of each split (0: all).
+    ``write-instructions`` in place of the offline writer ("" for that). ``vision_further``: more
+    vision models for the report, none of them the teacher, each ``name`` or ``name@weights`` as of
+    ``VisionSettings``. A file of weights is looked for in the project unless its path is absolute.
+    ``images_per_split``: only so many images of each split (0: all).
     """
 
     name: str

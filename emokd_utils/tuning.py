@@ -184,5 +184,5 @@ def bf16_is_fast() -> bool:
     """Whether this machine multiplies bfloat16 matrices in hardware (CUDA from Ampere on, or
     AMX)."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_amx_tile_supported()

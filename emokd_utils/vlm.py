@@ -100,6 +100,16 @@ def limit_pixels(image_processor, pixels: int) -> None:
         size["shortest_edge"] = min(size["shortest_edge"], pixels)
 
 
+def recompute_layers(model) -> None:
+    """In the backward pass each layer computes its inside anew (gradient checkpointing).
+
+    transformers has gradients flow from the embeddings on, of text and image, which this kind does
+    not need: with them the frozen visual encoder would be gone through backwards as well.
+    """
+    model.activation_checkpointing_enable()
+    model.disable_input_require_grads()
+
+
 def _four_bits(kind: str, device: str) -> dict:
     """What `from_pretrained` is to be told so that it quantises on this device."""
     if kind != "nf4":

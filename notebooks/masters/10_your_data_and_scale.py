@@ -50,6 +50,7 @@ from emokd_utils.emotions import infer_label_set
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import categorical_prompt
 from emokd_utils.pipeline import HEAD, TUNED, VISION, Pipeline, gate_name
+from emokd_utils.plan import GPUS, Images, plan
 from emokd_utils.profiles import get_profile, reduced
 from emokd_utils.report import Claim, Results
 from emokd_utils.tuning import TuningSettings, add_lora
@@ -588,9 +589,9 @@ folders = ["amusement", "anger", "awe", "content", "disgust", "excitement", "fea
 print("these folders are read as", infer_label_set(folders).name)
 steps = 0.8 * papers["images"].astype(float) * 3 * large.tuning_epochs
 each = [hours(n * (3 * words + eye)) for n in steps]
-plan = pd.DataFrame(each, papers.index, ["hours, optimistic", "hours, pessimistic"])
-plan.insert(0, "steps", steps.round().astype(int))
-plan.sort_values("steps").round(1)
+times = pd.DataFrame(each, papers.index, ["hours, optimistic", "hours, pessimistic"])
+times.insert(0, "steps", steps.round().astype(int))
+times.sort_values("steps").round(1)
 
 # %%
 sides = np.array([224, 336, 448, 640, 800, 1024])
@@ -636,6 +637,20 @@ print(
         f"{again / once:.1f} times",
     )
 )
+
+# %% [markdown]
+# ### All of it by one command
+#
+# `python -m emokd_utils plan --profile paper --data my_photos --gpu L4` does these sums before anything is fetched:
+# it goes through one step of each stage on the meta device, counts every operation and adds up every tensor that
+# is alive. Where a run does not fit, it says which field to change. Here for EmoScenes (about 10 s):
+
+# %%
+print(plan(large, Images.of(pipeline.dataset, large), GPUS["L4"]))
+
+# %% [markdown]
+# > **Try it.** What fits a T4 with its 16 GB? And which stage is the hungriest: the one with the largest model, or
+# > another?
 
 # %% [markdown]
 # ## Few images: divide them anew
