@@ -401,15 +401,7 @@ def export(
             f"pictures is {pictures!r} and side {side}: choose one of {', '.join(PICTURES)}, and 1 "
             f"to {MAX_SIDE} pixels"
         )
-    source = Pipeline(
-        pipeline.profile,
-        pipeline.root,
-        pipeline.folder.parent,
-        pipeline.skip_bad,
-        say=lambda line: None,
-        make=False,
-        resplit=pipeline.resplit,
-    )
+    source = pipeline.kept()
     listing: dict[str, dict] = {}
     left = max_mb * 1e6
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -551,7 +551,14 @@ class Pipeline:
 
     def is_kept(self, seed: int = 0) -> bool:
         """Whether all that `predictions` needs for a seed is there already; nothing is made."""
-        look = Pipeline(
+        try:
+            return bool(self.kept().predictions(seed))
+        except NotMadeError:
+            return False
+
+    def kept(self) -> Pipeline:
+        """This pipeline over again, silent and making nothing."""
+        return Pipeline(
             self.profile,
             self.root,
             self.folder.parent,
@@ -560,10 +567,6 @@ class Pipeline:
             make=False,
             resplit=self.resplit,
         )
-        try:
-            return bool(look.predictions(seed))
-        except NotMadeError:
-            return False
 
     def rows(self, split: str) -> np.ndarray:
         """The places, in the data set's order, of the images of a split."""

@@ -6,6 +6,7 @@ likely is each label's answer given the image and the prompt; this yields probab
 an answer outside the set.
 """
 
+import ctypes
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -138,6 +139,20 @@ def _four_bits(kind: str, device: str) -> dict:
     return {"quantization_config": config, "device_map": {"": where}}
 
 
+def keep_freed_memory(megabytes: int = 256) -> None:
+    """Have glibc keep so much freed memory for the next layer, in place of a return to the system.
+
+    Without it each layer's outputs are fresh pages, and a CPU spends a tenth of a pass on them. The
+    numbers stay the same. Other C libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-1, megabytes * 2**20)  # M_TRIM_THRESHOLD
+    mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, the largest that is taken
+
+
 class VLM:
     """A vision-language model with its processor. ``VLM.load`` takes a folder or a hub id.
 
@@ -178,6 +193,8 @@ class VLM:
                 f"{source} holds no config.json; name the folder of a saved model or a hub id"
             )
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cpu":
+            keep_freed_memory()
         dtype = torch.float32 if device == "cpu" else "auto"
         options = _four_bits(quantize, device) if quantize else {}
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **options)

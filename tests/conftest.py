@@ -49,6 +49,39 @@ def images():
 
 
 @pytest.fixture(scope="session")
+def tiny_emovlm_kd(random_vlm, images):
+    """EmoVLM-KD with random weights but for three epochs of head and gate."""
+    import numpy as np
+
+    from emokd_utils.distillation import HeadSettings, train_head
+    from emokd_utils.emotions import MIKELS
+    from emokd_utils.emovlm_kd import EmoVLMKD, softmax
+    from emokd_utils.gating import GateSettings, train_gate
+
+    features, labels = random_vlm.features(images), np.arange(5)
+    head = train_head(
+        features,
+        labels,
+        None,
+        val_features=features,
+        val_labels=labels,
+        num_classes=8,
+        settings=HeadSettings(alpha=0.0, epochs=3, lr=1e-3),
+        seed=0,
+    )
+    some = softmax(np.random.default_rng(0).normal(size=(2, 40, 8)))
+    gate = train_gate(
+        *some,
+        some[0].argmax(1),
+        num_classes=8,
+        settings=GateSettings(inputs="probabilities", epochs=3, folds=0),
+        seed=0,
+        trained_on="val",
+    )
+    return EmoVLMKD(random_vlm, head, gate, MIKELS)
+
+
+@pytest.fixture(scope="session")
 def browser():
     """The system's Chromium; where EMOKD_NEEDS_BROWSER is set, its absence is a failure."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -15,16 +15,12 @@ import time
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from emokd_utils import demo
 from emokd_utils.datasets import open_image
-from emokd_utils.distillation import HeadSettings, train_head
 from emokd_utils.emotions import MIKELS
-from emokd_utils.emovlm_kd import EmoVLMKD, softmax
-from emokd_utils.gating import GateSettings, train_gate
 from emokd_utils.profiles import project_root
 from emokd_utils.store import NotMadeError
 
@@ -61,31 +57,6 @@ class Model:
 
 
 @pytest.fixture(scope="module")
-def real(random_vlm, images):
-    features, labels = random_vlm.features(images), np.arange(5)
-    head = train_head(
-        features,
-        labels,
-        None,
-        val_features=features,
-        val_labels=labels,
-        num_classes=8,
-        settings=HeadSettings(alpha=0.0, epochs=3, lr=1e-3),
-        seed=0,
-    )
-    some = softmax(np.random.default_rng(0).normal(size=(2, 40, 8)))
-    gate = train_gate(
-        *some,
-        some[0].argmax(1),
-        num_classes=8,
-        settings=GateSettings(inputs="probabilities", epochs=3, folds=0),
-        seed=0,
-        trained_on="val",
-    )
-    return EmoVLMKD(random_vlm, head, gate, MIKELS)
-
-
-@pytest.fixture(scope="module")
 def examples(images):
     groups = list(demo.GROUPS.values())
     return [
@@ -95,12 +66,12 @@ def examples(images):
 
 
 @pytest.fixture(scope="module")
-def served(browser, real, examples, tmp_path_factory):
+def served(browser, tiny_emovlm_kd, examples, tmp_path_factory):
     """A model and the address of its page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
         patch.setattr(demo, "MAX_UPLOAD", LIMIT)
-        model = Model(real)
+        model = Model(tiny_emovlm_kd)
         blocks = demo.build(model, examples)
         yield model, demo.launch(blocks)
         blocks.close(verbose=False)
@@ -184,13 +155,13 @@ def assert_same(page, answer):
     assert ends == pytest.approx(answer.weights[::-1], abs=1e-4)
 
 
-def test_an_example_is_answered_as_the_model_answers_it(open_page, real, examples):
+def test_an_example_is_answered_as_the_model_answers_it(open_page, tiny_emovlm_kd, examples):
     page = open_page()
     assert page.title() == "EmoVLM-KD"
     for place in (3, 1):
         pick(page, place)
         page.get_by_text(f"test/awe/{place}.png").wait_for()
-        assert_same(page, real.answer([examples[place].image])[0])
+        assert_same(page, tiny_emovlm_kd.answer([examples[place].image])[0])
         pressed = page.locator("button[aria-pressed=true]")
         assert pressed.get_attribute("data-place") == str(place)
     assert page.locator("blockquote").inner_text() == SCRIPT
@@ -200,19 +171,19 @@ def test_an_example_is_answered_as_the_model_answers_it(open_page, real, example
     keep(page, "demo-example")
 
 
-def test_an_upload_is_answered_and_its_name_stays_a_text(open_page, real, images):
+def test_an_upload_is_answered_and_its_name_stays_a_text(open_page, tiny_emovlm_kd, images):
     page = open_page()
     pick(page)
     upload(page, HOSTILE, encoded(images[1]))
     page.locator(".ekd-name").filter(has_text="onerror").wait_for()
     page.wait_for_selector("blockquote")
-    assert_same(page, real.answer([images[1]])[0])
+    assert_same(page, tiny_emovlm_kd.answer([images[1]])[0])
     assert page.locator(".ekd-result img").count() == 1
     assert page.locator("button[aria-pressed=true]").count() == 0
     assert "label" not in page.locator(".ekd-image").inner_text()
 
 
-def test_uploads_are_decoded_by_the_library(open_page, real, tmp_path):
+def test_uploads_are_decoded_by_the_library(open_page, tiny_emovlm_kd, tmp_path):
     page = open_page()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -232,7 +203,7 @@ def test_uploads_are_decoded_by_the_library(open_page, real, tmp_path):
         page.locator(".ekd-name").get_by_text(name, exact=True).wait_for()
         page.wait_for_selector("blockquote")
         image = open_image(tmp_path / name)
-        assert_same(page, real.answer([image])[0])
+        assert_same(page, tiny_emovlm_kd.answer([image])[0])
         size = page.locator(".ekd-result img").evaluate("x => [x.naturalWidth, x.naturalHeight]")
         assert tuple(size) == image.size
 

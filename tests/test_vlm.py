@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from emokd_utils import vlm as vlm_module
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, trained_text
@@ -114,3 +115,11 @@ def test_scores_and_features_of_one_pass_equal_those_of_two(random_vlm, images):
         scores, random_vlm.score(mixed, "Which emotion?", answers), atol=1e-5
     )
     np.testing.assert_allclose(features, random_vlm.features(mixed), atol=1e-5)
+
+
+def test_without_glibc_freed_memory_is_left_alone(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(vlm_module.ctypes, "CDLL", missing)
+    assert vlm_module.keep_freed_memory() is None
