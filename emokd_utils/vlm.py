@@ -253,9 +253,7 @@ class VLM:
     def features(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(n, width) float32: the mean over an image's visual tokens, the input of the distilled
         head."""
-        return np.stack(
-            [tokens.float().mean(0).cpu().numpy() for tokens in self.visual_tokens(images)]
-        )
+        return _pool(self.visual_tokens(images))
 
     # ---------------------------------------------------------------------------------------- answering
 
@@ -281,13 +279,20 @@ class VLM:
         by side, each at the position where it would stand alone and blind to the others (a tree in
         the attention mask). The result is that of scoring each answer by itself.
         """
-        return self.score_with_features(images, prompt, answers)[0]
+        return self._score(images, prompt, answers)[0]
 
-    @torch.inference_mode()
     def score_with_features(
         self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         """`score` and `features` from one and the same pass of the visual encoder."""
+        scores, visual_tokens = self._score(images, prompt, answers)
+        return scores, _pool(visual_tokens)
+
+    @torch.inference_mode()
+    def _score(
+        self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
+    ) -> tuple[np.ndarray, Sequence[torch.Tensor]]:
+        """What `score` gives, and each image's visual tokens."""
         end = self.processor.tokenizer.eos_token_id
         prefix, rows = self._shared(answers)
         endings = [row[len(prefix) :] for row in rows]
@@ -321,7 +326,7 @@ class VLM:
         rest = rest.unflatten(1, (count, longest - 1))
         after = rest.gather(3, tokens[:, 1:, None].expand(len(images), -1, -1, -1))[..., 0]
         total = total + (after * real[:, 1:].to(self.device)).sum(2)
-        return total.double().cpu().numpy(), _pool(seen.pooler_output)
+        return total.double().cpu().numpy(), seen.pooler_output
 
     @torch.inference_mode()
     def attention(self, image: Image.Image, prompt: str, answers: Sequence[str]) -> np.ndarray:
