@@ -85,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a page to try what a run has trained on your images")
     demo.set_defaults(module="demo")
     _add_profile(demo)
+    _add_models(demo)
     _add_data(demo)
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="whose (default: 0)")
     demo.add_argument("--gate", metavar="KIND", help="which gate (default: the profile's first)")
@@ -111,6 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--pixels", type=_count, default=256, metavar="N", help="thumbnails' longer side (256)"
     )
+    export.add_argument(
+        "--only-kept", action="store_true", help="make no explanations and reasons for the lessons"
+    )
     _add_bound(export)
 
     taken = commands.add_parser("import", help="check such an archive and install it as a run")
@@ -123,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="time every stage beside the published loop")
     bench.set_defaults(module="bench")
     _add_profile(bench)
+    _add_models(bench)
     bench.add_argument("--images", type=_count, metavar="N", help="how many images to time")
 
     writer = commands.add_parser(

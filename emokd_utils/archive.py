@@ -1,8 +1,7 @@
 """A run that travels: one archive of predictions, features, gates, costs and thumbnails.
 
 ``export`` writes it where the models are; ``install`` checks it elsewhere and puts it into
-``runs/``. There ``Pipeline(data="runs/NAME")`` opens it, and so does every ``Pipeline()`` while the
-environment variable EMOKD_RUN is NAME. A head or a gate is still trained there in seconds, from the
+``runs/``, where `imported` opens it. A head or a gate is still trained there in seconds, from the
 features; what needs the VLM's or the vision model's weights says so in one sentence.
 
     README.txt, manifest.json       what this is; size and SHA-256 of every member
@@ -29,11 +28,10 @@ import stat
 import struct
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, BinaryIO, NoReturn
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -42,22 +40,32 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .costs import EMOVLM_KD, TOGETHER, VLM_ALONE, CostRow, Latency, cost_table
-from .datasets import FORMATS, SPLITS, ImageDataset, open_image
+from .datasets import FORMATS, ImageDataset, open_image
 from .distillation import HEAD_FORMAT, TrainedHead, as_matrix, load_cache, read_weights
-from .emotions import LabelSet, infer_label_set
 from .errors import InputError
 from .gating import GATE_FORMAT, TrainedGate
-from .pipeline import Pipeline, _checksum
+from .imported import (
+    PICTURES,
+    RUN,
+    ImportedRun,
+    Run,
+    describe,
+    need,
+    picture_name,
+    read_run,
+    texts,
+    untrusted_json,
+)
+from .pipeline import Pipeline
 from .predictions import Predictions
-from .profiles import MINI, PROFILES, Profile, changed, get_profile, project_root
+from .profiles import chosen, project_root
 from .store import MANIFEST, Artefact, NotMadeError, Store
-from .vlm import VLM
 
-FORMAT, RUN_FORMAT = "emokd-archive-1", "emokd-run-1"
-LISTING, RUN, README = "manifest.json", "run.json", "README.txt"
-PICTURES = ("thumbnails", "originals", "none")
+FORMAT = "emokd-archive-1"
+LISTING, README = "manifest.json", "README.txt"
 MAX_MB = 2000
 MAX_SIDE = 1024  # pixels of a thumbnail
+HISTORY = ("epoch", "train_loss", "val_loss", "val_accuracy")  # of each epoch of a vision model
 
 FILES = {
     "features": ("features.safetensors",),
@@ -67,308 +75,18 @@ FILES = {
     "gate": ("gate.safetensors",),
     "costs": ("costs.csv",),
     "explanations": ("maps.safetensors",),
+    "reasons": ("reasons.json",),
     "adapter": ("tuning.json",),
     "vision": ("model.json",),
 }
 """Stage -> the files of its artefacts that travel, beside their manifest."""
 
 _MAX_BYTES = {".json": 64 * 10**6, ".csv": 256 * 10**6}
-_MAX_IMAGES, _MAX_LABELS, _MAX_TEXT, _MAX_DEPTH = 500_000, 100, 1000, 24
 _MAX_DIRECTORY = 64 * 2**20  # bytes of the list of members at the archive's end
 _MAX_WIDTH, _MAX_CELLS = 2**14, 256  # of a head's input; of an explanation, a side
 _ARTEFACT = re.compile(rf"({'|'.join(FILES)})(-[a-z0-9_.-]{{1,80}})?-[0-9a-f]{{16}}")
 _PICTURE = re.compile(rf"[0-9a-f]{{32}}({'|'.join(map(re.escape, FORMATS))})")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def picture_name(image: str, pictures: str) -> str:
-    """Where the picture of an image id lies below a run; 'originals' keep their suffix."""
-    name = hashlib.sha256(image.encode()).hexdigest()[:32]
-    suffix = ".webp" if pictures == "thumbnails" else PurePosixPath(image).suffix.lower()
-    return f"pictures/{name}{suffix}"
-
-
-# --------------------------------------------------------------------------------- what a run is
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What run.json says: what `Pipeline` otherwise finds in images and weights.
-
-    keys: of vlm, data and metadata; starts: of each file that a vision model started from. data:
-    the data set's name. table: as `ImageDataset.table`. pictures: one of PICTURES.
-    """
-
-    profile: Profile
-    seeds: tuple[int, ...]
-    keys: dict[str, str]
-    starts: dict[str, str]
-    data: str
-    built_in: bool
-    label_set: LabelSet
-    table: pd.DataFrame
-    pictures: str
-
-
-def describe(pipeline: Pipeline, seeds: Iterable[int], pictures: str) -> bytes:
-    """run.json of a pipeline, without a path of this machine.
-
-    Raises InputError for what `read_run` would not take.
-    """
-    data, profile = pipeline.dataset, pipeline.profile
-    further = [name.partition("@") for name in profile.vision_further]
-    starts = {
-        text: profile.path(text) for text in (profile.vision_weights, *(w[2] for w in further))
-    }
-    said = {
-        "format": RUN_FORMAT,
-        "version": __version__,
-        "profile": asdict(profile)
-        | {name: _portable(getattr(profile, name)) for name in ("data", "vlm", "vision_weights")}
-        | {"vision_further": [f"{name}{at}{_portable(text)}" for name, at, text in further]},
-        "seeds": list(seeds),
-        "keys": {
-            "vlm": pipeline._vlm_key,
-            "data": data.fingerprint,
-            "metadata": pipeline._metadata_key,
-        },
-        "starts": {_portable(text): _checksum(at) for text, at in starts.items() if at.is_file()},
-        "data": pipeline.root.resolve().name,
-        "built_in": pipeline.built_in,
-        "labels": list(data.label_set),
-        "ids": list(data.ids),
-        "columns": {
-            name: [
-                None if gone else one
-                for one, gone in zip(values.tolist(), values.isna(), strict=True)
-            ]
-            for name, values in data.table.items()
-        },
-        "pictures": pictures,
-    }
-    text = json.dumps(said, separators=(",", ":")).encode()
-    read_run(text)
-    return text
-
-
-def read_run(text: bytes) -> Run:
-    """The run that the bytes of a run.json describe.
-
-    Raises InputError for one of another version, whose artefacts have other keys, and for what
-    describes no run.
-    """
-    said = _json(text, RUN)
-    try:
-        if said["format"] != RUN_FORMAT:
-            raise InputError(f"{RUN} is not of the format {RUN_FORMAT}")
-        if said["version"] != __version__:
-            raise InputError(
-                f"it was made by emokd_utils {said['version']!r}, and this is {__version__}: "
-                "results are found by the version too, so use the same one on both sides"
-            )
-        keys, starts, seeds, labels = (said[name] for name in ("keys", "starts", "seeds", "labels"))
-        _texts(
-            [keys["vlm"], keys["data"], keys["metadata"], said["data"], *starts, *starts.values()]
-        )
-        _need(0 < len(seeds) < 1000 and all(type(seed) is int for seed in seeds), "seeds")
-        _need(said["pictures"] in PICTURES and type(said["built_in"]) is bool, "pictures")
-        label_set = infer_label_set(_texts(labels, _MAX_LABELS))
-        _need(list(label_set) == labels, "labels")
-        return Run(
-            _profile(said["profile"]),
-            tuple(seeds),
-            keys,
-            starts,
-            said["data"],
-            said["built_in"],
-            label_set,
-            _table(said["ids"], said["columns"], label_set),
-            said["pictures"],
-        )
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{RUN} describes no run ({error!r})") from error
-
-
-def _profile(said: dict[str, Any]) -> Profile:
-    """A profile; a field that was added since it was written has the value of `MINI`."""
-    kinds = {field.name: field.type for field in fields(Profile)}
-    types = {str: (str,), int: (int,), float: (float, int), bool: (bool,)}
-    _need(said.keys() <= kinds.keys(), "profile (of another state of the library)")
-    for name, value in said.items():
-        _need(type(value) in types.get(kinds[name], (list,)), f"{name} in its profile")
-        _texts(value if isinstance(value, list) else [str(value)])
-    said = asdict(MINI) | said
-    starts = [text.partition("@")[2] for text in said["vision_further"]]
-    for text in (said["data"], said["vlm"], said["vision_weights"], *starts):
-        _need(text == _portable(text), "path in its profile")
-    return Profile(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
-
-
-def _table(ids: list, columns: dict[str, list], label_set: LabelSet) -> pd.DataFrame:
-    _need(len(set(_texts(ids, _MAX_IMAGES))) == len(ids) > 0, "ids")
-    paths = map(PureWindowsPath, ids)  # knows the drives and separators of every system
-    _need(not any(path.anchor or ".." in path.parts for path in paths), "ids")
-    for name, values in columns.items():
-        simple = all(one is None or type(one) in (bool, int, float, str) for one in values)
-        _need(len(values) == len(ids) and simple and _texts([name]), f"column {name!r}")
-    _need(set(columns["split"]) <= set(SPLITS), "splits")
-    _need(set(columns["label"]) <= set(label_set), "labels")
-    return pd.DataFrame(columns, pd.Index(ids, name="id"))
-
-
-def _portable(text: str) -> str:
-    """A relative path as it is, of any other the last part."""
-    path = PureWindowsPath(text)
-    return path.name if path.anchor or ".." in path.parts else text
-
-
-def _texts(values: list, most: int = _MAX_TEXT) -> list[str]:
-    """Short texts on one line, at most so many."""
-    _need(isinstance(values, list) and len(values) <= most, "list of texts")
-    for text in values:
-        fits = isinstance(text, str) and len(text) <= _MAX_TEXT and not _UNFIT.search(text)
-        _need(fits, f"text {str(text)[:40]!r}")
-    return values
-
-
-def _need(holds: object, what: str) -> None:
-    if not holds:
-        raise InputError(f"it holds unusable {what}")
-
-
-def _json(text: bytes, name: str) -> Any:
-    """Untrusted JSON, of at most so many levels."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is not JSON ({str(error)[:80]})") from error
-    level = [found]
-    for _ in range(_MAX_DEPTH):
-        level = [one.values() if isinstance(one, dict) else one for one in level]
-        level = [inner for one in level for inner in one if isinstance(inner, dict | list)]
-    if level:
-        raise InputError(f"{name} is nested deeper than {_MAX_DEPTH} levels")
-    return found
-
-
-# --------------------------------------------------------------------------- opening an imported run
-
-
-@dataclass(frozen=True, eq=False)
-class ImportedDataset(ImageDataset):
-    """A data set whose images are those that came with a run; no id is taken for a path."""
-
-    pictures: str = "none"
-
-    def select(self, ids: Iterable[str]) -> ImportedDataset:
-        """As `ImageDataset.select`."""
-        chosen = super().select(ids)
-        return self if chosen is self else ImportedDataset(**vars(chosen), pictures=self.pictures)
-
-    def open(self, image: str) -> Image.Image:
-        """The thumbnail, or the original, of an image; InputError where none came with the run."""
-        if image not in self.table.index:
-            return super().open(image)
-        if self.pictures == "none":
-            raise InputError(f"{self.root.name} came without images: export it with them")
-        return open_image(self.root / picture_name(image, self.pictures))
-
-
-class _ImportedStore(Store):
-    """A store that makes heads and gates only, and takes a vision model as known by its key."""
-
-    def __init__(self, run: Run, refuse: Callable[[str], NoReturn], *more: Any) -> None:
-        super().__init__(*more)
-        self.refuse = refuse
-        self.starts = {str(run.profile.path(text)): key for text, key in run.starts.items()}
-
-    def step(self, kind: str, inputs: dict, make: Callable, load: Callable, **more) -> Artefact:
-        stage = kind.partition("-")[0]
-        if stage == "vision":
-            settings, load = inputs["settings"], lambda at: None
-            start = self.starts.get(settings["weights"], settings["weights"])
-            inputs = inputs | {"settings": settings | {"weights": start}}
-        if stage not in ("head", "gate"):
-            return super().step(kind, inputs, lambda to: self.refuse(kind), load, **more)
-        return super().step(kind, inputs, make, load, **more)
-
-
-class ImportedRun(Pipeline):
-    """A pipeline over a run that `install` put there: results without weights.
-
-    Arguments as `Pipeline`; `data`, or without it EMOKD_RUN, names the run. Its own profile counts,
-    whichever known one is asked for; a changed one (`dataclasses.replace`) is taken as it is.
-    `base` is there where the profile names a folder that holds the very same VLM.
-    """
-
-    def __init__(self, profile=None, data=None, runs=None, *more: Any, **options: Any) -> None:
-        folder = find_run(data, runs)
-        self.run = read_run((folder / RUN).read_bytes())
-        own = not isinstance(profile, Profile) or profile in PROFILES.values()
-        profile = self.run.profile if own else profile
-        super().__init__(profile, folder, folder.parent, *more, **options)
-        if self.resplit is not None:
-            raise InputError("an imported run has one division into splits, that of its results")
-        self.folder, self.built_in = folder, self.run.built_in
-        self.store = _ImportedStore(self.run, self._refuse, folder, self.say, self.store.make)
-
-    @functools.cached_property
-    def dataset(self) -> ImportedDataset:
-        """The images, as thumbnails where they were exported so."""
-        run = self.run
-        return ImportedDataset(self.root, run.label_set, run.table, run.keys["data"], run.pictures)
-
-    @functools.cached_property
-    def _vlm_key(self) -> str:
-        return self.run.keys["vlm"]
-
-    @functools.cached_property
-    def _metadata_key(self) -> str:
-        return self.run.keys["metadata"]
-
-    @functools.cached_property
-    def base(self) -> VLM:
-        """The VLM before tuning, where it is at hand; of a thumbnail it says not quite what it said of
-        the image."""
-        if not Path(self._vlm_source).is_dir() or Pipeline._vlm_key.func(self) != self._vlm_key:
-            self._refuse("the VLM")
-        return Pipeline.base.func(self)
-
-    def tuned_vlm(self, seed: int = 0) -> NoReturn:
-        """Raises NotMadeError: an adapter does not travel."""
-        self._refuse("the tuned VLM")
-
-    def vision(self, seed: int = 0) -> NoReturn:
-        """Raises NotMadeError: a vision model does not travel."""
-        self._refuse("the vision model")
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise NotMadeError(
-            f"this run was imported without weights, so {what} is not here: work from its "
-            "predictions(), features(), teacher_logits(), heads and gates, or where it was exported"
-        )
-
-
-def find_run(data: Path | str | None = None, runs: Path | str | None = None) -> Path | None:
-    """The imported run that `data` is, or without `data` the one in `runs` that EMOKD_RUN names.
-
-    None where there is none. Raises InputError where EMOKD_RUN names what is none.
-    """
-    if data is not None:
-        return Path(data) if (Path(data) / RUN).is_file() else None
-    name = os.environ.get("EMOKD_RUN")
-    if not name:
-        return None
-    folder = (project_root() / "runs" if runs is None else Path(runs)) / name
-    if not (folder / RUN).is_file():
-        raise InputError(
-            f"EMOKD_RUN is {name!r}, but {folder} is no imported run: "
-            "`python -m emokd_utils import ARCHIVE` makes one; or unset the variable"
-        )
-    return folder
 
 
 # ---------------------------------------------------------------------------------------- export
@@ -382,8 +100,12 @@ def export(
     pictures: str = "thumbnails",
     side: int = 256,
     max_mb: float = MAX_MB,
+    only_kept: bool = False,
 ) -> Path:
     """Write what a pipeline has kept for some seeds as a .zip; the same inputs give the same bytes.
+
+    Explanations and reasons of the first seed, which the lessons show and a run does not make, are
+    made here if need be (some thousand passes of the VLM), unless only_kept.
 
     pictures: 'thumbnails' (WebP, longer side at most `side` pixels, without metadata), 'originals'
     (byte by byte, with the metadata in them) or 'none'. max_mb: 10^6 bytes unpacked, at most.
@@ -401,6 +123,9 @@ def export(
             f"pictures is {pictures!r} and side {side}: choose one of {', '.join(PICTURES)}, and 1 "
             f"to {MAX_SIDE} pixels"
         )
+    if not only_kept:
+        pipeline.kept().predictions(seeds[0])  # or NotMadeError
+        pipeline.explanations(seeds[0]), pipeline.reasons(seeds[0])
     source = pipeline.kept()
     listing: dict[str, dict] = {}
     left = max_mb * 1e6
@@ -469,7 +194,8 @@ def _kept(pipeline: Pipeline, seeds: tuple[int, ...]) -> list[Path]:
     for seed in seeds:
         pipeline.predictions(seed)
         asked.append(functools.partial(pipeline.tuned, seed, "generate"))
-        asked += [functools.partial(ask, seed) for ask in (pipeline.costs, pipeline.explanations)]
+        more = (pipeline.costs, pipeline.explanations, pipeline.reasons)
+        asked += [functools.partial(ask, seed) for ask in more]
     for ask in asked:
         with contextlib.suppress(NotMadeError):
             ask()
@@ -520,8 +246,8 @@ def _readme(pipeline: Pipeline, seeds: tuple[int, ...], pictures: str) -> str:
 Data set {pipeline.root.resolve().name} ({len(pipeline.dataset)} images), profile {pipeline.profile.name}, \
 seed(s) {", ".join(map(str, seeds))}, emokd_utils {__version__}.
 
-In it are predictions, visual features, the vision model's logits, heads, gates; costs and
-explanations where they were made; the data set's table and {about}.
+In it are predictions, visual features, the vision model's logits, heads, gates; costs, explanations
+and the VLM's reasons where they were made; the data set's table and {about}.
 Not in it are the weights of the VLM, its adapter and the vision model. Nothing in it is a program.
 
     python -m emokd_utils import ARCHIVE.zip
@@ -589,7 +315,7 @@ def _unpack(file: BinaryIO, to: Path, limit: int) -> None:
             raise InputError(f"it has no {LISTING} or no {RUN}")
         to.mkdir()
         left = limit - _extract(members, infos.pop(LISTING), to / LISTING, limit)["size"]
-        about = _json((to / LISTING).read_bytes(), LISTING)
+        about = untrusted_json((to / LISTING).read_bytes(), LISTING)
         if about["format"] != FORMAT or about["members"].keys() != infos.keys():
             raise InputError(f"its members are not those of its {LISTING}")
         for name, info in infos.items():
@@ -598,7 +324,7 @@ def _unpack(file: BinaryIO, to: Path, limit: int) -> None:
             if found != about["members"][name]:
                 raise InputError(f"{name} is damaged (size or checksum differs)")
             if name.endswith(".json"):
-                _json((to / name).read_bytes(), name)
+                untrusted_json((to / name).read_bytes(), name)
         (to / LISTING).unlink()
 
 
@@ -665,7 +391,7 @@ def _check(folder: Path, scratch: Path) -> None:
     lines: list[str] = []
     store = Store(folder, lines.append, make=False)
     for path in sorted(path for path in folder.iterdir() if _ARTEFACT.fullmatch(path.name)):
-        known = _json((path / MANIFEST).read_bytes(), MANIFEST)
+        known = untrusted_json((path / MANIFEST).read_bytes(), MANIFEST)
 
         def load(at: Path, stage: str = path.name.partition("-")[0]) -> None:
             try:
@@ -700,48 +426,58 @@ def _load(stage: str, run: Run, scratch: Path, at: Path) -> None:
         found = Predictions.load(file)
         rows = table.loc[list(found.ids)]
         of = (found.classes, found.splits, found.labels)
-        _need(
+        need(
             of == (classes, tuple(rows["split"]), tuple(rows["label"])),
             "predictions (of other data)",
         )
         # Only what is written again as it was has the escapes that keep formulas out of a spreadsheet.
         again = found.save(scratch / "again.csv").read_bytes()
-        _need(again == file.read_bytes(), "predictions (not as `Predictions.save` writes)")
+        need(again == file.read_bytes(), "predictions (not as `Predictions.save` writes)")
     elif stage == "head":
         state, about = read_weights(file, HEAD_FORMAT)
         width = about["in_features"]
-        _need(state["mean"].shape == (width,) and width <= _MAX_WIDTH, "head (of another width)")
-        _need(about["num_classes"] == len(classes), "head (of other classes)")
+        need(state["mean"].shape == (width,) and width <= _MAX_WIDTH, "head (of another width)")
+        need(about["num_classes"] == len(classes), "head (of other classes)")
         TrainedHead.load(file)
     elif stage == "gate":
         about = read_weights(file, GATE_FORMAT)[1]
-        _need(about["num_classes"] == len(classes), "gate (of other classes)")
+        need(about["num_classes"] == len(classes), "gate (of other classes)")
         TrainedGate.load(file)
     elif stage == "costs":
         costs = pd.read_csv(file, index_col=0)
         like = cost_table([CostRow("", 1, 1, 1.0, Latency(1.0, 1.0, 1.0), 1.0)])
-        _need(costs.columns.equals(like.columns), "costs (other columns)")
-        _need(list(costs.index) == [VLM_ALONE, TOGETHER, EMOVLM_KD], "costs (other rows)")
-        _need(all(kind.kind in "if" for kind in costs.dtypes), "costs (no numbers)")
+        need(costs.columns.equals(like.columns), "costs (other columns)")
+        need(list(costs.index) == [VLM_ALONE, TOGETHER, EMOVLM_KD], "costs (other rows)")
+        need(all(kind.kind in "if" for kind in costs.dtypes), "costs (no numbers)")
     elif stage == "explanations":
         from .explanations import CAVEATS, load_explanations
 
         for image, maps in load_explanations(file).items():
-            _need(table.loc[image, "split"] == "test", "maps (of other images)")
+            need(table.loc[image, "split"] == "test", "maps (of other images)")
             for one in maps.values():
                 left, top, right, bottom = one.area
-                _need(
+                need(
                     one.values.ndim == 2 and max(one.values.shape) <= _MAX_CELLS, "maps (too large)"
                 )
-                _need(0 <= left < right <= 1 and 0 <= top < bottom <= 1, "maps (beside the image)")
-                _need(np.isfinite(one.values).all(), "maps (not finite)")
-                _need(
+                need(0 <= left < right <= 1 and 0 <= top < bottom <= 1, "maps (beside the image)")
+                need(np.isfinite(one.values).all(), "maps (not finite)")
+                need(
                     one.method in CAVEATS and one.label in ("", *classes),
                     "maps (of an unknown kind)",
                 )
+    elif stage == "reasons":
+        about = untrusted_json(file.read_bytes(), file.name)
+        need(set(table.loc[list(about), "split"]) <= {"test"}, "reasons (of other images)")
+        texts(list(about.values()), len(table))
     else:
-        about = _json(file.read_bytes(), file.name)
-        _need(isinstance(about["history" if stage == "vision" else "log"], list), file.name)
+        about = untrusted_json(file.read_bytes(), file.name)
+        rows = about["history" if stage == "vision" else "log"]
+        numbers = {value for row in rows for value in map(type, row.values())}
+        need(numbers <= {int, float}, f"{file.name} (no numbers)")
+        if stage == "vision":
+            columns = [tuple(row) for row in rows]
+            need(len(set(columns)) == 1 and set(HISTORY) <= set(columns[0]), "epochs")
+            need(about["best_epoch"] in [row["epoch"] for row in rows], "best epoch")
 
 
 def _check_picture(path: Path, thumbnail: bool) -> None:
@@ -767,13 +503,17 @@ def main(args: Any) -> int:
             f"To work from it: EMOKD_RUN={target.name}"
         )
         return 0
-    profile = changed(get_profile(args.profile), args.vlm, args.vision, args.settings)
-    profile = replace(profile, vision_further=(*profile.vision_further, *args.further_vision))
-    pipeline = Pipeline(profile, args.data, args.runs, args.skip_bad)
+    pipeline = Pipeline(chosen(args), args.data, args.runs, args.skip_bad)
     seeds = range(args.seeds) if args.seeds > 1 else [args.seed]
     pictures = "originals" if args.originals else "none" if args.no_images else "thumbnails"
     path = export(
-        pipeline, args.out, seeds, pictures=pictures, side=args.pixels, max_mb=args.max_mb
+        pipeline,
+        args.out,
+        seeds,
+        pictures=pictures,
+        side=args.pixels,
+        max_mb=args.max_mb,
+        only_kept=args.only_kept,
     )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, pictures: {pictures}")
     return 0

@@ -19,6 +19,7 @@ from .emovlm_kd import softmax
 from .gating import GateSettings, build_gate, gate_inputs, train_gate
 from .instructions import answer_for, categorical_prompt
 from .pipeline import Pipeline
+from .profiles import chosen
 from .vlm import VLM, parse_answer
 
 EPOCHS = 5  # the paper's number, for head and gate alike
@@ -151,7 +152,7 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
 
 def main(args) -> int:
     """The command ``bench``: both loops side by side; exit code 1 where a ratio is not reached."""
-    pipeline = Pipeline(args.profile)
+    pipeline = Pipeline(chosen(args))
     table = bench(pipeline, args.images or 64)
     print(f"\n{table.to_string()}")
     good = bool((table["ratio"] >= table["wanted"]).all())

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib
 import io
 import json
 import math
@@ -433,9 +432,9 @@ def _read_folders(folder: _Folder, labels: LabelSet | None) -> Iterator[_Row]:
 def _read_library(source: str | os.PathLike) -> Iterator[_Row]:
     """A data set of the `datasets` library, saved on disk or by its id, image by image."""
     try:
-        library = importlib.import_module("datasets")
+        import datasets as library
     except ModuleNotFoundError:
-        raise InputError("`datasets` is not installed here: pip install datasets") from None
+        raise InputError('`datasets` is not installed: `pip install -e ".[datasets]"`') from None
     here = Path(source)
     saved = any((here / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
     try:

@@ -45,7 +45,8 @@ class Parameters:
 
 
 def count_parameters(*modules: nn.Module, trained: str | None = None) -> Parameters:
-    """Parameters of modules; one that is shared, within or between modules, counts once.
+    """Parameters of modules; one that is shared, within or between modules, counts once, and one
+    in 4 bits, of which bitsandbytes packs two into a byte, as what it was before.
 
     trained: those are counted as trained whose name contains this text ("lora_"), whatever they
     require now; without it, those that require a gradient.
@@ -56,9 +57,13 @@ def count_parameters(*modules: nn.Module, trained: str | None = None) -> Paramet
             changed = parameter.requires_grad if trained is None else trained in name
             seen[parameter] = seen.get(parameter, False) or changed
     return Parameters(
-        sum(parameter.numel() for parameter in seen),
-        sum(parameter.numel() for parameter, changed in seen.items() if changed),
+        sum(map(_count, seen)), sum(_count(parameter) for parameter, yes in seen.items() if yes)
     )
+
+
+def _count(parameter: nn.Parameter) -> int:
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else packed.shape.numel()
 
 
 def weight_bytes(*modules: nn.Module) -> int:

@@ -23,7 +23,7 @@ from .datasets import open_image
 from .emovlm_kd import Answer, EmoVLMKD
 from .errors import InputError
 from .plots import class_colours, model_colours
-from .profiles import get_profile, project_root
+from .profiles import chosen, project_root
 from .store import NotMadeError
 
 if TYPE_CHECKING:
@@ -476,7 +476,7 @@ def main(args) -> int:
     from .pipeline import Pipeline
 
     _gradio()
-    profile = get_profile(args.profile)
+    profile = chosen(args)
     if args.gate and args.gate not in profile.gate_kinds:
         raise InputError(
             f"there is no gate {args.gate!r}: choose one of {', '.join(profile.gate_kinds)}"
@@ -502,12 +502,15 @@ def main(args) -> int:
 def _run_command(args) -> str:
     """The command that trains what the arguments of ``demo`` ask for."""
     words = ["python", "-m", "emokd_utils", "run"]
-    given = {"--profile": args.profile, "--data": args.data, "--runs": args.runs}
+    given = {"--profile": args.profile, "--vlm": args.vlm or None, "--vision": args.vision or None}
+    given |= {"--data": args.data, "--runs": args.runs, "--seed": args.seed or None}
     usual = {
         "--profile": os.environ.get("EMOKD_PROFILE") or "mini",
         "--runs": project_root() / "runs",
     }
-    for option, value in (given | {"--seed": args.seed or None}).items():
+    for option, value in given.items():
         if value is not None and value != usual.get(option):
             words += [option, str(value)]
+    for text in args.settings:
+        words += ["--set", text]
     return shlex.join(words + ["--skip-bad"] * args.skip_bad)

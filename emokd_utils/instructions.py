@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from .datasets import ImageDataset
-from .emotions import LabelSet
+from .emotions import LabelSet, normalise
 from .errors import InputError
 from .families import image_inputs
 
@@ -56,7 +56,11 @@ def answer_for(label: str) -> str:
 
 
 def leaks(text: str, label: str, label_set: LabelSet) -> bool:
-    """Whether a text names the label, or a close form of it (``sad``, ``sadly``, ``fearful``)."""
+    """Whether a text names the label, or a close form of it (``sad``, ``sadly``, ``fearful``); of a
+    label of several words or of other letters than a to z, only the label itself is known."""
+    name = normalise(label)
+    if not re.fullmatch("[a-z]+", name):
+        return bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", normalise(text)))
     for word in re.findall(r"[a-z]+", text.lower()):
         if label_set.canonical(word) == label:
             return True

@@ -29,11 +29,12 @@ from .costs import Part, compare, count_parameters
 from .datasets import ImageDataset, ScanReport, listing_fingerprint, load_dataset, scan
 from .distillation import HeadSettings, TrainedHead, load_cache, save_cache, train_head
 from .errors import InputError
+from .families import FAMILIES
 from .gating import GateSettings, TrainedGate, gate_inputs, train_gate
 from .instructions import answer_for, categorical_prompt, write_instructions
 from .predictions import Predictions, versions
 from .processes import finish, first
-from .profiles import Profile, changed, get_profile, project_root, reduced
+from .profiles import MINI, Profile, chosen, get_profile, project_root, reduced
 from .store import Artefact, NotMadeError, Store, fingerprint
 from .tuning import TuningSettings, instruction_tune
 from .vision import VisionModel, VisionSettings, fine_tune
@@ -78,12 +79,12 @@ class Pipeline:
     (`ImageDataset.resplit`).
 
     Where ``data``, or without it the environment variable EMOKD_RUN, names a run that was imported,
-    this is an `archive.ImportedRun`.
+    this is an `imported.ImportedRun`.
     """
 
     def __new__(cls, profile=None, data=None, runs=None, *more, **options):
         """The class that opens what is named."""
-        from .archive import ImportedRun, find_run
+        from .imported import ImportedRun, find_run
 
         return super().__new__(ImportedRun if find_run(data, runs) else cls)
 
@@ -148,6 +149,22 @@ class Pipeline:
         return self.dataset.table["cue"] if "cue" in self.dataset.table else None
 
     # ---------------------------------------------------------------------------------- the two models
+
+    @functools.cached_property
+    def workbench(self) -> Pipeline:
+        """The pipeline whose models a lesson takes apart: this one. Where its VLM is not of the
+        Qwen2-VL family, for which the lessons' code is written, the built-in one."""
+        from transformers import AutoConfig
+
+        kind = AutoConfig.from_pretrained(self._vlm_source).model_type
+        if kind in FAMILIES["Qwen2-VL"].types:
+            return self
+        return self._built_in(f"{self.profile.vlm} is built otherwise than Qwen2-VL")
+
+    def _built_in(self, why: str) -> Pipeline:
+        self.say(f"[workbench] {why}: what is taken apart is the built-in models, on EmoScenes")
+        runs = self.folder.parent
+        return Pipeline(MINI, scenes.HOME, runs, say=self.say, progress=self.progress)
 
     @functools.cached_property
     def base(self) -> VLM:
@@ -243,6 +260,17 @@ class Pipeline:
             ),
             lambda at: load_cache(at / "logits.safetensors", ids),
         )
+
+    def vision_history(self, seed: int = 0) -> tuple[list[dict[str, float]], int]:
+        """What the vision model's training noted of each epoch, and which epoch was kept."""
+        text = (self._vision(seed).folder / "model.json").read_text(encoding="utf-8")
+        about = json.loads(text)
+        return about["history"], about["best_epoch"]
+
+    def vision_predictions(self, seed: int = 0, further: str = "") -> Predictions:
+        """The vision model's predictions for every image."""
+        logits = self._teacher(seed, further).value
+        return self._from_logits(logits, further or self.profile.vision_name, seed=seed)
 
     def teacher_logits(self, seed: int = 0) -> np.ndarray:
         """(n, C) float32 logits of the vision model for every image, in the data set's order."""
@@ -488,17 +516,12 @@ class Pipeline:
             f"costs-seed{seed}", inputs, make, lambda at: pd.read_csv(at / "costs.csv", index_col=0)
         ).value
 
-    def explanations(self, seed: int = 0, each: int = 40) -> dict[str, dict[str, Explanation]]:
-        """Test image -> name -> map (`explanations.explain`, of the image's label): `each` images of
+    def explanations(self, seed: int = 0) -> dict[str, dict[str, Explanation]]:
+        """Test image -> name -> map (`explanations.explain`, of the image's label): 40 images of
         each cue, or of all where there are no cues, drawn at random."""
         from .explanations import explain, load_explanations, save_explanations
 
-        part = self._part("test")
-        rng, ids = np.random.default_rng(0), np.array(part.ids)
-        cues = np.zeros(len(ids)) if self.cues is None else self.cues.loc[list(ids)].to_numpy()
-        chosen = []
-        for cue in dict.fromkeys(cues):
-            chosen += sorted(rng.permutation(ids[cues == cue])[:each].tolist())
+        part, chosen = self._part("test"), self._explained()
 
         def make(to: Path) -> None:
             vlm, vision, classes = self.tuned_vlm(seed), self.vision(seed), part.label_set
@@ -522,20 +545,58 @@ class Pipeline:
             lambda at: load_explanations(at / "maps.safetensors"),
         ).value
 
+    def _explained(self, each: int = 40) -> list[str]:
+        part = self._part("test")
+        rng, ids = np.random.default_rng(0), np.array(part.ids)
+        cues = np.zeros(len(ids)) if self.cues is None else self.cues.loc[list(ids)].to_numpy()
+        chosen = []
+        for cue in dict.fromkeys(cues):
+            chosen += sorted(rng.permutation(ids[cues == cue])[:each].tolist())
+        return chosen
+
+    def reasons(self, seed: int = 0) -> dict[str, str]:
+        """Test image -> the tuned VLM's reasons, in its words: for the images of `explanations`, and
+        for up to 150 that it gets wrong (led by content, where the cues are told)."""
+        part, answers = self._part("test"), self.tuned(seed).split("test")
+        missed = np.array(answers.ids)[~answers.correct]
+        if self.cues is not None:
+            missed = missed[self.cues.loc[list(missed)] == "content"]
+        missed = missed[:: -(-len(missed) // 150) or 1]
+        chosen = list(dict.fromkeys([*missed.tolist(), *self._explained()]))
+
+        def make(to: Path) -> None:
+            vlm, size, found = self.tuned_vlm(seed), self.profile.vlm_batch_size, {}
+            starts = range(0, len(chosen), size)
+            for k in tqdm(starts, "reasons", unit="batch", disable=not self.progress):
+                some = chosen[k : k + size]
+                said = vlm.reasons([part.open(name) for name in some])
+                found |= {n: " ".join(text.split()) for n, text in zip(some, said, strict=True)}
+            (to / "reasons.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+        inputs = {
+            "vlm": self._vlm_key,
+            "adapter": self._adapter(seed).key,
+            "images": fingerprint(chosen),
+            "data": part.fingerprint,
+        }
+        return self.store.step(
+            f"reasons-seed{seed}",
+            inputs,
+            make,
+            lambda at: json.loads((at / "reasons.json").read_text(encoding="utf-8")),
+        ).value
+
     # ------------------------------------------------------------------------------------ together
 
     def predictions(self, seed: int = 0) -> dict[str, Predictions]:
         """The test predictions of every row of the table, by its name, in the table's order."""
         head, plain = (self.head(seed, a).logits(self.features()) for a in (None, 0.0))
-        vision = self._from_logits(self.teacher_logits(seed), self.profile.vision_name, seed=seed)
         found = {
             ZERO_SHOT: self.zero_shot(),
             TUNED: self.tuned(seed),
-            VISION: vision,
+            VISION: self.vision_predictions(seed),
             **{
-                further_name(name): self._from_logits(
-                    self._teacher(seed, name).value, name, seed=seed
-                )
+                further_name(name): self.vision_predictions(seed, name)
                 for name in self.profile.vision_further
             },
             HEAD_PLAIN: self._from_logits(plain, HEAD_PLAIN, seed=seed, alpha=0.0),
@@ -623,10 +684,7 @@ def main(args) -> int:
     """The command ``run``: every stage for one or more seeds, the table and the report."""
     from .report import Results, write_repeated, write_report
 
-    profile = changed(get_profile(args.profile), args.vlm, args.vision, args.settings)
-    if args.reduced:
-        profile = reduced(profile)
-    profile = replace(profile, vision_further=(*profile.vision_further, *args.further_vision))
+    profile = reduced(chosen(args)) if args.reduced else chosen(args)
     if args.splits:
         places = (profile, args.data, args.runs, args.skip_bad)
         told = write_repeated([Pipeline(*places, resplit=k) for k in range(args.splits)])

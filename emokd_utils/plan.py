@@ -34,7 +34,7 @@ from .instructions import (
     chat_text,
     write_instructions,
 )
-from .profiles import Profile, changed, get_profile
+from .profiles import Profile, chosen
 from .shapes import (
     ShapedVLM,
     answer_step,
@@ -537,7 +537,7 @@ def main(args) -> int:
     """The command ``plan``; exit code 1 where the run does not fit."""
     from .pipeline import Pipeline
 
-    profile = changed(get_profile(args.profile), args.vlm, args.vision, args.settings)
+    profile = chosen(args)
     if args.images:
         images = Images.assumed(args.images, args.classes, profile.tuning_kinds)
     elif args.data and not args.data.is_dir():

@@ -2,8 +2,9 @@
 
 A profile is one flat dataclass. The fields of a stage share its prefix (``vision_lr``,
 ``head_alpha``), and ``Profile.settings("head", HeadSettings)`` hands them to the stage. The same
-cells run another model or data set by naming another profile, or by ``dataclasses.replace`` of a
-field; on the command line by ``--vlm``, ``--vision`` and ``--set FIELD=VALUE``.
+cells run another model or data set by naming another profile (EMOKD_PROFILE, EMOKD_DATA), or by
+``dataclasses.replace`` of a field; on the command line by ``--vlm``, ``--vision``, ``--data`` and
+``--set FIELD=VALUE``.
 
 ========  =====================================  ==============================================
 profile   models                                 for
@@ -45,6 +46,7 @@ the question too.
 """
 
 import os
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -271,12 +273,16 @@ PROFILES = {profile.name: profile for profile in (MINI, LAPTOP, COLAB, PAPER)}
 def get_profile(name: str | None = None) -> Profile:
     """The profile called ``name``; without a name the one in EMOKD_PROFILE, else ``mini``.
 
+    Where the environment variable EMOKD_DATA names a folder of images, it stands in the place of
+    the profile's own data.
+
     Raises InputError for an unknown name.
     """
     name = name or os.environ.get("EMOKD_PROFILE") or "mini"
     if name not in PROFILES:
         raise InputError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
-    return PROFILES[name]
+    data = os.environ.get("EMOKD_DATA")
+    return replace(PROFILES[name], data=data) if data else PROFILES[name]
 
 
 def changed(
@@ -305,6 +311,14 @@ def changed(
         except (ValueError, KeyError):
             raise InputError(f"{text!r}: {field} wants {kind.__name__}, not {value!r}") from None
     return profile
+
+
+def chosen(args: Namespace) -> Profile:
+    """The profile that a command line asks for: ``--profile`` with ``--vlm``, ``--vision``,
+    ``--set`` and, where the command has it, ``--further-vision``. Raises InputError as `changed`."""
+    profile = changed(get_profile(args.profile), args.vlm, args.vision, args.settings)
+    further = getattr(args, "further_vision", [])
+    return replace(profile, vision_further=(*profile.vision_further, *further))
 
 
 _VALUES: dict[type, Callable[[str], object]] = {

@@ -225,8 +225,10 @@ class Pixels:
         """The images (len(rows), 3, size, size) of these rows."""
         return self._decode(rows.tolist()) if self.cache is None else self.cache[rows]
 
-    def batches(self, size: int = 100) -> Iterator[torch.Tensor]:
-        """All images in order, `size` at a time."""
+    def batches(self, size: int = 0) -> Iterator[torch.Tensor]:
+        """All images in order, `size` at a time; 0: a hundred, or of more than 224 pixels a side as
+        many as make as many pixels."""
+        size = size or min(100, 100 * 224**2 // self.size**2) or 1
         for rows in torch.arange(len(self.ids)).split(size):
             yield self[rows]
 

@@ -182,7 +182,7 @@ class VLM:
         `limit_pixels`. Raises InputError when a local folder holds no model or no adapter, and where
         4 bits cannot be had here.
         """
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -192,6 +192,7 @@ class VLM:
             raise InputError(
                 f"{source} holds no config.json; name the folder of a saved model or a hub id"
             )
+        family_of(AutoConfig.from_pretrained(source))  # before gigabytes are fetched
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if device == "cpu":
             keep_freed_memory()

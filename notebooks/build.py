@@ -169,6 +169,7 @@ def execute(notebook: nbformat.NotebookNode, cwd: Path) -> float:
             notebook,
             timeout=600,
             kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": str(cwd)}},
             store_widget_state=False,  # a megabyte for each explorer, and dead without a kernel
         )

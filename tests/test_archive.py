@@ -22,12 +22,13 @@ from torch import nn
 from emokd_utils import __main__ as cli
 from emokd_utils import archive, explanations
 from emokd_utils import pipeline as pipeline_module
-from emokd_utils.archive import ImportedRun, export, install, picture_name, read_run
+from emokd_utils.archive import export, install
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE, CostRow, Latency, cost_table
 from emokd_utils.datasets import ImageDataset
 from emokd_utils.distillation import read_weights, save_cache, write_weights
 from emokd_utils.errors import InputError
 from emokd_utils.explorer import GateView, explore
+from emokd_utils.imported import ImportedRun, picture_name, read_run
 from emokd_utils.pipeline import TUNED, VISION, Pipeline
 from emokd_utils.predictions import Predictions
 from emokd_utils.profiles import MINI
@@ -53,6 +54,9 @@ class FakeVLM:
     def features(self, images):
         return np.zeros((len(images), 8), np.float32)
 
+    def reasons(self, images):
+        return [f"=1+1,\n an image  of {image.width} pixels" for image in images]
+
     def predict(self, part, method, **more):
         drawn = np.random.default_rng(1).dirichlet(np.ones(len(CLASSES)), len(part))
         return Predictions(
@@ -66,6 +70,11 @@ class FakeVLM:
         )
 
 
+EPOCHS = [
+    {"epoch": k, "train_loss": 2.0 / k, "val_loss": 2.0, "val_accuracy": 0.25 * k} for k in (1, 2)
+]
+
+
 class FakeVision:
     """A vision model that can be saved and loaded and that draws its logits."""
 
@@ -73,7 +82,8 @@ class FakeVision:
 
     def save(self, to):
         (to / "model.safetensors").write_bytes(b"weights")
-        (to / "model.json").write_text(json.dumps({"format": "emokd-vision-1", "history": []}))
+        about = {"format": "emokd-vision-1", "history": EPOCHS, "best_epoch": 2}
+        (to / "model.json").write_text(json.dumps(about))
 
     def logits(self, dataset):
         return np.random.default_rng(2).normal(size=(len(dataset), 6)).astype(np.float32)
@@ -140,6 +150,7 @@ def sent(tmp_path_factory):
         line = Pipeline(profile, home / "pictures", home / "runs", **quiet)
         with pytest.raises(NotMadeError, match="holds no"):
             export(line, home / "early.zip")
+        assert not list(line.folder.glob("[a-z]*"))
         results = Results(line)
         known = SimpleNamespace(
             home=home,
@@ -148,7 +159,7 @@ def sent(tmp_path_factory):
             table=results.table(),
             generated=line.tuned(0, "generate"),
             costs=line.costs(),
-            maps=line.explanations(),
+            few=export(line, home / "few.zip", only_kept=True),
             further=repr(line.gate(0, inputs="logits_onehot", split="train")),
             data=line.dataset,
             pixels={image: line.dataset.open(image).size for image in line.dataset.ids},
@@ -162,12 +173,13 @@ def sent(tmp_path_factory):
             export(line, home / "small.zip", max_mb=0.01)
         with pytest.raises(InputError, match="1 to 1024 pixels"):
             export(line, home / "large.zip", side=4000)
+        known.maps, known.reasons = line.explanations(), line.reasons()
         known.bare = export(line, home / "bare.zip", pictures="none")
         known.whole = export(line, home / "whole.zip", pictures="originals")
         known.tiny = export(line, home / "tiny.zip", side=16)
         known.original = (home / "pictures" / line.dataset.ids[0]).read_bytes()
     assert sorted(path.name for path in home.glob("*.zip*")) == [
-        f"{name}.zip" for name in ("again", "bare", "qwen", "tiny", "whole")
+        f"{name}.zip" for name in ("again", "bare", "few", "qwen", "tiny", "whole")
     ]
     shutil.rmtree(home / "pictures")
     shutil.rmtree(home / "vlm")
@@ -178,7 +190,7 @@ def sent(tmp_path_factory):
 @pytest.fixture
 def laptop(sent, tmp_path, monkeypatch):
     """An imported run on a machine without its data, its VLM or a home."""
-    for name in ("HOME", "HF_HOME", "EMOKD_RUN", "EMOKD_PROFILE"):
+    for name in ("HOME", "HF_HOME", "EMOKD_RUN", "EMOKD_DATA", "EMOKD_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     return Pipeline(
         data=install(sent.archive, tmp_path / "runs"), say=lambda line: None, progress=False
@@ -209,10 +221,34 @@ def test_an_imported_run_says_what_the_run_said(sent, laptop):
     assert laptop.dataset.label_set == sent.data.label_set
     pd.testing.assert_frame_equal(laptop.costs(), sent.costs)
     assert laptop.explanations().keys() == sent.maps.keys()
+    assert laptop.reasons() == sent.reasons
+    assert set(sent.maps) <= set(sent.reasons) <= set(sent.data.split("test").ids)
+    assert set(laptop.reasons().values()) == {"=1+1, an image of 60 pixels"}
     assert laptop.tuning_log() == [{"loss": 1.5, "step": 1}]
+    assert laptop.vision_history() == (EPOCHS, 2)
+    of_vision = laptop.vision_predictions().split("test")
+    assert of_vision.to_frame().equals(sent.predictions[VISION].to_frame())
     assert repr(laptop.gate(0, inputs="logits_onehot", split="train")) == sent.further
     assert laptop.is_kept() and not laptop.is_kept(1)
     assert not laptop.built_in
+
+
+def test_maps_and_reasons_are_made_for_the_archive_unless_told_otherwise(sent, tmp_path):
+    few = Pipeline(data=install(sent.few, tmp_path / "runs"), say=lambda line: None)
+    assert few.is_kept()
+    for ask in (few.explanations, few.reasons):
+        with pytest.raises(NotMadeError, match="imported without weights"):
+            ask()
+
+
+def test_built_in_models_lie_on_the_workbench(laptop):
+    said = []
+    laptop.say = said.append
+    workbench = laptop.workbench
+    assert type(workbench) is Pipeline and workbench.built_in and workbench.profile == MINI
+    assert workbench.folder == laptop.folder.parent / "mini"
+    assert workbench.workbench is workbench
+    assert len(said) == 1 and said[0].startswith("[workbench] qwen was imported without weights")
 
 
 def test_the_explorer_opens_with_thumbnails(laptop, tmp_path):
@@ -241,8 +277,10 @@ def test_images_are_reduced_and_lose_what_is_written_inside_them(sent, laptop, t
     small = Pipeline(data=install(sent.tiny, tmp_path / "runs"), say=lambda line: None)
     assert max(small.dataset.open(image).size) == 16
     bare = Pipeline(data=install(sent.bare, tmp_path / "runs"), say=lambda line: None)
-    with pytest.raises(InputError, match="without images"):
-        bare.dataset.open(image)
+    tile = bare.dataset.open(image)
+    assert tile.size == (224, 224) and len(tile.getcolors()) > 1  # it says so in words
+    with pytest.raises(InputError, match="no image 'nowhere'"):
+        bare.dataset.open("nowhere")
     assert members_of(sent.whole)[picture_name(image, "originals")] == sent.original
     whole = Pipeline(data=install(sent.whole, tmp_path / "runs"), say=lambda line: None)
     assert whole.dataset.split("test").open(whole.dataset.split("test").ids[0]).size == (60, 40)
@@ -276,6 +314,10 @@ def test_the_environment_names_the_run_that_lessons_open(laptop, monkeypatch):
         assert opened.folder == laptop.folder
         assert opened.profile == laptop.profile != MINI
     assert type(Pipeline(data=runs / "elsewhere", runs=runs)) is Pipeline
+    monkeypatch.setenv("EMOKD_DATA", "photos")
+    with pytest.raises(InputError, match="EMOKD_RUN and EMOKD_DATA both"):
+        Pipeline(runs=runs)
+    monkeypatch.delenv("EMOKD_DATA")
     monkeypatch.setenv("EMOKD_RUN", "vanished")
     with pytest.raises(InputError, match="EMOKD_RUN is 'vanished'"):
         Pipeline(runs=runs)
@@ -686,6 +728,29 @@ def test_predictions_of_other_data_or_with_a_formula_are_refused(sent, tmp_path)
 def test_costs_of_another_shape_are_refused(sent, tmp_path, change, words):
     members = members_of(sent.archive)
     alter(members, "costs", "costs.csv", change(sent.costs).to_csv().encode())
+    refuse(pack(tmp_path / "a.zip", members), tmp_path / "runs", words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "words"),
+    [
+        ("vision", {"history": EPOCHS, "best_epoch": 3}, "best epoch"),
+        ("vision", {"history": [], "best_epoch": 1}, "epochs"),
+        ("vision", {"history": [EPOCHS[0], {"epoch": 2}], "best_epoch": 1}, "epochs"),
+        ("vision", {"history": [EPOCHS[0] | {"epoch": "=1+1"}], "best_epoch": 1}, "no numbers"),
+        ("vision", {"best_epoch": 1}, "loading fails"),
+        ("adapter", {"log": [{"loss": "<b>"}]}, "no numbers"),
+        ("adapter", {"log": 5}, "loading fails"),
+        ("reasons", {"nowhere.jpg": "a text"}, "loading fails"),
+        ("reasons", {"train/joy/0.jpg": "a text"}, "of other images"),
+        ("reasons", {"test/joy/0.jpg": "two\nlines"}, "unusable text"),
+        ("reasons", {"test/joy/0.jpg": ["a list"]}, "unusable text"),
+        ("reasons", ["a list"], "loading fails"),
+    ],
+)
+def test_notes_that_a_lesson_could_not_show_are_refused(sent, tmp_path, kind, content, words):
+    members = members_of(sent.archive)
+    alter(members, kind, archive.FILES[kind][0], json.dumps(content).encode())
     refuse(pack(tmp_path / "a.zip", members), tmp_path / "runs", words)
 
 

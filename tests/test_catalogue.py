@@ -616,13 +616,15 @@ def test_an_unknown_name(tmp_path):
 
 def test_without_the_library_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match="pip install datasets"):
+    with pytest.raises(InputError, match=r'pip install -e "\.\[datasets\]"'):
         quietly("datasets", "someone/somewhere", tmp_path / "out")
 
 
 @pytest.fixture
 def library():
-    return pytest.importorskip("datasets")
+    import datasets
+
+    return datasets
 
 
 def rows(library, folder, labels, seed=0, kind=None):

@@ -5,7 +5,7 @@ import pytest
 
 from emokd_utils.corpus import WORDS, draw_turn
 from emokd_utils.datasets import load_dataset
-from emokd_utils.emotions import MIKELS
+from emokd_utils.emotions import MIKELS, infer_label_set
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import (
     KINDS,
@@ -86,6 +86,21 @@ def test_unknown_kind_is_named(dataset):
 )
 def test_leaks(text, label, leaked):
     assert leaks(text, label, MIKELS) == leaked
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "leaked"),
+    [
+        ("There is Peace  of mind in it.", "peace_of_mind", True),
+        ("A peace-of-mind offer.", "peace_of_mind", True),
+        ("A piece of mind, and of peace.", "peace_of_mind", False),
+        ("It shows bittersweet peace of minds.", "peace_of_mind", False),
+        ("Man sieht Ärger.", "Ärger", True),
+        ("Man sieht Ärgernis.", "Ärger", False),
+    ],
+)
+def test_leaks_of_labels_that_are_no_single_plain_word(text, label, leaked):
+    assert leaks(text, label, infer_label_set([label, "other"])) == leaked
 
 
 def test_the_look_in_words():

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -51,6 +52,11 @@ def test_the_environment_picks_the_profile(monkeypatch):
     with pytest.raises(InputError, match="maxi"):
         get_profile()
     assert get_profile("mini") is MINI
+    monkeypatch.setenv("EMOKD_PROFILE", "paper")
+    monkeypatch.setenv("EMOKD_DATA", "/photos/FI")
+    assert get_profile() == replace(PROFILES["paper"], data="/photos/FI")
+    assert str(Pipeline().root) == "/photos/FI" and not Pipeline().built_in
+    assert Pipeline(data="/elsewhere").root.name == "elsewhere"
 
 
 def test_reduced_changes_only_amounts():

@@ -160,6 +160,7 @@ def test_four_bits_on_a_cpu_answer_nearly_as_all_do_and_are_tuned(dataset, tmp_p
     for parameter in small.model.parameters():
         if (state := getattr(parameter, "quant_state", None)) is not None:
             held += state.absmax.nbytes + state.state2.absmax.nbytes
+    assert costs.count_parameters(small.model).total == costs.count_parameters(whole.model).total
     shapes = shaped_vlm(str(TINY), 0, torch.float32, TuningSettings())
     adapter = 4 * 57_344
     assert held == pytest.approx(shapes.weights(True)[0] - adapter, rel=0.02)

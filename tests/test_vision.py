@@ -156,6 +156,9 @@ def test_pixels_are_the_middle_square_in_order(data):
         middle = np.asarray(data.open(image))[:, 4:36]
         np.testing.assert_array_equal(row.permute(1, 2, 0).numpy(), middle)
     assert [len(batch) for batch in pixels.batches(2)] == [2, 1]
+    assert [len(batch) for batch in pixels.batches()] == [3]
+    large = Pixels(data.select(ids), 2240, cache_megabytes=0)  # as many pixels as 100 of 224 a side
+    assert [len(batch) for batch in large.batches()] == [1, 1, 1]
 
 
 def test_images_are_scaled_to_the_size(data):

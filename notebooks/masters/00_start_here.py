@@ -85,7 +85,7 @@ print("mend first: " + ", ".join(failed) if failed else "nothing to mend")
 #
 # Model, data and every setting stand in one flat object, the **profile**. A setting's first word names the
 # stage that it belongs to. The default is `mini`, for a laptop; the environment variable `EMOKD_PROFILE` or
-# `get_profile("name")` picks another.
+# `get_profile("name")` picks another, and EMOKD_DATA another folder of images, for every lesson.
 
 # %%
 profile = get_profile()
@@ -133,10 +133,13 @@ plots.show(
 # %% [markdown]
 # ## The map
 #
-# First the assembled model, of which the map will show the parts (about 5 s).
+# First the assembled model, of which the map will show the parts (about 5 s). What a lesson takes apart lies
+# on the *workbench*. That is the same pipeline, but for a run that was imported without its models (lesson 10):
+# then the built-in ones lie there.
 
 # %%
-model = EmoVLMKD.from_pipeline(pipeline)
+workbench = pipeline.workbench
+model = EmoVLMKD.from_pipeline(workbench)
 vlm, visual = model.vlm.model, model.vlm.core.model.visual
 counted = count_parameters(vlm, trained="lora_")
 sizes = {
@@ -145,7 +148,7 @@ sizes = {
     "adapter": counted.trained,
     "head": count_parameters(model.head.head).total,
     "gate": count_parameters(model.gate.gate).total,
-    "vision model": count_parameters(pipeline.vision().network).total,
+    "vision model": count_parameters(workbench.vision().network).total,
 }
 print(pd.Series(sizes, name="parameters").map("{:,}".format).to_string())
 
@@ -253,8 +256,9 @@ plots.show(figure, alt=f"{title}. Map of the parts: {said}. Arrows as told in th
 # Now the whole method on one test image. `model.answer` does it in one call, and returns what each part said.
 
 # %%
-image_id = test.ids[0]
-image, label = test.open(image_id), test.labels[0]
+scenes = workbench.dataset.split("test")
+image_id = scenes.ids[0]
+image, label = scenes.open(image_id), scenes.labels[0]
 [answer] = model.answer([image])
 print(f"{image_id}: label {label}, answer {answer.emotion}")
 rows = {"VLM": answer.vlm, "head": answer.head, "EmoVLM-KD": answer.probabilities}
@@ -265,16 +269,17 @@ pd.DataFrame(rows).round(3)
 # what its encoder saw; the head reads the latter; the gate takes both.
 
 # %%
-prompt = categorical_prompt(dataset.label_set)
-scores, features = model.vlm.score_with_features([image], prompt, [answer_for(c) for c in classes])
+labels = list(model.label_set)
+prompt = categorical_prompt(model.label_set)
+scores, features = model.vlm.score_with_features([image], prompt, [answer_for(c) for c in labels])
 vlm_says = torch.from_numpy(scores).softmax(1).numpy()
 head_logits = model.head.logits(features)
-one_hot = np.eye(len(classes))[vlm_says.argmax(1)]
+one_hot = np.eye(len(labels))[vlm_says.argmax(1)]
 inputs = gate_inputs(head_logits, vlm_says, one_hot, model.gate.settings.inputs)
 by_hand = torch.from_numpy(model.gate.logits(*inputs)).double().softmax(1).numpy()[0]
 np.testing.assert_allclose(by_hand, list(answer.probabilities.values()), atol=1e-6)
 print(f"prompt: {prompt}")
-print(f"by hand {classes[by_hand.argmax()]}, by the library {answer.emotion}: the same numbers")
+print(f"by hand {labels[by_hand.argmax()]}, by the library {answer.emotion}: the same numbers")
 
 # %% [markdown]
 # The interesting images are those where the two sides disagree. Let us look at one.
@@ -282,13 +287,12 @@ print(f"by hand {classes[by_hand.argmax()]}, by the library {answer.emotion}: th
 
 # %%
 @plots.style()
-def draw_answer(image, answer, title):
+def draw_answer(image, says, title):
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9.5, 4.4), width_ratios=(1, 1.9), layout="constrained"
     )
     left.imshow(image)
     left.set_axis_off()
-    says = {"VLM": answer.vlm, "head": answer.head, "EmoVLM-KD": answer.probabilities}
     for row, (name, share) in enumerate(says.items()):
         where = np.arange(len(share)) + 0.27 * (row - 1)
         height = 100 * np.array(list(share.values()))
@@ -305,6 +309,7 @@ def draw_answer(image, answer, title):
 
 # %%
 predictions = pipeline.predictions()
+final = gate_name(pipeline.profile.gate_kinds[0])
 tuned, head = predictions[TUNED], predictions[HEAD]
 apart = np.flatnonzero(tuned.predicted_index != head.predicted_index)
 print(f"on {len(apart)} of {len(tuned)} test images VLM and head name different emotions")
@@ -314,11 +319,13 @@ print(f"on {len(apart)} of {len(tuned)} test images VLM and head name different 
 # > have said, and which side will the gate follow?
 
 # %%
-chosen = tuned.ids[apart[len(apart) // 2] if len(apart) else 0]
-[answer] = model.answer([dataset.open(chosen)])
-label = dataset.table.loc[chosen, "label"]
-draw_answer(dataset.open(chosen), answer, f"Label: {label}. EmoVLM-KD answers: {answer.emotion}")
-print(f"share in the decision: head {answer.weights[0]:.0%}, VLM {answer.weights[1]:.0%}")
+row = apart[len(apart) // 2] if len(apart) else 0
+sides = {"VLM": tuned, "head": head, "EmoVLM-KD": predictions[final]}
+says = {
+    name: dict(zip(classes, found.probabilities[row], strict=True)) for name, found in sides.items()
+}
+title = f"Label: {tuned.labels[row]}. EmoVLM-KD answers: {predictions[final].predicted[row]}"
+draw_answer(dataset.open(tuned.ids[row]), says, title)
 
 # %% [markdown]
 # ## One image proves nothing
@@ -331,7 +338,6 @@ print(f"share in the decision: head {answer.weights[0]:.0%}, VLM {answer.weights
 # > 5 or 15 points?
 
 # %%
-final = gate_name(profile.gate_kinds[0])
 for name in (TUNED, VISION, HEAD, final):
     found = predictions[name]
     print(f"{name:26} {Estimate(found.accuracy, *accuracy_interval(found), len(found)).percent}")
@@ -521,21 +527,22 @@ checks.check("0.3", trained_in)
 # %% nbgrader={"grade_id": "0-4-code", "solution": true}
 # Change an image here.
 ### BEGIN SOLUTION
-agreed = [k for k, a, b in zip(tuned.ids, tuned.correct, head.correct, strict=True) if a and b]
+both = [workbench.predictions()[name] for name in (TUNED, HEAD)]
+agreed = np.array(scenes.ids)[both[0].correct & both[1].correct].tolist()
 picked = agreed[:: max(len(agreed) // 12, 1)][:12]
-grey = [dataset.open(k).convert("L").convert("RGB") for k in picked]
+grey = [scenes.open(k).convert("L").convert("RGB") for k in picked]
 after = model.answer(grey)
 moved = {"VLM": 0, "head": 0}
 for k, found in zip(picked, after, strict=True):
     says = {"VLM": max(found.vlm, key=found.vlm.get), "head": max(found.head, key=found.head.get)}
     for side, emotion in says.items():
-        moved[side] += emotion != dataset.table.loc[k, "label"]
+        moved[side] += emotion != scenes.table.loc[k, "label"]
 for side, count in moved.items():
     print(f"{side}: {count} of {len(picked)} answers changed without colour")
 if picked:
-    draw_answer(
-        grey[0], after[0], f"Without colour. Label: {dataset.table.loc[picked[0], 'label']}"
-    )
+    says = {"VLM": after[0].vlm, "head": after[0].head, "EmoVLM-KD": after[0].probabilities}
+    title = f"Without colour. Label: {scenes.table.loc[picked[0], 'label']}"
+    draw_answer(grey[0], says, title)
 ### END SOLUTION
 
 # %% [markdown] nbgrader={"grade_id": "0-4-argument", "grade": true, "solution": true, "points": 4}

@@ -53,8 +53,9 @@ from emokd_utils.vlm import common_prefix, parse_answer, tree_mask
 
 # %%
 pipeline = Pipeline()
-vlm, val = pipeline.base, pipeline.dataset.split("val")
-classes = list(pipeline.dataset.label_set.labels)
+workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
+vlm, val = workbench.base, workbench.dataset.split("val")
+classes = list(workbench.dataset.label_set)
 visual, tokenizer = vlm.core.model.visual, vlm.processor.tokenizer
 for name, part in (("visual encoder", visual), ("language model", vlm.core.model.language_model)):
     print(f"{name}: {sum(p.numel() for p in part.parameters()):,} parameters")
@@ -133,7 +134,7 @@ pd.Series({name: str(tuple(x.shape)) for name, x in steps.items()}, name="shape"
 # %%
 feature = tokens.float().mean(0).cpu().numpy()
 np.testing.assert_allclose(feature, vlm.features([image])[0], atol=1e-5)
-print(f"one image: {feature.shape[0]} numbers; all images: {pipeline.features().shape}")
+print(f"one image: {feature.shape[0]} numbers; all images: {workbench.features().shape}")
 
 # %% [markdown]
 # ## Into the prompt
@@ -142,7 +143,7 @@ print(f"one image: {feature.shape[0]} numbers; all images: {pipeline.features().
 # place for the image, and at the end the mark after which the assistant speaks.
 
 # %%
-prompt = categorical_prompt(pipeline.dataset.label_set)
+prompt = categorical_prompt(workbench.dataset.label_set)
 print("\n".join(fill(line, 100) for line in chat_text(vlm.processor, prompt).split("\n")))
 
 # %% [markdown]
@@ -251,7 +252,7 @@ plots.show(plots.pictures(opened, words, title, columns=4, size=2.3))
 # %%
 texts = ["{'emotion': 'anger'}", '{"emotion": "Fear', "I feel sad looking at it."]
 texts += ["{'emotion': 'nothing'}", "either anger or fear", "a chair in a room"]
-read = [parse_answer(text, pipeline.dataset.label_set) for text in texts]
+read = [parse_answer(text, workbench.dataset.label_set) for text in texts]
 pd.DataFrame({"text": texts, "read as": [label or "(no label)" for label in read]})
 
 # %% [markdown]
@@ -362,11 +363,11 @@ left_out = 1 - np.exp(scores).sum(1)
 mean, low, high = bootstrap(left_out)
 print("left out of the account, mean:", Estimate(mean, low, high, len(part)).percent)
 probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-scored = pipeline.zero_shot().select(part.ids)
+scored = workbench.zero_shot().select(part.ids)
 np.testing.assert_allclose(probabilities, scored.probabilities, atol=max(close, 1e-3))
 
 # %% [markdown]
-# `pipeline.zero_shot()` has kept these probabilities for all of val and test. (*Zero-shot*: the model was
+# `workbench.zero_shot()` has kept these probabilities for all of val and test. (*Zero-shot*: the model was
 # shown no image with a label of this task.) Which reading is right more often, on the same images?
 
 # %%
@@ -453,7 +454,7 @@ print(Claim(text, moved.low > 0.1, moved.percent))
 # images that have that label. Where it is not, there is a **label prior** of its own.
 
 # %%
-zero = pipeline.zero_shot().split("val")
+zero = workbench.zero_shot().split("val")
 truth = np.bincount(zero.label_index, minlength=len(classes)) / len(zero)
 mean, low, high = np.array([bootstrap(column) for column in zero.probabilities.T]).T
 with plots.style():
@@ -538,7 +539,7 @@ else:
 
 # %%
 if pipeline.cues is not None:
-    cue, chance = pipeline.cues.loc[list(test.ids)], 1 / len(classes)
+    cue, chance = pipeline.cues.loc[list(test.ids)], 1 / len(test.classes)
     for name in ("content", "atmosphere"):
         inside = test.select(cue.index[cue == name])
         above = accuracy_interval(inside).low > chance
@@ -560,19 +561,20 @@ if pipeline.cues is not None:
 # > **Predict before you run.** A scene whose emotion is in one object: which visual tokens are read most?
 
 # %%
-table = pipeline.dataset.table.loc[list(test.ids)]
+test = workbench.zero_shot().split("test")
+table = workbench.dataset.table.loc[list(test.ids)]
 told = {"cue", "objects", "boxes"} <= set(table)
 some = table[test.correct & (table["cue"] == "content")] if told else table[test.correct]
 some = some.sample(min(40, len(some)), random_state=0)
 name, label = some.index[0], some["label"].iloc[0]
-image = pipeline.dataset.open(name)
+image = workbench.dataset.open(name)
 maps = {
     "occlusion": occlusion(
-        answers_of(vlm, pipeline.dataset.label_set), image, classes.index(label), label=label
+        answers_of(vlm, workbench.dataset.label_set), image, classes.index(label), label=label
     ),
-    "attention": attention(vlm, image, pipeline.dataset.label_set),
+    "attention": attention(vlm, image, workbench.dataset.label_set),
 }
-boxes = cue_boxes(pipeline.dataset, name) if told else {}
+boxes = cue_boxes(workbench.dataset, name) if told else {}
 axes = plots.explanations(image, maps, boxes, f"labelled {label}; the untuned VLM is right")
 plots.show(axes[0].figure)
 
@@ -582,9 +584,9 @@ plots.show(axes[0].figure)
 
 # %%
 answers = [answer_for(label) for label in classes]
-question = categorical_prompt(pipeline.dataset.label_set)
+question = categorical_prompt(workbench.dataset.label_set)
 weights = {  # (layers, heads, rows, columns) for each image
-    name: vlm.attention(pipeline.dataset.open(name), question, answers) for name in some.index
+    name: vlm.attention(workbench.dataset.open(name), question, answers) for name in some.index
 }
 by_layer = np.array([w.mean(1).sum((1, 2)) for w in weights.values()])  # (images, layers)
 for layer, values in enumerate(by_layer.T):
@@ -592,7 +594,7 @@ for layer, values in enumerate(by_layer.T):
 if told:
     shares = {name: w.mean((0, 1)) / w.mean((0, 1)).sum() for name, w in weights.items()}
     shown = {name: {"map": Explanation(x, "attention", "VLM")} for name, x in shares.items()}
-    found = share_table(shown, pipeline.dataset).loc[("content", "map")]
+    found = share_table(shown, workbench.dataset).loc[("content", "map")]
     text = "attention lies on the evocative object more than its size gives"
     words = f"{found['share']:.1%} [{found['low']:.1%}, {found['high']:.1%}] of it, on "
     words += f"{found['area']:.1%} of the image, n = {found['n']:.0f} images"

@@ -63,7 +63,7 @@ from emokd_utils.writer import WriterSettings, estimate, judge
 
 # %%
 pipeline = Pipeline()
-vlm, train = pipeline.base, pipeline.dataset.split("train")
+vlm, train = pipeline.workbench.base, pipeline.dataset.split("train")
 label_set = pipeline.dataset.label_set
 processor, tokenizer = vlm.processor, vlm.processor.tokenizer
 written, counts = write_instructions(train)

@@ -32,6 +32,7 @@ import copy
 import math
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 
@@ -49,8 +50,9 @@ from emokd_utils.tuning import InstructionDataset, TuningSettings, add_lora, bf1
 
 # %%
 pipeline = Pipeline()
-settings = pipeline.profile.settings("tuning", TuningSettings)
-base, tuned = pipeline.base, pipeline.tuned_vlm()
+workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
+settings = workbench.profile.settings("tuning", TuningSettings)
+base, tuned = workbench.base, workbench.tuned_vlm()
 print(settings)
 
 # %% [markdown]
@@ -229,7 +231,7 @@ pd.DataFrame({name: [c.total, c.trained] for name, c in counted.items()}, ["all"
 # images before and after.
 
 # %%
-train, val = pipeline.dataset.split("train"), pipeline.dataset.split("val")
+train, val = workbench.dataset.split("train"), workbench.dataset.split("val")
 written, counts = write_instructions(train, settings.kinds, seed=0)
 unseen, _ = write_instructions(val, settings.kinds, seed=0)
 collate = AnswerCollator(base.processor)
@@ -305,7 +307,7 @@ if len(log):
     early = log.loc[log["epoch"] <= max(1, log["epoch"].iloc[0]), "loss"].iloc[-1]
     way = (start - early) / (start - end)
     title = f"The loss falls from {start:.2f} to {end:.2f}, "
-    title += f"{way:.0%} of the way in the first of {settings.epochs} epochs"
+    title += f"{way:.0%} of the way in the first of {pipeline.profile.tuning_epochs} epochs"
 
 
 # %%
@@ -482,7 +484,8 @@ change.groupby(["before", "after", "answer"]).size().rename("images").reset_inde
 # %%
 def spread(ids, count=6):
     """Some of the ids, from the first to the last."""
-    return [ids[len(ids) * k // count] for k in range(min(count, len(ids)))]
+    count = min(count, len(ids))
+    return [ids[len(ids) * k // count] for k in range(count)]
 
 
 def gallery(before, after, title):
@@ -521,8 +524,8 @@ else:
 # And in words? The same three images, the same question, before and after (about 3 s).
 
 # %%
-three = new_val.select(spread(val.ids, 3))
-images = [pipeline.dataset.open(name) for name in three.ids]
+three = workbench.tuned().select(spread(val.ids, 3))
+images = [workbench.dataset.open(name) for name in three.ids]
 for label, was, now in zip(three.labels, base.reasons(images), tuned.reasons(images), strict=True):
     print(f"is {label}\n  before: {was}\n  after:  {now}")
 
@@ -724,7 +727,7 @@ checks.check("5.4", learning_rate)
 # Some val images were right before tuning and are wrong after. Two explanations: the model has **forgotten**
 # the object that gave the emotion away, or it still knows the object, and the look now **overrules** it. Ask
 # the tuned model something that would come out differently under the two, count, and argue. (The column
-# `objects` of `pipeline.dataset.table` tells which objects a scene holds.)
+# `objects` of `workbench.dataset.table` tells which objects a scene holds.)
 #
 # *Rubric (5 points): the images are found by code and looked at (1); the question asked would be answered
 # differently under the two explanations (1); the same is asked of the untuned model, or of images that stayed
@@ -734,12 +737,13 @@ checks.check("5.4", learning_rate)
 # %% nbgrader={"grade_id": "5-5-code", "solution": true}
 # Ask here.
 ### BEGIN SOLUTION
-lost = list(change.index[(change["before"] == "right") & (change["after"] == "wrong")][:40])
-kept = list(change.index[(change["before"] == "right") & (change["after"] == "right")][:40])
-if "objects" in pipeline.dataset.table:
+was, now = (p.split("val") for p in (workbench.zero_shot(), workbench.tuned()))
+lost, kept = (np.array(val.ids)[was.correct & right][:40] for right in (~now.correct, now.correct))
+scenes = workbench.dataset.table
+if "objects" in scenes:
     for name, ids in (("lost", lost), ("kept", kept)):
-        images = [pipeline.dataset.open(i) for i in ids]
-        objects = [pipeline.dataset.table.loc[i, "objects"].split(";") for i in ids]
+        images = [workbench.dataset.open(i) for i in ids]
+        objects = [scenes.loc[i, "objects"].split(";") for i in ids]
         for when, vlm in (("before", base), ("after", tuned)):
             told = vlm.generate(images, "Describe the image.") if images else []
             named = sum(

@@ -176,7 +176,8 @@ show(some(neither), f"Neither is right: {len(neither):,} images")
 # EmoScenes was made so that the first one can be counted. It tells the **cue** of each image: the emotion
 # comes from an object (content), from how the image looks (atmosphere), or from both. We open the explorer
 # again, now with these notes. Some are held back all the same, since the exercises ask for them. And A gives
-# its reasons (as tuned for in lesson 5) for up to 150 of the images that it gets wrong (about 5 s).
+# its reasons (as tuned for in lesson 5) for up to 150 of the images that it gets wrong, and for the sample whose
+# maps we shall see below (about 9 s the first time, then they are kept).
 
 # %%
 table = pipeline.dataset.table
@@ -184,13 +185,7 @@ held_back = ["emotion", "label_noise", "objects", "boxes", "caption"]
 notes = table.drop(columns=["split", "label", *held_back], errors="ignore")
 cue = None if pipeline.cues is None else pipeline.cues.loc[list(vlm.ids)].to_numpy()
 
-missed = np.array(vlm.ids)[~a if cue is None else ~a & (cue == "content")]
-asked = missed[:: -(-len(missed) // 150) or 1]
-reasons = {}
-for k in range(0, len(asked), 16):
-    part = asked[k : k + 16].tolist()
-    said = pipeline.tuned_vlm().reasons([pipeline.dataset.open(image) for image in part])
-    reasons |= dict(zip(part, said, strict=True))
+reasons = pipeline.reasons()
 explorer = open_explorer(notes, reasons=reasons)
 everything = explorer.selection.loc[list(vlm.ids)]  # a row for each test image
 
@@ -690,11 +685,10 @@ if located:
 # And A, in its own words, of the first of the three images and of one that it gets wrong:
 
 # %%
-first = [clearest("VLM", ["only A"], "content"), *asked[:1]]
-texts = pipeline.tuned_vlm().reasons([pipeline.dataset.open(image) for image in first if image])
-for image, text in zip([image for image in first if image], texts, strict=True):
+wrong = next((image for image in reasons if not everything.loc[image, "correct_a"]), None)
+for image in filter(None, (clearest("VLM", ["only A"], "content"), wrong)):
     row = everything.loc[image]
-    print(f"labelled {row['label']}, A says {row['predicted_a']}: {text!r}")
+    print(f"labelled {row['label']}, A says {row['predicted_a']}: {reasons[image]!r}")
 
 # %% [markdown]
 # ### What none of these maps tells

@@ -104,7 +104,7 @@ def loss_by_hand(student_logits, teacher_logits, labels, alpha=0.5, temperature=
 
 # %%
 torch.manual_seed(0)
-guess = torch.randn(6, 8)
+guess = torch.randn(6, len(classes))
 ours = loss_by_hand(guess, teacher[:6], labels[:6])
 theirs = distillation_loss(guess, teacher[:6], labels[:6])
 torch.testing.assert_close(ours, theirs)
@@ -158,10 +158,10 @@ head = torch.nn.Sequential(
     torch.nn.Linear(x.shape[1], 1024),
     torch.nn.GELU(),
     torch.nn.Dropout(0.1),
-    torch.nn.Linear(1024, 8),
+    torch.nn.Linear(1024, len(classes)),
 )
 by_hand = sum(p.numel() for p in head.parameters())
-library = sum(p.numel() for p in DistillationHead(x.shape[1], 8).parameters())
+library = sum(p.numel() for p in DistillationHead(x.shape[1], len(classes)).parameters())
 print(f"{by_hand:,} parameters here, {library:,} in the library's head of depth 1")
 
 # %% [markdown]

@@ -57,11 +57,10 @@ from emokd_utils.scenes import make_scene
 
 # %%
 pipeline = Pipeline(say=lambda line: None)  # loads without a line for each result
-data = pipeline.dataset
-classes = list(data.label_set.labels)
-seed = 0
-vlm = pipeline.tuned_vlm(seed)
-head, gate = pipeline.head(seed), pipeline.gate(seed)
+workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
+data, classes, seed = workbench.dataset, list(workbench.dataset.label_set), 0
+vlm = workbench.tuned_vlm(seed)
+head, gate = workbench.head(seed), workbench.gate(seed)
 print(f"a VLM with an adapter, a head for {head.head.in_features} features, and")
 print(gate)
 
@@ -104,7 +103,7 @@ pd.DataFrame(rows, index=classes).round(3)
 # The library's `EmoVLMKD` does the same for any number of images. Is it the same?
 
 # %%
-model = EmoVLMKD.from_pipeline(pipeline, seed)
+model = EmoVLMKD.from_pipeline(workbench, seed)
 answer = model.answer([image])[0]
 np.testing.assert_allclose(final[0], list(answer.probabilities.values()), rtol=1e-3, atol=1e-5)
 print(f"by hand {classes[final[0].argmax()]}, library {answer.emotion}")
@@ -152,6 +151,7 @@ if len(seeds) == 1:
 # > distilled head, EmoVLM-KD, both models run together. How far apart are the last two?
 
 # %%
+data, classes = pipeline.dataset, list(pipeline.dataset.label_set)
 results = Results(pipeline, seeds)
 table = results.table()
 n = len(results.ids)
@@ -510,11 +510,11 @@ plots.show(plots.pictures(darker, words, "One image as dusk falls", columns=4, s
 # One image proves nothing. Some dozens of new ones whose emotion is in their content, before and after (about 5 s):
 
 # %%
-if pipeline.built_in:
+if workbench.built_in:
     scenes = (make_scene("test", number, seed=31) for number in range(160))
     fresh = [scene.image for scene in scenes if scene.cue == "content"]
 else:
-    fresh = [data.open(name) for name in test_ids[:: max(1, len(test_ids) // 60)][:60]]
+    fresh = [workbench.dataset.open(name) for name in test_ids[:: max(1, len(test_ids) // 60)][:60]]
 before, after = model.answer(fresh), model.answer([dusk(image, 0.5) for image in fresh])
 sides = {
     "head": lambda answer: max(answer.head, key=answer.head.get),
