@@ -40,10 +40,11 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .costs import EMOVLM_KD, TOGETHER, VLM_ALONE, CostRow, Latency, cost_table
-from .datasets import FORMATS, ImageDataset, open_image
+from .datasets import ImageDataset
 from .distillation import HEAD_FORMAT, TrainedHead, as_matrix, load_cache, read_weights
 from .errors import InputError
 from .gating import GATE_FORMAT, TrainedGate
+from .images import FORMATS, open_image
 from .imported import (
     PICTURES,
     RUN,

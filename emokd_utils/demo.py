@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
-from .datasets import open_image
 from .emovlm_kd import Answer, EmoVLMKD
 from .errors import InputError
+from .images import open_image
 from .plots import class_colours, model_colours
 from .profiles import chosen, project_root
 from .store import NotMadeError

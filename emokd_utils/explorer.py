@@ -46,8 +46,9 @@ import pandas as pd
 import traitlets
 from PIL import Image
 
-from .datasets import ImageDataset, open_image
+from .datasets import ImageDataset
 from .errors import InputError
+from .images import open_image
 from .plots import class_colours, model_colours
 from .predictions import Predictions
 

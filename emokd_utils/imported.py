@@ -22,11 +22,13 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from . import __version__
-from .datasets import SPLITS, ImageDataset, open_image
+from .datasets import ImageDataset
 from .emotions import LabelSet, infer_label_set
 from .errors import InputError
+from .images import open_image
 from .pipeline import Pipeline, _checksum
 from .profiles import MINI, PROFILES, Profile, project_root
+from .scanning import SPLITS
 from .store import Artefact, NotMadeError, Store
 
 RUN, RUN_FORMAT = "run.json", "emokd-run-1"

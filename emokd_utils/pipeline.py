@@ -26,7 +26,7 @@ from transformers import TrainerCallback
 
 from . import scenes
 from .costs import Part, compare, count_parameters
-from .datasets import ImageDataset, ScanReport, listing_fingerprint, load_dataset, scan
+from .datasets import ImageDataset, load_dataset
 from .distillation import HeadSettings, TrainedHead, load_cache, save_cache, train_head
 from .errors import InputError
 from .families import FAMILIES
@@ -35,6 +35,7 @@ from .instructions import answer_for, categorical_prompt, write_instructions
 from .predictions import Predictions, versions
 from .processes import finish, first
 from .profiles import MINI, Profile, chosen, get_profile, project_root, reduced
+from .scanning import ScanReport, listing_fingerprint, scan
 from .store import Artefact, NotMadeError, Store, fingerprint
 from .tuning import TuningSettings, instruction_tune
 from .vision import VisionModel, VisionSettings, fine_tune

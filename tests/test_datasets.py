@@ -19,18 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from emokd_utils import datasets
-from emokd_utils.datasets import (
-    KINDS,
-    ScanReport,
-    listing_fingerprint,
-    load_dataset,
-    open_image,
-    scan,
-    stratified_split,
-)
+from emokd_utils import images, scanning
+from emokd_utils.datasets import load_dataset, stratified_split
 from emokd_utils.emotions import EKMAN, MIKELS
 from emokd_utils.errors import InputError
+from emokd_utils.images import open_image
+from emokd_utils.scanning import KINDS, ScanReport, listing_fingerprint, scan
 
 COUNTS = {"train": 4, "val": 2, "test": 3}
 
@@ -224,7 +218,7 @@ def test_open_image_names_the_file_and_the_mend(tmp_path, name, content, words):
 def test_the_limit_of_pixels_is_checked_before_decoding(tmp_path, monkeypatch):
     path = write(tmp_path / "a.png", picture(0, (20, 10)))
     assert open_image(path, max_pixels=200).size == (20, 10)
-    monkeypatch.setattr(datasets, "_as_rgb", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr(images, "_as_rgb", lambda image: pytest.fail("decoded"))
     with pytest.raises(InputError, match="20 x 10 pixels, more than 199"):
         open_image(path, max_pixels=199)
 
@@ -293,7 +287,7 @@ def test_many_bad_files_at_once(root):
 
 
 def test_files_too_long_to_read_are_not_read(root, monkeypatch):
-    monkeypatch.setattr(datasets, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(images, "MAX_BYTES", 10_000)
     path = root / "train" / "positive" / "huge.png"
     path.write_bytes(b"\0" * 10_001)
     monkeypatch.setattr(
@@ -325,7 +319,7 @@ def test_links_pipes_and_rights(root, tmp_path, monkeypatch):
 
 
 def test_a_folder_without_rights_is_listed(root, monkeypatch):
-    entries = datasets._entries
+    entries = scanning._entries
 
     def refuse(folder):
         if folder.name == "locked":
@@ -333,7 +327,7 @@ def test_a_folder_without_rights_is_listed(root, monkeypatch):
         return entries(folder)
 
     (root / "train" / "locked").mkdir()
-    monkeypatch.setattr(datasets, "_entries", refuse)
+    monkeypatch.setattr(scanning, "_entries", refuse)
     assert ("unreadable", "train/locked") in found(scan(root))
 
 
@@ -733,7 +727,7 @@ def test_a_saved_scan_of_another_shape_is_refused(root):
 def test_a_scan_passed_in_saves_the_second(root, monkeypatch):
     report = scan(root)
     once = load_dataset(root)
-    monkeypatch.setattr(datasets, "_read", lambda path: pytest.fail("read again"))
+    monkeypatch.setattr(scanning, "read_file", lambda path: pytest.fail("read again"))
     again = load_dataset(root, report=ScanReport.from_json(report.to_json()))
     assert again.fingerprint == once.fingerprint
     pd.testing.assert_frame_equal(again.table, once.table)
@@ -831,7 +825,7 @@ def test_memory_of_a_scan_does_not_grow_with_the_images(tmp_path):
                 flat = Image.new("RGB", (2000, 2000), (number, len(split), len(label)))
                 write(tmp_path / split / label / f"{number}.png", flat, compress_level=1)
     code = (
-        "import resource, sys; from emokd_utils.datasets import scan\n"
+        "import resource, sys; from emokd_utils.scanning import scan\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert len(scan(sys.argv[1], workers=2).images) == 40\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

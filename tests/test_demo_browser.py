@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from emokd_utils import demo
-from emokd_utils.datasets import open_image
 from emokd_utils.emotions import MIKELS
+from emokd_utils.images import open_image
 from emokd_utils.profiles import project_root
 from emokd_utils.store import NotMadeError
 

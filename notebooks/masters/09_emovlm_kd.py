@@ -41,11 +41,11 @@ from PIL import Image
 from emokd_utils import checks, plots
 from emokd_utils.complementarity import Estimate, share
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE
-from emokd_utils.datasets import open_image
 from emokd_utils.distillation import DistillationHead
 from emokd_utils.emovlm_kd import EmoVLMKD, softmax
 from emokd_utils.explorer import GateView, explore
 from emokd_utils.gating import GateSettings, gate_inputs, train_gate
+from emokd_utils.images import open_image
 from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.pipeline import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION, Pipeline
 from emokd_utils.report import Claim, Results, bootstrap, readable

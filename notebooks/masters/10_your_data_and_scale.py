@@ -11,7 +11,7 @@
 # ## Minutes and machine
 #
 # About 40 minutes to read and run, 60 more for the exercises; any laptop, no GPU, no download. Modules:
-# `emokd_utils.datasets`, `emokd_utils.profiles`.
+# `emokd_utils.datasets`, `emokd_utils.scanning`, `emokd_utils.profiles`.
 #
 # <!-- measured -->
 
@@ -40,19 +40,22 @@ from PIL import Image
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from emokd_utils import checks, datasets, plots
+from emokd_utils import checks, plots
 from emokd_utils.archive import export, install
 from emokd_utils.catalogue import SOURCES, convert
 from emokd_utils.complementarity import wilson
 from emokd_utils.costs import count_parameters, flops
+from emokd_utils.datasets import load_dataset, stratified_split
 from emokd_utils.distillation import DistillationHead
 from emokd_utils.emotions import infer_label_set
 from emokd_utils.errors import InputError
+from emokd_utils.images import open_image
 from emokd_utils.instructions import categorical_prompt
 from emokd_utils.pipeline import HEAD, TUNED, VISION, Pipeline, gate_name
 from emokd_utils.plan import GPUS, Images, plan
 from emokd_utils.profiles import get_profile, reduced
 from emokd_utils.report import Claim, Results
+from emokd_utils.scanning import scan
 from emokd_utils.tuning import TuningSettings, add_lora
 
 # %% [markdown]
@@ -118,7 +121,7 @@ paths = [
     photos / "train" / n / f"IMG_000{k}.jpg" for n in ("positive", "negative") for k in range(6)
 ]
 captions = [path.parent.name for path in paths]
-opened = [datasets.open_image(path) for path in paths]
+opened = [open_image(path) for path in paths]
 plots.show(plots.pictures(opened, captions, "Drawn landscapes in the place of photographs"))
 
 # %% [markdown]
@@ -149,7 +152,7 @@ _ = (train / "negative" / "notes.txt").write_text("sort these")
 # > **Predict before you run.** Which of the nine would stop nothing and be noticed by no one?
 
 # %%
-report = datasets.scan(broken)
+report = scan(broken)
 print(replace(report, root=broken.name).text())
 
 # %% [markdown]
@@ -184,7 +187,7 @@ print("no JPEG inside:", ", ".join(sorted(by_hand)))
 # %%
 pixels = defaultdict(list)
 for image in report.images.index:
-    opened = datasets.open_image(broken / image)
+    opened = open_image(broken / image)
     pixels[hashlib.sha256(f"{opened.size}".encode() + opened.tobytes()).digest()].append(image)
 groups = [ids for ids in pixels.values() if len(ids) > 1]
 found = set(problems.loc[problems["kind"].str.startswith("duplicate"), "path"])
@@ -199,12 +202,12 @@ for ids in groups:
 
 # %%
 try:
-    datasets.load_dataset(broken)
+    load_dataset(broken)
 except InputError as error:
     print(str(error).splitlines()[-1])
 
 # %%
-usable = datasets.load_dataset(broken, skip_bad=True)
+usable = load_dataset(broken, skip_bad=True)
 there = pd.crosstab(usable.table["split"], usable.table["label"])
 print(there.reindex(["train", "val", "test"]).to_string())
 gone = sorted(set(report.images.index) - set(usable.ids))
@@ -228,10 +231,10 @@ def set_apart(ids, labels, fraction, seed=0):
     return tuple(sorted(chosen))
 
 
-all_photos = datasets.load_dataset(photos)
+all_photos = load_dataset(photos)
 before = all_photos.table[all_photos.table["split"] != "test"]
 ours = set_apart(before.index, before["label"], 0.1)
-assert ours == datasets.stratified_split(before.index, before["label"], 0.1)
+assert ours == stratified_split(before.index, before["label"], 0.1)
 print(f"{len(ours)} of {len(before)} set apart, the same as the library's")
 
 # %% [markdown]
