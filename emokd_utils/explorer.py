@@ -673,7 +673,9 @@ def _columns(first: Predictions, metadata: pd.DataFrame | None) -> Iterable[_Col
     if not metadata.index.is_unique:
         twice = metadata.index[metadata.index.duplicated()][0]
         raise InputError(f"metadata has {twice!r} twice: give each image one row")
-    found = metadata.reindex(list(first.ids))
+    # As objects: where pyarrow is, pandas' own text takes no lone surrogate, which an id may hold.
+    index = pd.Index(first.ids, dtype=object)
+    found = metadata.set_axis(metadata.index.astype(object)).reindex(index)
     taken = {"split", "label"}
     for place, name in enumerate(map(str, metadata.columns)):
         if name not in taken:
