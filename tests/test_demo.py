@@ -285,6 +285,14 @@ def test_without_a_run_the_command_says_what_to_do(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "no tuned VLM of seed 2" in error
     assert f"`python -m emokd_utils run --data '{data}' --runs {runs} --seed 2`" in error
+    models = ["--vlm", "someone/vlm", "--vision", "resnet18", "--set", "tuning_epochs=1"]
+    assert cli.main([*asked, *models]) == 2
+    assert (
+        "`python -m emokd_utils run --vlm someone/vlm --vision resnet18 "
+        f"--data '{data}' --runs {runs} --seed 2 --set tuning_epochs=1`"
+    ) in capsys.readouterr().err
+    assert cli.main([*asked, "--set", "tuning_epochs=many"]) == 2
+    assert "tuning_epochs wants int, not 'many'" in capsys.readouterr().err
 
 
 def test_an_unknown_gate_is_told_before_anything_is_loaded(tmp_path, capsys):

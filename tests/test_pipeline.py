@@ -66,6 +66,18 @@ def test_reduced_changes_only_amounts():
     assert small.vision_epochs < MINI.vision_epochs
 
 
+def test_what_is_taken_apart_is_of_the_family_that_the_lessons_speak_of(tmp_path):
+    said = []
+    own = Pipeline(MINI, "/photos", tmp_path, say=said.append)
+    assert own.workbench is own and said == []
+    (tmp_path / "vlm").mkdir()
+    (tmp_path / "vlm" / "config.json").write_text('{"model_type": "smolvlm"}', encoding="utf-8")
+    other = Pipeline(replace(MINI, vlm=str(tmp_path / "vlm")), "/photos", tmp_path, say=said.append)
+    assert other.workbench.profile == MINI and other.workbench.built_in
+    assert other.workbench.folder == tmp_path / "mini"
+    assert len(said) == 1 and "built otherwise than Qwen2-VL" in said[0]
+
+
 def test_a_further_vision_model_is_known_by_what_its_weights_hold(tmp_path, monkeypatch):
     from emokd_utils import pipeline as module
 
