@@ -497,11 +497,12 @@ def main(args: Any) -> int:
     if args.command == "import":
         target = install(args.archive, args.runs, args.name, args.max_mb)
         run = read_run((target / RUN).read_bytes())
+        known = target.parent.resolve() == (project_root() / "runs").resolve()
         print(
             f"{target}: {len(run.table)} images of {run.data} ({run.pictures}), profile "
             f"{run.profile.name}, seed(s) {', '.join(map(str, run.seeds))}\n"
             "Its form is checked; that its answers are the models' is its sender's word.\n"
-            f"To work from it: EMOKD_RUN={target.name}"
+            f"To work from it: EMOKD_RUN={target.name if known else target.resolve()}"
         )
         return 0
     pipeline = Pipeline(chosen(args), args.data, args.runs, args.skip_bad)

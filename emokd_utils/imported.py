@@ -314,7 +314,8 @@ class ImportedRun(Pipeline):
 
 
 def find_run(data: Path | str | None = None, runs: Path | str | None = None) -> Path | None:
-    """The imported run that `data` is, or without `data` the one in `runs` that EMOKD_RUN names.
+    """The imported run that `data` is, or without `data` the one in `runs` that EMOKD_RUN names
+    (which may be a path as well).
 
     None where there is none. Raises InputError where EMOKD_RUN names what is none, or EMOKD_DATA
     is set as well.

@@ -314,6 +314,8 @@ def test_the_environment_names_the_run_that_lessons_open(laptop, monkeypatch):
         assert opened.folder == laptop.folder
         assert opened.profile == laptop.profile != MINI
     assert type(Pipeline(data=runs / "elsewhere", runs=runs)) is Pipeline
+    monkeypatch.setenv("EMOKD_RUN", str(laptop.folder))
+    assert Pipeline(runs=runs / "other").folder == laptop.folder
     monkeypatch.setenv("EMOKD_DATA", "photos")
     with pytest.raises(InputError, match="EMOKD_RUN and EMOKD_DATA both"):
         Pipeline(runs=runs)
@@ -352,7 +354,7 @@ def test_gaps_in_the_table_stay_gaps(sent):
 def test_the_commands(sent, tmp_path, capsys):
     run = ["import", str(sent.archive), "--runs", str(tmp_path), "--name", "seven"]
     assert cli.main(run) == 0
-    assert "EMOKD_RUN=seven" in capsys.readouterr().out
+    assert f"EMOKD_RUN={tmp_path / 'seven'}\n" in capsys.readouterr().out
     assert cli.main(run) == 2
     assert "is there already" in capsys.readouterr().err
     assert cli.main(["import", str(tmp_path / "none.zip"), "--runs", str(tmp_path)]) == 2
