@@ -533,18 +533,11 @@ class Pipeline:
             }
             save_explanations(to / "maps.safetensors", found)
 
-        inputs = {
-            "adapter": self._adapter(seed).key,
-            "vision": self._vision(seed).key,
-            "images": fingerprint(chosen),
-            "data": part.fingerprint,
-        }
-        return self.store.step(
-            f"explanations-seed{seed}",
-            inputs,
-            make,
-            lambda at: load_explanations(at / "maps.safetensors"),
-        ).value
+        def load(at: Path) -> dict[str, dict[str, Explanation]]:
+            return load_explanations(at / "maps.safetensors")
+
+        of = {"vision": self._vision(seed).key, "images": fingerprint(chosen)}
+        return self._of_test("explanations", seed, of, make, load)
 
     def _explained(self, each: int = 40) -> list[str]:
         part = self._part("test")
@@ -574,18 +567,17 @@ class Pipeline:
                 found |= {n: " ".join(text.split()) for n, text in zip(some, said, strict=True)}
             (to / "reasons.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
-        inputs = {
-            "vlm": self._vlm_key,
-            "adapter": self._adapter(seed).key,
-            "images": fingerprint(chosen),
-            "data": part.fingerprint,
-        }
-        return self.store.step(
-            f"reasons-seed{seed}",
-            inputs,
-            make,
-            lambda at: json.loads((at / "reasons.json").read_text(encoding="utf-8")),
-        ).value
+        def load(at: Path) -> dict[str, str]:
+            return json.loads((at / "reasons.json").read_text(encoding="utf-8"))
+
+        of = {"vlm": self._vlm_key, "images": fingerprint(chosen)}
+        return self._of_test("reasons", seed, of, make, load)
+
+    def _of_test(self, kind: str, seed: int, of: dict, make: Callable, load: Callable):
+        """What the tuned VLM gave for some test images, and what else it was made of."""
+        data = self._part("test").fingerprint
+        inputs = {"adapter": self._adapter(seed).key, "data": data, **of}
+        return self.store.step(f"{kind}-seed{seed}", inputs, make, load).value
 
     # ------------------------------------------------------------------------------------ together
 

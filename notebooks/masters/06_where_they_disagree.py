@@ -177,7 +177,7 @@ show(some(neither), f"Neither is right: {len(neither):,} images")
 # comes from an object (content), from how the image looks (atmosphere), or from both. We open the explorer
 # again, now with these notes. Some are held back all the same, since the exercises ask for them. And A gives
 # its reasons (as tuned for in lesson 5) for up to 150 of the images that it gets wrong, and for the sample whose
-# maps we shall see below (about 9 s the first time, then they are kept).
+# maps we shall see below (about 3 s the first time, then they are kept).
 
 # %%
 table = pipeline.dataset.table
