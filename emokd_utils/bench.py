@@ -91,10 +91,9 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
     vlm, vision = pipeline.tuned_vlm(seed), pipeline.vision(seed)
     label_set, classes, profile = data.label_set, len(data.label_set), pipeline.profile
     published = PublishedLoop(vlm, vision.image_logits, images, labels, label_set)
-    size = profile.vlm_batch_size
 
     def ours_distil() -> None:
-        features = vlm.dataset_features(data, size, progress=False)
+        features = vlm.dataset_features(data, progress=False)
         settings = profile.settings("head", HeadSettings, epochs=EPOCHS, patience=EPOCHS)
         train_head(
             features,
@@ -108,14 +107,12 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
         )
 
     prompt, expected = categorical_prompt(label_set), [answer_for(x) for x in label_set.labels]
-    parts = [images[k : k + size] for k in range(0, len(images), size)]
 
     def ours_gate() -> None:
-        seen = [vlm.score_with_features(part, prompt, expected) for part in parts]
-        probabilities = softmax(np.concatenate([scores for scores, _ in seen]))
+        scores, features = vlm.score_with_features(images, prompt, expected)
+        probabilities = softmax(scores)
         with torch.no_grad():
-            features = torch.from_numpy(np.concatenate([features for _, features in seen]))
-            student = published.head(features).numpy()
+            student = published.head(torch.from_numpy(features)).numpy()
         one_hot = np.eye(classes)[probabilities.argmax(1)]
         inputs = gate_inputs(student, probabilities, one_hot, profile.gate_inputs)
         settings = profile.settings("gate", GateSettings, epochs=EPOCHS, folds=0)
@@ -124,7 +121,7 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
         )
 
     def ours_predict() -> None:
-        softmax(np.concatenate([vlm.score(part, prompt, expected) for part in parts]))
+        softmax(vlm.score(images, prompt, expected))
 
     torch.manual_seed(seed)
     for warm in (ours_distil, ours_predict):

@@ -1,4 +1,5 @@
-"""The paper's seven data sets: where to ask for them, and from their released forms to one layout.
+"""The paper's seven data sets, and OASIS: where to ask for them, and from their released forms to
+one layout.
 
 No image of them comes with this project. `convert` reads a copy in the form in which its authors
 release it (lists of votes, lists of splits, class folders), or any class folders, or any image data
@@ -47,6 +48,8 @@ from emokd_utils.scanning import SPLITS
 SOURCE_FORMAT = "emokd-source-1"
 TEST_SHARE, VAL_SHARE = 0.15, 0.05
 """Of each class, where a release has no split: 80/5/15, as is usual for FI."""
+OASIS_NEGATIVE, OASIS_POSITIVE = 3.6, 5.2
+"""Of OASIS's mean valences, 1 to 7: the highest of the negative, the lowest of the positive."""
 
 KINDS = {
     "tie": "the votes are tied: in no class",
@@ -237,9 +240,25 @@ SOURCES: dict[str, Source] = {
             note="The class is what the artist meant the photograph to evoke. The counts by class "
             "add up to the total but were not checked against a paper. No split is released.",
         ),
+        Source(
+            name="oasis",
+            title="OASIS",
+            citation="Kurdi, Lozano & Banaji 2017, Introducing the Open Affective Standardized "
+            "Image Set (OASIS), Behavior Research Methods 49",
+            doi="10.3758/s13428-016-0715-3",
+            terms="Open access, for studies online and offline; the column Source of its list says "
+            "where an image is from.",
+            where="https://osf.io/6pnd7/",
+            label_set="polarity",
+            form="OASIS.csv, with the columns Theme and Valence_mean, beside Images/<theme>.jpg.",
+            listed=900,
+            note="None of the paper's. About a hundred people rated the valence of each image from 1 "
+            f"to 7. The classes are ours: negative up to a mean of {OASIS_NEGATIVE}, positive from "
+            f"{OASIS_POSITIVE} on; what lies between has none.",
+        ),
     )
 }
-"""The data sets of the paper by name."""
+"""The data sets by name."""
 
 
 def overview() -> str:
@@ -417,6 +436,27 @@ def _read_artphoto(folder: _Folder, labels: LabelSet) -> Iterator[_Row]:
         yield from (_Row(file, {label: 1}, file) for file, label in named.items())
 
 
+def _read_oasis(folder: _Folder, labels: LabelSet) -> Iterator[_Row]:
+    """Lists with the columns Theme, which names the image, and Valence_mean."""
+    for file in folder.lists():
+        lines = _cells(folder.root / file)
+        names = next(lines, [])
+        if not {"Theme", "Valence_mean"} <= set(names):
+            continue
+        for number, cells in enumerate(lines, 2):
+            row = dict(zip(names, cells, strict=False))
+            try:
+                theme, valence = row["Theme"], float(row["Valence_mean"])
+                if not 1 <= valence <= 7:
+                    raise ValueError(f"a mean valence of {valence}")
+            except (KeyError, ValueError) as error:
+                yield _Row(f"{file}, line {number}", {}, odd=str(error))
+                continue
+            label = "negative" if valence <= OASIS_NEGATIVE else f"mean valence {valence:.3f}"
+            label = "positive" if valence >= OASIS_POSITIVE else label
+            yield _Row(theme, {label: 1}, folder.find(theme))
+
+
 def _read_folders(folder: _Folder, labels: LabelSet | None) -> Iterator[_Row]:
     """<class>/<image> or <split>/<class>/<image>, or else the same one folder further down."""
     for outer in (0, 1):
@@ -480,6 +520,7 @@ _READERS: dict[str, tuple[_Reader, ...]] = {
     "instagram": (_read_votes, _read_folders),
     "abstract": (_read_votes,),
     "artphoto": (_read_artphoto, _read_folders),
+    "oasis": (_read_oasis,),
     "imagefolder": (_read_folders,),
 }
 """Name -> readers; the next one reads where the one before found nothing."""

@@ -9,14 +9,15 @@ and how visual tokens lie over the image.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from .errors import InputError
 
-_PROJECTIONS = r"\.layers\.\d+\.self_attn\.(?:q_proj|k_proj|v_proj|o_proj)"
+PROJECTIONS = ("q", "k", "v", "o")
+"""An attention layer's query, key, value and output projection."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,14 @@ class Family:
     grid: Callable[[object, dict[str, torch.Tensor], int], tuple[int, int, int]]
     area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]]
 
-    @property
-    def lora_targets(self) -> str:
-        """A pattern for the language model's query, key, value and output projections."""
-        return rf".*\b{self.text}{_PROJECTIONS}"
+    def lora_targets(self, projections: Sequence[str]) -> str:
+        """A pattern for these projections of the language model. Raises InputError for others."""
+        if not projections or set(projections) - set(PROJECTIONS):
+            raise InputError(
+                f"LoRA on the projections {', '.join(projections) or '(none)'}: choose some of "
+                f"{', '.join(PROJECTIONS)}"
+            )
+        return rf".*\b{self.text}\.layers\.\d+\.self_attn\.(?:{'|'.join(projections)})_proj"
 
 
 def _qwen_grid(config, inputs, count):

@@ -29,7 +29,7 @@ from .costs import Part, compare, count_parameters
 from .datasets import ImageDataset, load_dataset
 from .distillation import HeadSettings, TrainedHead, load_cache, save_cache, train_head
 from .errors import InputError
-from .families import FAMILIES
+from .families import FAMILIES, family_of
 from .gating import GateSettings, TrainedGate, gate_inputs, train_gate
 from .instructions import answer_for, categorical_prompt, write_instructions
 from .predictions import Predictions, versions
@@ -39,7 +39,7 @@ from .scanning import ScanReport, listing_fingerprint, scan
 from .store import Artefact, NotMadeError, Store, fingerprint
 from .tuning import TuningSettings, instruction_tune
 from .vision import VisionModel, VisionSettings, fine_tune
-from .vlm import VLM, recompute_layers
+from .vlm import VLM, read_config, recompute_layers
 from .writer import load_written
 
 if TYPE_CHECKING:
@@ -155,10 +155,7 @@ class Pipeline:
     def workbench(self) -> Pipeline:
         """The pipeline whose models a lesson takes apart: this one. Where its VLM is not of the
         Qwen2-VL family, for which the lessons' code is written, the built-in one."""
-        from transformers import AutoConfig
-
-        kind = AutoConfig.from_pretrained(self._vlm_source).model_type
-        if kind in FAMILIES["Qwen2-VL"].types:
+        if family_of(read_config(self._vlm_source)) is FAMILIES["Qwen2-VL"]:
             return self
         return self._built_in(f"{self.profile.vlm} is built otherwise than Qwen2-VL")
 
@@ -176,11 +173,11 @@ class Pipeline:
         kind = self.profile.vlm_quantize
         if kind == "nf4-tuning":
             kind = "nf4" if tuning else ""
-        pixels = self.profile.vlm_pixels
+        pixels, size = self.profile.vlm_pixels, self.profile.vlm_batch_size
         if torch.cuda.is_available():  # a GPU holds one at a time
             self.__dict__.pop("base", None)
             Pipeline.tuned_vlm.cache_clear()
-        return VLM.load(self._vlm_source, adapter, quantize=kind, pixels=pixels)
+        return VLM.load(self._vlm_source, adapter, None, kind, pixels, size)
 
     @property
     def _vlm_source(self) -> str:
@@ -220,9 +217,7 @@ class Pipeline:
             lambda to: save_cache(
                 to / "features.safetensors",
                 ids,
-                self.base.dataset_features(
-                    self.dataset, self.profile.vlm_batch_size, self.progress
-                ),
+                self.base.dataset_features(self.dataset, self.progress),
             ),
             lambda at: load_cache(at / "features.safetensors", ids),
             together=True,
@@ -637,7 +632,6 @@ class Pipeline:
             vlm().predict(
                 part,
                 method,
-                batch_size=self.profile.vlm_batch_size,
                 max_new_tokens=self.profile.vlm_max_new_tokens,
                 progress=self.progress,
             ).save(to / "predictions.csv")

@@ -31,12 +31,13 @@ gate's training split  not known here; ours is val, on     train: gate_split=tra
                        which the VLM was not tuned
 =====================  ==================================  =========================================
 
-Text and code agree on LoRA (rank 8, alpha 8, dropout 0.05; q, k, v, o of the language model), rates
-(1e-4 tuning, 1e-5 head, 1e-4 gate), five epochs of tuning, alpha 0.5, T 2 and the linear gate on
-concatenated inputs. From the code alone: batches of one (ten images for the vision model), five
-epochs of the head, ten of gate and vision model, weight decays, images of at most 1,024 pixels a
-side when answering, answers of up to 256 tokens. ResNet-50 and VGG-16 are further rows of the report;
-``--vision resnet50.tv_in1k@timm`` makes one the teacher.
+Text and code agree on LoRA (rank 8, alpha 8, dropout 0.05), rates (1e-4 tuning, 1e-5 head, 1e-4
+gate), five epochs of tuning, alpha 0.5, T 2 and the linear gate on concatenated inputs. LoRA is on
+the query, key, value and output projections of the language model, as in the code; where the text
+is retold, only the first three are named: tuning_projections=q,k,v. From the code alone: batches of
+one (ten images for the vision model), five epochs of the head, ten of gate and vision model, weight
+decays, images of at most 1,024 pixels a side when answering, answers of up to 256 tokens. ResNet-50
+and VGG-16 are further rows of the report; ``--vision resnet50.tv_in1k@timm`` makes one the teacher.
 
 Ours differ from the code in every profile: label scoring where it samples one answer (temperature
 0.8; ``bench`` runs its loop); AdamW where it has Adam for vision model, head and gate; the best
@@ -103,6 +104,7 @@ class Profile:
     tuning_rank: int
     tuning_alpha: int
     tuning_dropout: float
+    tuning_projections: tuple[str, ...]
     tuning_lr: float
     tuning_epochs: int
     tuning_batch_size: int
@@ -170,6 +172,7 @@ MINI = Profile(
     tuning_rank=8,
     tuning_alpha=8,
     tuning_dropout=0.05,
+    tuning_projections=("q", "k", "v", "o"),
     tuning_lr=5e-3,
     tuning_epochs=4,
     tuning_batch_size=32,

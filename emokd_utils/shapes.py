@@ -26,7 +26,7 @@ from .costs import weight_bytes
 from .errors import InputError
 from .families import family_of
 from .tuning import TuningSettings, add_lora
-from .vlm import limit_pixels, recompute_layers
+from .vlm import limit_pixels, loading, recompute_layers
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314)."""
@@ -307,12 +307,13 @@ def shaped_vlm(source: str, pixels: int, dtype: torch.dtype, settings: TuningSet
     else:
         try:
             config = AutoConfig.from_pretrained(source, local_files_only=True)
-            processor = AutoProcessor.from_pretrained(source, local_files_only=True)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{source} is not on this machine, and its configuration is not known (known: "
                 f"{', '.join(MODELS)}): give a folder with its config and processor files"
             ) from error
+        with loading(source):
+            processor = AutoProcessor.from_pretrained(source, local_files_only=True)
         image_processor = processor.image_processor
     if pixels:
         limit_pixels(image_processor, pixels)

@@ -1,9 +1,9 @@
 """Instruction tuning with LoRA (lesson 5).
 
-Low-rank updates on the query, key, value and output projections of the language model; the visual
-encoder and every base weight stay frozen (Hu et al. 2022, arXiv:2106.09685; Lee et al. 2025,
-doi:10.1109/CVPRW67362.2025.00560: rank 8, alpha 8, dropout 0.05). The adapter is saved apart from
-the base.
+Low-rank updates on the query, key, value and output projections of the language model, or on some
+of them; the visual encoder and every base weight stay frozen (Hu et al. 2022, arXiv:2106.09685; Lee
+et al. 2025, doi:10.1109/CVPRW67362.2025.00560: rank 8, alpha 8, dropout 0.05). The adapter is saved
+apart from the base.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from .datasets import ImageDataset
 from .errors import InputError
-from .families import family_of
+from .families import PROJECTIONS, family_of
 from .instructions import AnswerCollator, Instruction
 from .processes import first, world
 from .vlm import VLM, quiet_peft
@@ -27,11 +27,13 @@ from .vlm import VLM, quiet_peft
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """How the adapter is trained. Defaults are the paper's; ``batch_size`` is images per step."""
+    """How the adapter is trained. Defaults are the paper's; ``batch_size`` is images per step,
+    ``projections`` are some of `families.PROJECTIONS`."""
 
     rank: int = 8
     alpha: int = 8
     dropout: float = 0.05
+    projections: tuple[str, ...] = PROJECTIONS
     lr: float = 1e-4
     epochs: int = 5
     batch_size: int = 16
@@ -41,13 +43,14 @@ class TuningSettings:
 def add_lora(model, settings: TuningSettings):
     """Wrap a model with LoRA; everything but the adapter is frozen.
 
-    Per adapted matrix (out x in) the adapter has rank * (in + out) parameters.
+    Per adapted matrix (out x in) the adapter has rank * (in + out) parameters. Raises InputError for
+    a projection that there is not.
     """
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=family_of(model.config).lora_targets,
+        target_modules=family_of(model.config).lora_targets(settings.projections),
         bias="none",
         task_type="CAUSAL_LM",
     )

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from .datasets import ImageDataset
@@ -27,6 +29,9 @@ from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, chat
 from .predictions import Predictions, versions
 from .processes import first, gather, part
 
+T = TypeVar("T")
+
+BATCH_SIZE = 32
 _ANSWER = re.compile(
     r"""['"]?\s*(?:emotion|label)\s*['"]?\s*[:=]\s*['"]?\s*([A-Za-z][A-Za-z \-]*)""", re.IGNORECASE
 )
@@ -153,14 +158,49 @@ def keep_freed_memory(megabytes: int = 256) -> None:
     mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, the largest that is taken
 
 
+@contextmanager
+def loading(source: str) -> Iterator[None]:
+    """What transformers says of a model that it cannot load, as one InputError that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ImportError, OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"{source} cannot be loaded: {' '.join(str(error).split())} (A model is given as the "
+            "folder of a saved one, or by its id on the Hugging Face hub, which must be in reach.)"
+        ) from error
+
+
+def read_config(source: str):
+    """The configuration of a model: of the folder of a saved one, or by its id on the hub.
+
+    Raises InputError where there is none, and for a family that `families` does not know.
+    """
+    from transformers import AutoConfig
+
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise InputError(
+            f"{source} holds no config.json; name the folder of a saved model or a hub id"
+        )
+    with loading(source):
+        config = AutoConfig.from_pretrained(source)
+    family_of(config)
+    return config
+
+
 class VLM:
     """A vision-language model with its processor. ``VLM.load`` takes a folder or a hub id.
 
-    Raises InputError for a model of a family that `families` does not know.
+    ``batch_size``: so many images pass the model at once, however many are given. Raises InputError
+    for a model of a family that `families` does not know.
     """
 
-    def __init__(self, model, processor, name: str = "", adapter: str = ""):
+    def __init__(
+        self, model, processor, name: str = "", adapter: str = "", batch_size: int = BATCH_SIZE
+    ):
         self.model, self.processor, self.name, self.adapter = model.eval(), processor, name, adapter
+        self.batch_size = batch_size
         self.family = family_of(self.core.config)
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
@@ -173,32 +213,34 @@ class VLM:
         device: str | None = None,
         quantize: str = "",
         pixels: int = 0,
+        batch_size: int = BATCH_SIZE,
     ) -> "VLM":
         """Load a model and, where given, its LoRA adapter. float32 on a CPU, else the checkpoint's
         own type.
 
         ``quantize`` "nf4": the linear layers but the last in 4-bit NF4 with double quantisation
         (Dettmers et al. 2023, arXiv:2305.14314), as in the paper's published code. ``pixels``: see
-        `limit_pixels`. Raises InputError when a local folder holds no model or no adapter, and where
-        4 bits cannot be had here.
+        `limit_pixels`. Raises InputError when a local folder holds no model or no adapter, for a hub
+        id that cannot be had, and where 4 bits cannot be had here.
         """
-        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging
 
         logging.disable_progress_bar()
 
         source = str(source)
-        if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-            raise InputError(
-                f"{source} holds no config.json; name the folder of a saved model or a hub id"
-            )
-        family_of(AutoConfig.from_pretrained(source))  # before gigabytes are fetched
+        read_config(source)
+        with loading(source):  # what is small, before gigabytes are fetched
+            processor = AutoProcessor.from_pretrained(source)
+        if pixels:
+            limit_pixels(processor.image_processor, pixels)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if device == "cpu":
             keep_freed_memory()
         dtype = torch.float32 if device == "cpu" else "auto"
         options = _four_bits(quantize, device) if quantize else {}
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **options)
+        with loading(source):
+            model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **options)
         if adapter is not None:
             from peft import PeftModel
 
@@ -208,12 +250,8 @@ class VLM:
                 )
             with quiet_peft():
                 model = PeftModel.from_pretrained(model, str(adapter))
-        processor = AutoProcessor.from_pretrained(source)
-        if pixels:
-            limit_pixels(processor.image_processor, pixels)
-        return cls(
-            model.to(device), processor, Path(source).name, Path(adapter).name if adapter else ""
-        )
+        tuned = Path(adapter).name if adapter else ""
+        return cls(model.to(device), processor, Path(source).name, tuned, batch_size)
 
     @property
     def core(self):
@@ -254,15 +292,19 @@ class VLM:
     def features(self, images: Sequence[Image.Image]) -> np.ndarray:
         """(n, width) float32: the mean over an image's visual tokens, the input of the distilled
         head."""
-        return _pool(self.visual_tokens(images))
+        return np.concatenate([_pool(self.visual_tokens(some)) for some in self._batches(images)])
 
     # ---------------------------------------------------------------------------------------- answering
 
-    @torch.inference_mode()
     def generate(
         self, images: Sequence[Image.Image], prompt: str, max_new_tokens: int = 48
     ) -> list[str]:
         """The answer to one question about each image, by greedy decoding."""
+        parts = (self._generate(some, prompt, max_new_tokens) for some in self._batches(images))
+        return [text for texts in parts for text in texts]
+
+    @torch.inference_mode()
+    def _generate(self, images: Sequence[Image.Image], prompt: str, max_new_tokens: int):
         inputs = self.inputs(images, prompt)
         written = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
         fresh = written[:, inputs["input_ids"].shape[1] :]
@@ -280,14 +322,17 @@ class VLM:
         by side, each at the position where it would stand alone and blind to the others (a tree in
         the attention mask). The result is that of scoring each answer by itself.
         """
-        return self._score(images, prompt, answers)[0]
+        return np.concatenate(
+            [self._score(some, prompt, answers)[0] for some in self._batches(images)]
+        )
 
     def score_with_features(
         self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         """`score` and `features` from one and the same pass of the visual encoder."""
-        scores, visual_tokens = self._score(images, prompt, answers)
-        return scores, _pool(visual_tokens)
+        parts = [self._score(some, prompt, answers) for some in self._batches(images)]
+        scores, visual_tokens = zip(*parts, strict=True)
+        return np.concatenate(scores), np.concatenate([_pool(tokens) for tokens in visual_tokens])
 
     @torch.inference_mode()
     def _score(
@@ -367,7 +412,6 @@ class VLM:
         dataset: ImageDataset,
         method: str = "score",
         prompt: str | None = None,
-        batch_size: int = 64,
         max_new_tokens: int = 48,
         progress: bool = True,
     ) -> Predictions:
@@ -384,7 +428,7 @@ class VLM:
         prompt = prompt or categorical_prompt(label_set)
         expected = [answer_for(label) for label in label_set.labels]
         rows, answers = [], []
-        for images in self._batches(dataset, batch_size, f"{self.name} {method}", progress):
+        for images in self._opened(dataset, f"{self.name} {method}", progress):
             if method == "score":
                 scores = self.score(images, prompt, expected)
                 rows.append(np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)))
@@ -413,25 +457,26 @@ class VLM:
             },
         )
 
-    def dataset_features(
-        self, dataset: ImageDataset, batch_size: int = 64, progress: bool = True
-    ) -> np.ndarray:
+    def dataset_features(self, dataset: ImageDataset, progress: bool = True) -> np.ndarray:
         """(n, width) float32 features of every image, in the data set's order."""
-        parts = self._batches(dataset, batch_size, f"{self.name} features", progress)
+        parts = self._opened(dataset, f"{self.name} features", progress)
         return np.stack(gather([row for images in parts for row in self.features(images)]))
 
     def reasons(self, images: Sequence[Image.Image], max_new_tokens: int = 64) -> list[str]:
         """Why, in the model's words: its answers to the reasoning prompt."""
         return self.generate(images, REASONING_PROMPT, max_new_tokens)
 
-    def _batches(
-        self, dataset: ImageDataset, size: int, title: str, progress: bool
+    def _batches(self, items: Sequence[T]) -> list[Sequence[T]]:
+        size = self.batch_size
+        return [items[start : start + size] for start in range(0, len(items), size)]
+
+    def _opened(
+        self, dataset: ImageDataset, title: str, progress: bool
     ) -> Iterator[list[Image.Image]]:
-        ids = part(list(dataset.ids))
-        starts = range(0, len(ids), size)
+        batches = self._batches(part(list(dataset.ids)))
         quiet = not (progress and first())
-        for start in tqdm(starts, desc=title, unit="batch", disable=quiet, leave=False):
-            yield [dataset.open(image_id) for image_id in ids[start : start + size]]
+        for ids in tqdm(batches, desc=title, unit="batch", disable=quiet, leave=False):
+            yield [dataset.open(image_id) for image_id in ids]
 
 
 def _pool(visual_tokens: Sequence[torch.Tensor]) -> np.ndarray:

@@ -60,7 +60,7 @@ def sources(out):
 
 def test_each_entry_is_complete_and_its_figures_add_up():
     assert list(SOURCES) == [
-        "fi", "emoset", "emotion6", "flickr", "instagram", "abstract", "artphoto",
+        "fi", "emoset", "emotion6", "flickr", "instagram", "abstract", "artphoto", "oasis",
     ]  # fmt: skip
     for name, source in SOURCES.items():
         assert source.name == name and source.doi.startswith("10.")
@@ -282,6 +282,41 @@ def test_links_out_of_the_source_are_not_followed(emoset, tmp_path):
     assert found(report, "outside") == ["image/awe/lost.jpg", "image/awe/out.jpg"]
     assert found(report, "conflict") == [entries["train"][0][-2], "image/awe/in.jpg"]
     assert not any(path.is_symlink() for path in (tmp_path / "new").rglob("*"))
+
+
+# OASIS
+
+OASIS = ",Theme,Category,Source,Valence_mean,Valence_SD,Valence_N"
+
+
+def oasis_line(number, theme, valence):
+    return f"I{number},{theme},Object,Pixabay,{valence},1.1,102"
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_oasis_mean_valences_become_classes(tmp_path, newline):
+    root = tmp_path / "oasis"
+    lines = [OASIS]
+    for theme, valence in (("Car crash", "1.852941176"), ("Beach", "6.366336634")):
+        for number in range(1, 21):
+            picture(root / "Images" / f"{theme} {number}.jpg")
+            lines.append(oasis_line(len(lines), f"{theme} {number}", valence))
+    edges = {"Bored pose 1": "3.6", "Bark 1": "3.600001", "Acorns 1": "5.199", "Cheer 1": "5.2"}
+    for theme, valence in edges.items():
+        picture(root / "Images" / f"{theme}.jpg")
+        lines.append(oasis_line(len(lines), theme, valence))
+    lines += [oasis_line(45, "Gone 1", "2"), oasis_line(46, "Odd 1", "0.5"), "I47,Short 1,Object"]
+    (root / "OASIS.csv").write_bytes((newline.join(lines) + newline).encode())
+    report = quietly("oasis", root, tmp_path / "out")
+    assert found(report, "no class") == ["Acorns 1", "Bark 1"]
+    assert detail(report, "Acorns 1").startswith("mean valence 5.199")
+    assert found(report, "no file") == ["Gone 1"]
+    assert found(report, "odd row") == [f"OASIS.csv, line {number}" for number in (47, 48)]
+    places = sources(tmp_path / "out")
+    assert places["Bored pose 1"][1] == "negative" and places["Cheer 1"][1] == "positive"
+    assert report.counts.sum().to_dict() == {"negative": 21, "positive": 21}
+    assert report.published == ("listed: 853 fewer than the 900 published (-94.8 %)",)
+    assert load_dataset(tmp_path / "out").label_set.name == "polarity"
 
 
 # Emotion6

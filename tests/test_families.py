@@ -42,6 +42,7 @@ from emokd_utils.instructions import (
     write_instructions,
 )
 from emokd_utils.pretrain import build_processor, build_tokenizer
+from emokd_utils.shapes import shaped_vlm
 from emokd_utils.tuning import TuningSettings, add_lora, instruction_tune
 from emokd_utils.vlm import VLM
 
@@ -344,6 +345,21 @@ def test_a_training_batch_holds_the_answers_and_all_of_the_images(vlm, mixed):
     assert loss == pytest.approx(-alone / learnt.sum().item(), abs=1e-4)
 
 
+def test_what_a_processor_lacks_is_told(tmp_path):
+    """SmolVLM's processor wants a library that is needed for videos alone."""
+    wanted = "transformers.models.smolvlm.processing_smolvlm.num2words"
+    with patch(wanted, str):
+        config, processor = tiled("smolvlm")
+        processor.save_pretrained(tmp_path)
+    AutoConfig.for_model("smolvlm", **config).save_pretrained(tmp_path)
+    for load in (
+        VLM.load,
+        lambda source: shaped_vlm(str(source), 0, torch.float32, TuningSettings()),
+    ):
+        with patch(wanted, None), pytest.raises(InputError, match="pip install num2words"):
+            load(tmp_path)
+
+
 def test_lora_adapts_the_language_model_alone(vlm, mixed):
     model = add_lora(copy.deepcopy(vlm.model), TuningSettings())
     adapted = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
@@ -383,7 +399,7 @@ def test_a_tuned_model_is_found_again(vlm, dataset, mixed, tmp_path):
     again = VLM.load(tmp_path / "base", tmp_path / "adapter", device="cpu")
     np.testing.assert_allclose(again.score(mixed, PROMPT, ANSWERS), after, atol=1e-5)
     assert again.generate(mixed, PROMPT, 4) == tuned.generate(mixed, PROMPT, 4)
-    assert again.predict(train, batch_size=3, progress=False).probabilities.shape == (4, 8)
+    assert again.predict(train, progress=False).probabilities.shape == (4, 8)
 
 
 def test_the_head_trains_on_the_features(vlm, mixed):

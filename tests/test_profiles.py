@@ -125,9 +125,12 @@ def test_the_key_of_a_vlm_names_how_it_is_used_only_where_that_is_not_as_publish
     assert keys(tmp_path, dataset, tuning_recompute=True) == plain
 
 
-def test_new_fields_are_no_settings_of_a_stage_and_leave_the_keys_of_mini():
-    settings = asdict(MINI.settings("tuning", TuningSettings))
-    assert set(settings) == {"rank", "alpha", "dropout", "lr", "epochs", "batch_size", "kinds"}
+def test_what_only_says_how_to_compute_is_in_no_key():
+    settings = set(asdict(MINI.settings("tuning", TuningSettings)))
+    assert not settings & {"recompute", "checkpoint_steps", "instructions"}
+    assert settings == {
+        *("rank", "alpha", "dropout", "projections", "lr", "epochs", "batch_size", "kinds")
+    }
 
 
 # -------------------------------------------------------------------------------------------- 4 bits

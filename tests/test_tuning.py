@@ -29,6 +29,20 @@ def test_lora_parameters_by_hand(random_vlm):
     assert {name.split(".")[-4] for name in trained} == {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
+def test_lora_on_some_of_the_projections(random_vlm):
+    settings = TuningSettings(projections=("q", "v"))
+    model = add_lora(copy.deepcopy(random_vlm.model), settings)
+    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    assert sum(trained.values()) == 4 * 8 * (512 + 384)
+    assert {name.split(".")[-4] for name in trained} == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("projections", [(), ("q", "gate"), ("q_proj",)])
+def test_projections_that_there_are_not_are_told(random_vlm, projections):
+    with pytest.raises(InputError, match="choose some of q, k, v, o"):
+        add_lora(random_vlm.model, TuningSettings(projections=projections))
+
+
 def test_an_untrained_adapter_changes_nothing(random_vlm, images):
     before = random_vlm.score(images, "Which emotion?", ["fear", "awe"])
     wrapped = VLM(add_lora(copy.deepcopy(random_vlm.model), TuningSettings()), random_vlm.processor)

