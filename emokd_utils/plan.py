@@ -26,6 +26,7 @@ from .distillation import DistillationHead, HeadSettings
 from .doctor import free_memory
 from .emotions import MIKELS, LabelSet, infer_label_set
 from .errors import InputError
+from .explanations import CELLS, WINDOW
 from .gating import build_gate
 from .instructions import (
     CONVERSATION_PROMPT,
@@ -54,6 +55,7 @@ IDLE = 1.1  # memory taken for memory used
 FRAME = 25  # tokens of the chat format around a question
 ANSWER = 60  # tokens of a written answer where there is none to count
 EVALUATED = 100  # images that the vision model judges at once
+MAPPED, MISSED, REASON = 40, 150, 64  # images of each cue, further ones, tokens of a reason
 SMALL_STEP = (1e-4, 2e-3)  # seconds of a step of a head or gate
 
 
@@ -129,7 +131,7 @@ class Images:
     """What the models are to work on.
 
     sizes: width and height in pixels, of a sample. instructions: how many there are to tune on;
-    texts: questions and answers of a sample of them.
+    texts: questions and answers of a sample of them. cues: kinds of cue that are told, or 1.
     """
 
     train: int
@@ -139,6 +141,7 @@ class Images:
     sizes: tuple[tuple[int, int], ...]
     instructions: int
     texts: tuple[tuple[str, str], ...]
+    cues: int = 1
 
     @classmethod
     def of(cls, dataset: ImageDataset, profile: Profile, sample: int = 200) -> Images:
@@ -159,6 +162,7 @@ class Images:
             sizes=tuple(sizes),
             instructions=round(len(written) * len(train) / len(some)),
             texts=tuple((one.prompt, one.answer) for one in written),
+            cues=dataset.table["cue"].nunique() if "cue" in dataset.table else 1,
         )
 
     @classmethod
@@ -220,8 +224,9 @@ class Plan:
     """What a run will take.
 
     models: a row a model, with its parameters (all, trained) and the GB to fetch. disk: GB of what
-    the run keeps. counted: whether text was counted by the model's own tokenizer. changes: what to
-    set where it does not fit, each with the peak (GB) once it and those before it are set.
+    the run keeps. counted: whether text was counted by the model's own tokenizer. export: the maps
+    and reasons that an export makes besides. changes: what to set where it does not fit, each with
+    the peak (GB) once it and those before it are set.
     """
 
     profile: Profile
@@ -231,6 +236,7 @@ class Plan:
     stages: tuple[Stage, ...]
     disk: float
     counted: bool
+    export: Stage
     changes: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -277,6 +283,9 @@ class Plan:
             f"\n{shown.to_string()}",
             f"\nin all {whole['hours from']:.3g} to {whole['to']:.3g} hours, at most {self.peak:.1f} GB: "
             + ("it fits" if self.fits else f"IT DOES NOT FIT into {device.memory:.0f} GB"),
+            "maps and reasons for an export (unless --only-kept): {:.3g} to {:.3g} hours more".format(
+                *self.export.hours(device)
+            ),
             *self._advice(),
             "\nHow it was estimated: one step of each stage was gone through without numbers, its",
             "operations counted and the tensors alive added up; on TinyVLM that is within 15 % of what",
@@ -377,8 +386,9 @@ def _plan(profile: Profile, images: Images, device: Device) -> Plan:
     models["head"] = (head, head, 0.0)
     models[f"gate, {profile.gate_kinds[0].replace('_', ' ')}"] = (gate, gate, 0.0)
 
+    *of_vlm, export = _vlm_stages(profile, images, device, vlm, resident)
     stages = [
-        *_vlm_stages(profile, images, device, vlm, resident),
+        *of_vlm,
         *(_vision_stage(name, network, profile, images, device) for name, network in networks),
         _small_stage(profile, images),
     ]
@@ -397,7 +407,7 @@ def _plan(profile: Profile, images: Images, device: Device) -> Plan:
         models, orient="index", columns=["parameters", "trained", "GB to fetch"]
     )
     counted = vlm.processor is not None
-    return Plan(profile, images, device, frame, tuple(stages), kept / 1e9, counted)
+    return Plan(profile, images, device, frame, tuple(stages), kept / 1e9, counted, export)
 
 
 def _networks(
@@ -426,7 +436,8 @@ def _network(name: str, size: int, classes: int) -> tuple[torch.nn.Module, int]:
 def _vlm_stages(
     profile: Profile, images: Images, device: Device, vlm: ShapedVLM, resident: float
 ) -> Iterator[Stage]:
-    """Features, tuning, and answers scored and written. resident: bytes of the vision models."""
+    """Features, tuning, answers scored and written; last what an export makes. resident: bytes of
+    the vision models."""
     seen = [vlm.image(*size) for size in images.sizes]
     mean = np.mean([tokens for _, tokens in seen])
     usual, largest = min(seen, key=lambda s: abs(s[1] - mean)), max(seen, key=lambda s: s[1])
@@ -474,7 +485,8 @@ def _vlm_stages(
     yield stage("answers scored", total + images.val + images.test, scored, held, spare)
 
     cache = vlm.cache(batch * (largest[1] + trunk + profile.vlm_max_new_tokens))
-    reading = in_use / device.bandwidth * answer * math.ceil(images.test / batch)
+    token = in_use / device.bandwidth  # seconds to read the weights once
+    reading = token * answer * math.ceil(images.test / batch)
     yield stage(
         "answers written",
         images.test,
@@ -483,6 +495,11 @@ def _vlm_stages(
         spare + cache,
         extra=(reading, 5 * reading),
     )
+
+    mapped = min(images.test, MAPPED * images.cues)
+    writing = token * REASON * math.ceil(min(images.test, mapped + MISSED) / batch)
+    passes = mapped * ((CELLS - WINDOW + 1) ** 2 + 1)
+    yield stage("export", passes, scored, held, spare, extra=(writing, 5 * writing))
 
 
 def _question(vlm: ShapedVLM, prompt: str) -> int:

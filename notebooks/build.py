@@ -171,6 +171,7 @@ def execute(notebook: nbformat.NotebookNode, cwd: Path) -> float:
             kernel_name="python3",
             extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": str(cwd)}},
+            coalesce_streams=True,  # whatever the moments at which they were flushed
             store_widget_state=False,  # a megabyte for each explorer, and dead without a kernel
         )
         client.execute(env=environment)

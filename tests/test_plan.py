@@ -12,6 +12,7 @@ from emokd_utils import __main__ as cli
 from emokd_utils import costs, tuning
 from emokd_utils.datasets import load_dataset
 from emokd_utils.errors import InputError
+from emokd_utils.explanations import answers_of, occlusion
 from emokd_utils.instructions import (
     AnswerCollator,
     answer_for,
@@ -95,6 +96,17 @@ def test_operations_of_answering_and_seeing_are_those_counted(dataset, batch, mi
         scored, rel=0.15
     )
     assert stage(mini_plan, "features").single / len(dataset) == pytest.approx(seen, rel=0.15)
+
+
+@pytest.mark.slow
+def test_operations_of_an_export_s_maps_are_those_counted(dataset, batch, mini_plan):
+    vlm, (images, _, _) = VLM.load(TINY), batch
+    answers = answers_of(vlm, dataset.label_set)
+    one = costs.flops(lambda: occlusion(answers, images[0], 0))
+    mapped = min(16, 40 * dataset.table["cue"].nunique())
+    assert mini_plan.export.single / mapped == pytest.approx(one, rel=0.15)
+    assert "for an export (unless --only-kept)" in str(mini_plan)
+    assert mini_plan.export not in mini_plan.stages
 
 
 @pytest.mark.slow

@@ -493,7 +493,7 @@ plots.show(figure, alt=f"{title}. Memory of training by precision of the weights
 def products(module, tokens):
     """Operations of a module's linear layers for so many tokens."""
     own = (m for m in module.modules() if isinstance(m, torch.nn.Linear))
-    return 2 * tokens * sum(m.weight.numel() for m in own)
+    return 2 * tokens * sum(m.in_features * m.out_features for m in own)
 
 
 def forward_operations(model, seen, text):
@@ -542,8 +542,9 @@ print("{:.1f} to {:.1f} hours".format(*hours(samples * (3 * words + eye))))
 # %% [markdown]
 # ## The paper's data sets
 #
-# The seven data sets that the published code names, and OASIS, with the sizes at which they were published. None
-# of their images comes with this course. Ask their authors, read the terms, and count your copy: links die, and sizes differ.
+# The seven data sets that the published code names, and OASIS, with the sizes at which they were published.
+# None of their images comes with this course. Ask their authors, read the terms, and count your copy: links
+# die, and sizes differ.
 
 # %%
 papers = pd.DataFrame(
