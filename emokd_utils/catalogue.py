@@ -46,8 +46,8 @@ from emokd_utils.images import FORMATS, open_image
 from emokd_utils.scanning import SPLITS
 
 SOURCE_FORMAT = "emokd-source-1"
-TEST_SHARE, VAL_SHARE = 0.15, 0.05
-"""Of each class, where a release has no split: 80/5/15, as is usual for FI."""
+TEST_VAL = (0.15, 0.05)
+"""Test and val of each class, where a release has no split: 80/5/15, as is usual for FI."""
 OASIS_NEGATIVE, OASIS_POSITIVE = 3.6, 5.2
 """Of OASIS's mean valences, 1 to 7: the highest of the negative, the lowest of the positive."""
 
@@ -85,6 +85,7 @@ class Source:
     form: what the folder holds that `convert` reads.
     listed: ids in the lists of the release. images: those with a class, in all, then by class and
         by split. None and empty: no such figure is known.
+    test_val: shares of each class that are drawn for test and val where the release has no split.
     note: what to know about the figures, and what could not be checked.
     """
 
@@ -100,13 +101,16 @@ class Source:
     images: int | None = None
     per_class: Mapping[str, int] = field(default_factory=dict, hash=False)
     per_split: Mapping[str, int] = field(default_factory=dict, hash=False)
+    test_val: tuple[float, float] = TEST_VAL
     note: str = ""
 
     def text(self) -> str:
         """The entry to read, a line for each field."""
         lines = []
         for key, value in asdict(self).items():
-            if isinstance(value, dict):
+            if key == "test_val":
+                value = "{:.0%} and {:.0%} where there is no split".format(*value)
+            elif isinstance(value, dict):
                 value = ", ".join(f"{name} {n:,}" for name, n in value.items())
             if value:
                 text = f"{value:,}" if isinstance(value, int) else value
@@ -252,6 +256,7 @@ SOURCES: dict[str, Source] = {
             label_set="polarity",
             form="OASIS.csv, with the columns Theme and Valence_mean, beside Images/<theme>.jpg.",
             listed=900,
+            test_val=(0.25, 0.15),  # few images: an interval and a gate need more of them
             note="None of the paper's. About a hundred people rated the valence of each image from 1 "
             f"to 7. The classes are ours: negative up to a mean of {OASIS_NEGATIVE}, positive from "
             f"{OASIS_POSITIVE} on; what lies between has none.",
@@ -616,7 +621,8 @@ def convert(
 
     name: one of SOURCES; "imagefolder" for class folders; "datasets" for a data set of the
         `datasets` library, saved on disk or by its id.
-    seed: of the 80/5/15 split of each class, drawn where the release has no train and test.
+    seed: of the split of each class (`Source.test_val`), drawn where the release has no train and
+        test.
     link: hard links instead of copies (both folders on one disk).
     say: is told of the progress.
 
@@ -775,7 +781,8 @@ def _lay_out(
             problems += [("no split", i.id, "") for i in images if i.split is None]
             groups[digest] = [image for image in images if image.split]
     if not released:
-        splits = _draw({digest: images[0].label for digest, images in groups.items()}, seed)
+        labelled = {digest: images[0].label for digest, images in groups.items()}
+        splits = _draw(labelled, seed, SOURCES[name].test_val if name in SOURCES else TEST_VAL)
         groups = {d: [i._replace(split=splits[d]) for i in group] for d, group in groups.items()}
     for images in groups.values():
         images.sort(key=lambda image: SPLITS.index(image.split))
@@ -825,10 +832,11 @@ def _others(image: _Kept, images: Sequence[_Kept]) -> str:
     return ", ".join(f"same as {i.id} of {i.label}, {i.split or 'no split'}" for i in others)
 
 
-def _draw(labels: Mapping[str, str], seed: int) -> dict[str, str]:
-    """Content -> split, of each class 80/5/15; by content and seed alone."""
+def _draw(labels: Mapping[str, str], seed: int, shares: tuple[float, float]) -> dict[str, str]:
+    """Content -> split, of each class the shares for test and val; by content and seed alone."""
+    test, val = shares
     splits = dict.fromkeys(labels, "train")
-    for split, share in (("test", TEST_SHARE), ("val", VAL_SHARE / (1 - TEST_SHARE))):
+    for split, share in (("test", test), ("val", val / (1 - test))):
         rest = [digest for digest in labels if splits[digest] == "train"]
         drawn = stratified_split(rest, [labels[digest] for digest in rest], share, seed)
         splits |= dict.fromkeys(drawn, split)

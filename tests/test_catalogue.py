@@ -314,7 +314,8 @@ def test_oasis_mean_valences_become_classes(tmp_path, newline):
     assert found(report, "odd row") == [f"OASIS.csv, line {number}" for number in (47, 48)]
     places = sources(tmp_path / "out")
     assert places["Bored pose 1"][1] == "negative" and places["Cheer 1"][1] == "positive"
-    assert report.counts.sum().to_dict() == {"negative": 21, "positive": 21}
+    assert report.counts["negative"].to_dict() == {"train": 13, "val": 3, "test": 5}
+    assert report.counts["positive"].to_dict() == {"train": 13, "val": 3, "test": 5}
     assert report.published == ("listed: 853 fewer than the 900 published (-94.8 %)",)
     assert load_dataset(tmp_path / "out").label_set.name == "polarity"
 
