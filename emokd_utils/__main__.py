@@ -12,6 +12,11 @@ from emokd_utils import __version__
 from emokd_utils.errors import InputError
 from emokd_utils.profiles import project_root
 
+OUT_OF_MEMORY = (
+    "`python -m emokd_utils plan` with the same profile says what to set so that it fits; the run "
+    "then goes on from the last finished step"
+)
+
 
 def _count(text: str) -> int:
     """``text`` as a whole number of at least 1."""
@@ -299,6 +304,10 @@ def main(argv: list[str] | None = None) -> int:
             f"{error.name} is not installed here; `python -m emokd_utils doctor` tells the mend"
         )
         code = 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
+            raise
+        message, code = f"{str(error).partition('. ')[0]}: {OUT_OF_MEMORY}", 2
     except KeyboardInterrupt:
         message, code = "interrupted; the same command goes on from the last finished step", 130
     print(f"emokd_utils: {message}", file=sys.stderr)

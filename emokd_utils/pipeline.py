@@ -173,11 +173,11 @@ class Pipeline:
         kind = self.profile.vlm_quantize
         if kind == "nf4-tuning":
             kind = "nf4" if tuning else ""
-        pixels, size = self.profile.vlm_pixels, self.profile.vlm_batch_size
+        options = {"pixels": self.profile.vlm_pixels, "batch_size": self.profile.vlm_batch_size}
         if torch.cuda.is_available():  # a GPU holds one at a time
             self.__dict__.pop("base", None)
             Pipeline.tuned_vlm.cache_clear()
-        return VLM.load(self._vlm_source, adapter, None, kind, pixels, size)
+        return VLM.load(self._vlm_source, adapter, quantize=kind, **options)
 
     @property
     def _vlm_source(self) -> str:

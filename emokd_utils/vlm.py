@@ -6,6 +6,8 @@ likely is each label's answer given the image and the prompt; this yields probab
 an answer outside the set.
 """
 
+from __future__ import annotations
+
 import ctypes
 import re
 import warnings
@@ -13,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +30,9 @@ from .families import family_of, image_inputs, positions
 from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, chat_text
 from .predictions import Predictions, versions
 from .processes import first, gather, part
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 T = TypeVar("T")
 
@@ -172,7 +177,7 @@ def loading(source: str) -> Iterator[None]:
         ) from error
 
 
-def read_config(source: str):
+def read_config(source: str) -> PreTrainedConfig:
     """The configuration of a model: of the folder of a saved one, or by its id on the hub.
 
     Raises InputError where there is none, and for a family that `families` does not know.
@@ -214,7 +219,7 @@ class VLM:
         quantize: str = "",
         pixels: int = 0,
         batch_size: int = BATCH_SIZE,
-    ) -> "VLM":
+    ) -> VLM:
         """Load a model and, where given, its LoRA adapter. float32 on a CPU, else the checkpoint's
         own type.
 
@@ -330,9 +335,12 @@ class VLM:
         self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         """`score` and `features` from one and the same pass of the visual encoder."""
-        parts = [self._score(some, prompt, answers) for some in self._batches(images)]
-        scores, visual_tokens = zip(*parts, strict=True)
-        return np.concatenate(scores), np.concatenate([_pool(tokens) for tokens in visual_tokens])
+        found = []
+        for some in self._batches(images):
+            scores, visual_tokens = self._score(some, prompt, answers)
+            found.append((scores, _pool(visual_tokens)))
+        scores, features = zip(*found, strict=True)
+        return np.concatenate(scores), np.concatenate(features)
 
     @torch.inference_mode()
     def _score(

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 
 import emokd_utils
@@ -54,7 +55,7 @@ def imports(tree: ast.AST) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add(node.module.split(".")[0])
-    own = {"emokd_utils", "tests", "conftest", "build"}
+    own = {"emokd_utils", "build", *(path.stem for path in ROOT.glob("tests/*.py"))}
     return {COMES_WITH.get(n, n) for n in names} - set(sys.stdlib_module_names) - own
 
 
@@ -195,6 +196,13 @@ def test_the_profile_comes_from_the_environment(monkeypatch):
         (FileNotFoundError("no images below photos"), 2, "no images below photos"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), 2, "peft is not installed"),
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has 15 GiB."
+            ),
+            2,
+            "CUDA out of memory: `python -m emokd_utils plan`",
+        ),
     ],
 )
 def test_expected_errors_give_one_sentence_and_no_trace(monkeypatch, capsys, error, code, words):
@@ -209,10 +217,11 @@ def test_expected_errors_give_one_sentence_and_no_trace(monkeypatch, capsys, err
     assert words in output.err
 
 
-def test_unexpected_errors_keep_their_trace(monkeypatch):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, RuntimeError])
+def test_unexpected_errors_keep_their_trace(monkeypatch, kind):
     def fail(args):
-        raise ZeroDivisionError
+        raise kind
 
     monkeypatch.setattr(doctor, "main", fail)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(kind):
         cli.main(["doctor"])
