@@ -2,9 +2,9 @@
 
 A profile is one flat dataclass. The fields of a stage share its prefix (``vision_lr``,
 ``head_alpha``), and ``Profile.settings("head", HeadSettings)`` hands them to the stage. The same
-cells run another model or data set by naming another profile (EMOKD_PROFILE, EMOKD_DATA), or by
-``dataclasses.replace`` of a field; on the command line by ``--vlm``, ``--vision``, ``--data`` and
-``--set FIELD=VALUE``.
+cells run another model or data set by naming another profile in the environment (EMOKD_PROFILE,
+EMOKD_DATA, EMOKD_SET: see `get_profile`), or by ``dataclasses.replace`` of a field; on the command
+line also by ``--vlm``, ``--vision``, ``--data`` and ``--set FIELD=VALUE``.
 
 ========  =====================================  ==============================================
 profile   models                                 for
@@ -47,6 +47,7 @@ the question too.
 """
 
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -276,16 +277,29 @@ PROFILES = {profile.name: profile for profile in (MINI, LAPTOP, COLAB, PAPER)}
 def get_profile(name: str | None = None) -> Profile:
     """The profile called ``name``; without a name the one in EMOKD_PROFILE, else ``mini``.
 
-    Where the environment variable EMOKD_DATA names a folder of images, it stands in the place of
-    the profile's own data.
+    The environment may change it: EMOKD_DATA names a folder of images in the place of the profile's
+    own, and EMOKD_SET has fields of the profile in EMOKD_PROFILE, ``field=value`` with spaces between
+    them and quotes around what has spaces inside.
 
-    Raises InputError for an unknown name.
+    Raises InputError for an unknown name, and for EMOKD_SET as `changed`.
     """
-    name = name or os.environ.get("EMOKD_PROFILE") or "mini"
+    usual = os.environ.get("EMOKD_PROFILE") or "mini"
+    name = name or usual
     if name not in PROFILES:
         raise InputError(f"there is no profile {name!r}; choose one of {', '.join(PROFILES)}")
-    data = os.environ.get("EMOKD_DATA")
-    return replace(PROFILES[name], data=data) if data else PROFILES[name]
+    profile = PROFILES[name]
+    if data := os.environ.get("EMOKD_DATA"):
+        profile = replace(profile, data=data)
+    if name == usual:
+        text = os.environ.get("EMOKD_SET", "")
+        try:
+            settings = shlex.split(text)
+        except ValueError as error:
+            raise InputError(
+                f"EMOKD_SET={text}: {error}; write 'field=value field=value'"
+            ) from None
+        profile = changed(profile, settings=settings)
+    return profile
 
 
 def changed(

@@ -190,7 +190,7 @@ def sent(tmp_path_factory):
 @pytest.fixture
 def laptop(sent, tmp_path, monkeypatch):
     """An imported run on a machine without its data, its VLM or a home."""
-    for name in ("HOME", "HF_HOME", "EMOKD_RUN", "EMOKD_DATA", "EMOKD_PROFILE"):
+    for name in ("HOME", "HF_HOME", "EMOKD_RUN", "EMOKD_DATA", "EMOKD_PROFILE", "EMOKD_SET"):
         monkeypatch.delenv(name, raising=False)
     return Pipeline(
         data=install(sent.archive, tmp_path / "runs"), say=lambda line: None, progress=False

@@ -59,6 +59,21 @@ def test_the_environment_picks_the_profile(monkeypatch):
     assert Pipeline(data="/elsewhere").root.name == "elsewhere"
 
 
+def test_the_environment_changes_fields_of_its_profile(monkeypatch):
+    monkeypatch.setenv("EMOKD_PROFILE", "paper")
+    monkeypatch.setenv("EMOKD_SET", "'vlm=/my models/qwen' tuning_epochs=2")
+    assert get_profile() == replace(PROFILES["paper"], vlm="/my models/qwen", tuning_epochs=2)
+    assert get_profile("paper") == get_profile() == Pipeline().profile
+    assert get_profile("mini") is MINI
+    for text, words in (("vlmm=x", "no field 'vlmm'"), ("tuning_epochs=few", "wants int")):
+        monkeypatch.setenv("EMOKD_SET", text)
+        with pytest.raises(InputError, match=words):
+            get_profile()
+    monkeypatch.setenv("EMOKD_SET", "'vlm=x")
+    with pytest.raises(InputError, match="EMOKD_SET='vlm=x: No closing quotation"):
+        get_profile()
+
+
 def test_reduced_changes_only_amounts():
     small = reduced(MINI)
     assert small.name == MINI.name

@@ -85,7 +85,8 @@ print("mend first: " + ", ".join(failed) if failed else "nothing to mend")
 #
 # Model, data and every setting stand in one flat object, the **profile**. A setting's first word names the
 # stage that it belongs to. The default is `mini`, for a laptop; the environment variable `EMOKD_PROFILE` or
-# `get_profile("name")` picks another, and EMOKD_DATA another folder of images, for every lesson.
+# `get_profile("name")` picks another. For every lesson at once EMOKD_DATA names another folder of images, and
+# EMOKD_SET other values: `EMOKD_SET="tuning_epochs=2 head_depth=3"`.
 
 # %%
 profile = get_profile()

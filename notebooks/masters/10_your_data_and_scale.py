@@ -320,7 +320,8 @@ pd.DataFrame(changed, index=["mini", "paper"]).T
 # %% [markdown]
 # `Pipeline("paper", data="my_photos")` would run it, on a machine that can; on the command line
 # `python -m emokd_utils run --profile paper --data my_photos`, where `--vlm`, `--vision` and `--set FIELD=VALUE`
-# change a field. Several GPUs share the work (`accelerate launch -m emokd_utils run ...`). Can *your* machine?
+# change a field. (For notebooks EMOKD_PROFILE, EMOKD_DATA and EMOKD_SET do: `EMOKD_SET="vlm=/models/Qwen2-VL-7B"`
+# takes the model from a folder.) Several GPUs share the work (`accelerate launch -m emokd_utils run ...`). Can *your* machine?
 # Let us compute.
 #
 # ## Parameters, from the published configuration
