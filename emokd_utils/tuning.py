@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -80,14 +81,14 @@ class ProgressBar(TrainerCallback):
 
 
 class InstructionDataset(Dataset):
-    """Instructions with their images, opened when asked for. Images up to ``keep`` of them stay in
-    memory."""
+    """Instructions with their images, opened when asked for. The first ones stay in memory, as many
+    as take ``megabytes`` (10^6 bytes)."""
 
     def __init__(
-        self, dataset: ImageDataset, instructions: Sequence[Instruction], keep: int = 4000
+        self, dataset: ImageDataset, instructions: Sequence[Instruction], megabytes: float = 500
     ):
-        self.dataset, self.instructions, self.keep = dataset, list(instructions), keep
-        self.opened: dict[str, object] = {}
+        self.dataset, self.instructions, self.room = dataset, list(instructions), 1e6 * megabytes
+        self.opened: dict[str, Image.Image] = {}
 
     def __len__(self) -> int:
         return len(self.instructions)
@@ -97,7 +98,9 @@ class InstructionDataset(Dataset):
         image = self.opened.get(item.image_id)
         if image is None:
             image = self.dataset.open(item.image_id)
-            if len(self.opened) < self.keep:
+            size = 3 * image.width * image.height
+            if size <= self.room:
+                self.room -= size
                 self.opened[item.image_id] = image
         return {"image": image, "prompt": item.prompt, "answer": item.answer}
 

@@ -9,7 +9,7 @@ from emokd_utils.datasets import load_dataset
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import write_instructions
 from emokd_utils.scenes import ensure_scenes
-from emokd_utils.tuning import TuningSettings, add_lora, instruction_tune
+from emokd_utils.tuning import InstructionDataset, TuningSettings, add_lora, instruction_tune
 from emokd_utils.vlm import VLM
 
 
@@ -49,6 +49,19 @@ def test_an_untrained_adapter_changes_nothing(random_vlm, images):
     np.testing.assert_allclose(
         wrapped.score(images, "Which emotion?", ["fear", "awe"]), before, atol=1e-5
     )
+
+
+def test_opened_images_stay_within_their_room(dataset, monkeypatch):
+    train, opened = dataset.split("train"), []
+    written, _ = write_instructions(train, ["categorical"])
+    whole = type(train).open
+    monkeypatch.setattr(type(train), "open", lambda self, n: opened.append(n) or whole(self, n))
+    some = InstructionDataset(train, written, megabytes=2.5 * 3 * 112 * 112 / 1e6)
+    first = [example["image"] for example in some]
+    again = [example["image"] for example in some]
+    names = [item.image_id for item in written]
+    assert opened == [*names, *names[2:]], "two of them were kept"
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
 
 
 def test_nothing_to_learn_from_is_told(random_vlm, dataset, tmp_path):
