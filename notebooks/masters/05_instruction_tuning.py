@@ -105,7 +105,7 @@ class LoRALinear(torch.nn.Module):
 # projection of the first layer of the tuned VLM, put its weights into ours, and compare the answers.
 
 # %%
-theirs = tuned.core.model.language_model.layers[0].self_attn.q_proj
+theirs = copy.deepcopy(tuned.core.model.language_model.layers[0].self_attn.q_proj).float()
 torch.manual_seed(0)
 x = torch.randn(5, theirs.in_features, device=tuned.device)
 for factor in (4, 1):  # alpha four times as large, and then as it was trained
@@ -261,7 +261,7 @@ def unseen_loss():
 torch.manual_seed(0)
 size = min(16, settings.batch_size)
 if workbench.profile.tuning_recompute:  # a large model's layers are computed again (lesson 10)
-    recompute_layers(model.get_base_model())
+    recompute_layers(core)
 adapter = [p for p in model.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(adapter, lr=settings.lr, weight_decay=0.0)
 before, losses = unseen_loss(), []
@@ -357,6 +357,7 @@ def update_of(layer):
 
 @torch.no_grad()
 def matrix_of(linear):
+    linear = copy.deepcopy(linear).float()
     units = torch.eye(linear.in_features, device=tuned.device)
     return (linear(units) - linear(torch.zeros_like(units))).T
 
@@ -393,8 +394,8 @@ pd.DataFrame(needed).rename_axis(f"layer (of rank {settings.rank})")
 frozen = theirs.base_layer
 merged = matrix_of(frozen) + update_of(theirs)
 torch.testing.assert_close(update_of(theirs), theirs.get_delta_weight("default").detach())
-answer = torch.nn.functional.linear(x, merged, frozen.bias.float())
-close = 1e-5 if frozen.weight.dtype == torch.float32 else 0.02  # else it multiplies in 16 bits
+answer = torch.nn.functional.linear(x, merged, frozen.bias)
+close = 1e-5 if frozen.weight.dtype == torch.float32 else 0.02  # 4 bits are multiplied in 16
 torch.testing.assert_close(answer, theirs(x), rtol=10 * close, atol=close)
 print("one matrix product in place of three, and the same answers")
 

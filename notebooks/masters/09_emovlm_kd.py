@@ -82,7 +82,7 @@ hook = vlm.core.model.visual.register_forward_hook(
 )
 scores = vlm.score([image], question, [answer_for(label) for label in classes])
 hook.remove()
-tokens = torch.cat(handed_over).numpy()
+tokens = torch.cat(handed_over).float().cpu().numpy()
 print(
     f"the encoder ran {len(handed_over)} time(s): {len(tokens)} tokens of {tokens.shape[1]} numbers"
 )
