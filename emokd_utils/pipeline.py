@@ -57,6 +57,10 @@ def further_name(vision: str) -> str:
     return f"vision model, {name}{', pretrained' if weights else ''}"
 
 
+EXPLAINED, MISSED = 40, 150
+"""Test images of each cue that are explained, and at most so many missed ones that get reasons too."""
+
+
 def gate_name(kind: str) -> str:
     """The name of EmoVLM-KD with a gate in tables: ``EmoVLM-KD, concat linear``."""
     return f"EmoVLM-KD, {kind.replace('_', ' ')}"
@@ -534,13 +538,13 @@ class Pipeline:
         of = {"vision": self._vision(seed).key, "images": fingerprint(chosen)}
         return self._of_test("explanations", seed, of, make, load)
 
-    def _explained(self, each: int = 40) -> list[str]:
+    def _explained(self) -> list[str]:
         part = self._part("test")
         rng, ids = np.random.default_rng(0), np.array(part.ids)
         cues = np.zeros(len(ids)) if self.cues is None else self.cues.loc[list(ids)].to_numpy()
         chosen = []
         for cue in dict.fromkeys(cues):
-            chosen += sorted(rng.permutation(ids[cues == cue])[:each].tolist())
+            chosen += sorted(rng.permutation(ids[cues == cue])[:EXPLAINED].tolist())
         return chosen
 
     def reasons(self, seed: int = 0) -> dict[str, str]:
@@ -550,7 +554,7 @@ class Pipeline:
         missed = np.array(answers.ids)[~answers.correct]
         if self.cues is not None:
             missed = missed[self.cues.loc[list(missed)] == "content"]
-        missed = missed[:: -(-len(missed) // 150) or 1]
+        missed = missed[:: -(-len(missed) // MISSED) or 1]
         chosen = list(dict.fromkeys([*missed.tolist(), *self._explained()]))
 
         def make(to: Path) -> None:

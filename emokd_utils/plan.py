@@ -35,6 +35,7 @@ from .instructions import (
     chat_text,
     write_instructions,
 )
+from .pipeline import EXPLAINED, MISSED, Pipeline
 from .profiles import Profile, chosen
 from .shapes import (
     ShapedVLM,
@@ -47,7 +48,7 @@ from .shapes import (
 )
 from .tuning import TuningSettings
 from .vision import VisionSettings, build_network
-from .vlm import common_prefix
+from .vlm import REASON_TOKENS, common_prefix
 from .writer import load_written
 
 CONTEXT = 0.8  # GB on a GPU before the first tensor
@@ -55,7 +56,6 @@ IDLE = 1.1  # memory taken for memory used
 FRAME = 25  # tokens of the chat format around a question
 ANSWER = 60  # tokens of a written answer where there is none to count
 EVALUATED = 100  # images that the vision model judges at once
-MAPPED, MISSED, REASON = 40, 150, 64  # images of each cue, further ones, tokens of a reason
 SMALL_STEP = (1e-4, 2e-3)  # seconds of a step of a head or gate
 
 
@@ -496,8 +496,8 @@ def _vlm_stages(
         extra=(reading, 5 * reading),
     )
 
-    mapped = min(images.test, MAPPED * images.cues)
-    writing = token * REASON * math.ceil(min(images.test, mapped + MISSED) / batch)
+    mapped = min(images.test, EXPLAINED * images.cues)
+    writing = token * REASON_TOKENS * math.ceil(min(images.test, mapped + MISSED) / batch)
     passes = mapped * ((CELLS - WINDOW + 1) ** 2 + 1)
     yield stage("export", passes, scored, held, spare, extra=(writing, 5 * writing))
 
@@ -552,8 +552,6 @@ def _small_stage(profile: Profile, images: Images) -> Stage:
 
 def main(args) -> int:
     """The command ``plan``; exit code 1 where the run does not fit."""
-    from .pipeline import Pipeline
-
     profile = chosen(args)
     if args.images:
         images = Images.assumed(args.images, args.classes, profile.tuning_kinds)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BATCH_SIZE = 32
+REASON_TOKENS = 64
 _ANSWER = re.compile(
     r"""['"]?\s*(?:emotion|label)\s*['"]?\s*[:=]\s*['"]?\s*([A-Za-z][A-Za-z \-]*)""", re.IGNORECASE
 )
@@ -168,8 +169,6 @@ def loading(source: str) -> Iterator[None]:
     """What transformers says of a model that it cannot load, as one InputError that names it."""
     try:
         yield
-    except InputError:
-        raise
     except (ImportError, OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{source} cannot be loaded: {' '.join(str(error).split())} (A model is given as the "
@@ -470,7 +469,9 @@ class VLM:
         parts = self._opened(dataset, f"{self.name} features", progress)
         return np.stack(gather([row for images in parts for row in self.features(images)]))
 
-    def reasons(self, images: Sequence[Image.Image], max_new_tokens: int = 64) -> list[str]:
+    def reasons(
+        self, images: Sequence[Image.Image], max_new_tokens: int = REASON_TOKENS
+    ) -> list[str]:
         """Why, in the model's words: its answers to the reasoning prompt."""
         return self.generate(images, REASONING_PROMPT, max_new_tokens)
 

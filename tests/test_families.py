@@ -399,6 +399,7 @@ def test_a_tuned_model_is_found_again(vlm, dataset, mixed, tmp_path):
     again = VLM.load(tmp_path / "base", tmp_path / "adapter", device="cpu")
     np.testing.assert_allclose(again.score(mixed, PROMPT, ANSWERS), after, atol=1e-5)
     assert again.generate(mixed, PROMPT, 4) == tuned.generate(mixed, PROMPT, 4)
+    again.batch_size = 3
     assert again.predict(train, progress=False).probabilities.shape == (4, 8)
 
 
