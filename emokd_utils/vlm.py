@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
-from .datasets import ImageDataset
+from .data import ImageDataset
 from .emotions import LabelSet
 from .errors import InputError
 from .families import family_of, image_inputs, positions

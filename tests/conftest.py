@@ -31,10 +31,10 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def random_vlm():
     """TinyVLM's architecture with random weights and a tokenizer learnt on a few texts."""
-    from emokd_utils.corpus import tokenizer_corpus
-    from emokd_utils.pretrain import build_model, build_processor, build_tokenizer
-    from emokd_utils.scenes import make_unlabelled_scene
     from emokd_utils.vlm import VLM
+    from emokd_utils.world.corpus import tokenizer_corpus
+    from emokd_utils.world.pretrain import build_model, build_processor, build_tokenizer
+    from emokd_utils.world.scenes import make_unlabelled_scene
 
     tokenizer = build_tokenizer(tokenizer_corpus([make_unlabelled_scene(k) for k in range(50)]))
     return VLM(build_model(tokenizer), build_processor(tokenizer), "random")
@@ -43,7 +43,7 @@ def random_vlm():
 @pytest.fixture(scope="session")
 def images():
     """Five scenes."""
-    from emokd_utils.scenes import make_scene
+    from emokd_utils.world.scenes import make_scene
 
     return [make_scene("train", k).image for k in range(5)]
 

@@ -19,21 +19,22 @@ from PIL import Image
 from safetensors.numpy import save
 from torch import nn
 
-from emokd_utils import __main__ as cli
-from emokd_utils import archive, explanations
-from emokd_utils import pipeline as pipeline_module
-from emokd_utils.archive import export, install
+from emokd_utils import explanations
+from emokd_utils.cli import commands as cli
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE, CostRow, Latency, cost_table
-from emokd_utils.datasets import ImageDataset
+from emokd_utils.data import ImageDataset
 from emokd_utils.distillation import read_weights, save_cache, write_weights
 from emokd_utils.errors import InputError
 from emokd_utils.explorer import GateView, explore
-from emokd_utils.imported import ImportedRun, picture_name, read_run
-from emokd_utils.pipeline import TUNED, VISION, Pipeline
 from emokd_utils.predictions import Predictions
 from emokd_utils.profiles import MINI
-from emokd_utils.report import Results
-from emokd_utils.store import MANIFEST, NotMadeError, fingerprint
+from emokd_utils.run import pipeline as pipeline_module
+from emokd_utils.run.imported import ImportedRun, picture_name, read_run
+from emokd_utils.run.pipeline import TUNED, VISION, Pipeline
+from emokd_utils.run.results import Results
+from emokd_utils.run.store import MANIFEST, NotMadeError, fingerprint
+from emokd_utils.scale import archive
+from emokd_utils.scale.archive import export, install
 
 CLASSES = ("anger", "disgust", "fear", "joy", "sadness", "surprise")
 SETTINGS = {"head_epochs": 3, "gate_epochs": 3, "gate_folds": 2, "vlm": "vlm"}

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emokd_utils import catalogue
-from emokd_utils.__main__ import main
-from emokd_utils.catalogue import KINDS, SOURCES, convert, overview
-from emokd_utils.datasets import load_dataset
+from emokd_utils.cli.commands import main
+from emokd_utils.data import load_dataset
 from emokd_utils.emotions import EKMAN, LABEL_SETS, MIKELS
 from emokd_utils.errors import InputError
-from emokd_utils.scanning import scan
+from emokd_utils.scale import convert as catalogue
+from emokd_utils.scale.convert import KINDS, SOURCES, convert, overview
+from emokd_utils.scan import scan
 
 
 def picture(path, seed=None, **options):

@@ -3,7 +3,7 @@ import random
 import pandas as pd
 
 from emokd_utils import checks
-from emokd_utils.datasets import stratified_split
+from emokd_utils.data import stratified_split
 
 
 def test_leaks_by_joining_tables_pass():

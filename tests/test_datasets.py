@@ -19,12 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from emokd_utils import images, scanning
-from emokd_utils.datasets import load_dataset, stratified_split
+from emokd_utils import images
+from emokd_utils import scan as scanning
+from emokd_utils.data import load_dataset, stratified_split
 from emokd_utils.emotions import EKMAN, MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.images import open_image
-from emokd_utils.scanning import KINDS, ScanReport, listing_fingerprint, scan
+from emokd_utils.scan import KINDS, ScanReport, listing_fingerprint, scan
 
 COUNTS = {"train": 4, "val": 2, "test": 3}
 
@@ -825,7 +826,7 @@ def test_memory_of_a_scan_does_not_grow_with_the_images(tmp_path):
                 flat = Image.new("RGB", (2000, 2000), (number, len(split), len(label)))
                 write(tmp_path / split / label / f"{number}.png", flat, compress_level=1)
     code = (
-        "import resource, sys; from emokd_utils.scanning import scan\n"
+        "import resource, sys; from emokd_utils.scan import scan\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert len(scan(sys.argv[1], workers=2).images) == 40\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from emokd_utils import __main__ as cli
-from emokd_utils import demo
+from emokd_utils.cli import commands as cli
+from emokd_utils.cli import demo
 from emokd_utils.emotions import MIKELS
 from emokd_utils.emovlm_kd import Answer
 from emokd_utils.errors import InputError
-from emokd_utils.store import NotMadeError
+from emokd_utils.run.store import NotMadeError
 
 HOSTILE = "<img src=x onerror=\"window.hacked='name'\">.png"
 SCRIPT = "</script><script>window.hacked='reason'</script> ${window.hacked=1} {{value}}"

@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from emokd_utils import demo
+from emokd_utils.cli import demo
 from emokd_utils.emotions import MIKELS
 from emokd_utils.images import open_image
 from emokd_utils.profiles import project_root
-from emokd_utils.store import NotMadeError
+from emokd_utils.run.store import NotMadeError
 
 pytestmark = [
     pytest.mark.slow,
@@ -339,11 +339,11 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path):
     code = """
 import sys
 from types import SimpleNamespace
-from emokd_utils import __main__, demo
+from emokd_utils.cli import commands, demo
 vlm = SimpleNamespace(name="tiny_vlm")
 demo.load = lambda *args: SimpleNamespace(vlm=vlm)
 demo.choose_examples = lambda *args: []
-sys.exit(__main__.main(["demo"]))
+sys.exit(commands.main(["demo"]))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -369,7 +369,7 @@ sys.exit(__main__.main(["demo"]))
 
 
 def test_the_examples_of_the_projects_run_are_what_their_headings_say():
-    from emokd_utils.pipeline import Pipeline
+    from emokd_utils.run.pipeline import Pipeline
 
     pipeline = Pipeline(progress=False, say=lambda line: None, make=False)
     try:

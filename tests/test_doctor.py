@@ -7,7 +7,7 @@ from pathlib import Path
 import packaging
 import pytest
 
-from emokd_utils import doctor
+from emokd_utils.cli import doctor
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from emokd_utils import plots
+from emokd_utils import figures
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.explanations import (
@@ -248,7 +248,7 @@ def test_explain_gives_four_named_maps_of_one_image(random_vlm, vision, images, 
             found[name].area,
         )
 
-    axes = plots.explanations(images[0], found, {"a $ coffin": (10, 20, 30, 40)}, "What is seen")
+    axes = figures.explanations(images[0], found, {"a $ coffin": (10, 20, 30, 40)}, "What is seen")
     assert [ax.get_title() or ax.get_title(loc="left") for ax in axes] == [
         "the image",
         *(name.replace(", ", "\n") for name in found),
@@ -256,12 +256,12 @@ def test_explain_gives_four_named_maps_of_one_image(random_vlm, vision, images, 
     box = axes[2].patches[0].get_bbox()
     assert (box.x0, box.y0, box.width, box.height) == (9.5, 19.5, 30, 40)
     assert axes[0].get_xlabel() == "a \\$ coffin"
-    assert "VLM, occlusion: fear falls by" in plots.alt_text(axes[0].get_figure())
+    assert "VLM, occlusion: fear falls by" in figures.alt_text(axes[0].get_figure())
     shades = [np.abs(axes[k].images[1].get_array()[..., 3]).max() for k in (1, 2)]
     tops = [np.abs(found[name].values).max() for name in list(found)[:2]]
     assert shades[0] / shades[1] == pytest.approx(tops[0] / tops[1], rel=1e-3), "one scale"
     with pytest.raises(InputError, match="no maps"):
-        plots.explanations(images[0], {})
+        figures.explanations(images[0], {})
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from emokd_utils import explorer, plots
-from emokd_utils.datasets import ImageDataset
+from emokd_utils import explorer, figures
+from emokd_utils.data import ImageDataset
 from emokd_utils.emotions import infer_label_set
 from emokd_utils.errors import InputError
-from emokd_utils.explorer import GateView, explore, jensen_shannon
+from emokd_utils.explorer import GateView, content, explore, jensen_shannon
 from emokd_utils.predictions import Predictions
 
 CLASSES = ("anger", "fear", "joy")
@@ -77,13 +77,13 @@ def test_jensen_shannon_is_that_of_the_definition_and_0_and_1_at_its_ends():
     assert jensen_shannon(p, q)[:2] == pytest.approx([1, 0])
 
 
-@pytest.mark.parametrize("colour", plots.MODEL_COLOURS.values())
+@pytest.mark.parametrize("colour", figures.MODEL_COLOURS.values())
 def test_colours_are_lifted_until_they_can_be_seen_on_the_dark_ground(colour):
-    shades = explorer._shades(colour)
+    shades = content._shades(colour)
     assert shades["light"] == colour
-    assert explorer._contrast(shades["dark"], "#15191e") >= 4.5
+    assert content._contrast(shades["dark"], "#15191e") >= 4.5
     for theme in ("light", "dark"):
-        assert explorer._contrast(shades[theme], shades[f"{theme}_ink"]) >= 4.5
+        assert content._contrast(shades[theme], shades[f"{theme}_ink"]) >= 4.5
 
 
 # ------------------------------------------------------------------------------------ what is shown
@@ -101,7 +101,7 @@ def test_the_data_hold_both_models_in_one_order_of_images():
         assert unpacked(model["predicted"], "<i4").tolist() == wanted.predicted_index.tolist()
     assert data["models"][0]["answers"] == list(a.answers) and data["models"][1]["answers"] is None
     assert [one["colour"]["light"] for one in data["classes"]] == [
-        plots.class_colours(CLASSES)[name] for name in CLASSES
+        figures.class_colours(CLASSES)[name] for name in CLASSES
     ]
 
 
@@ -131,15 +131,15 @@ def test_further_models_are_named_once_each():
     ],
 )
 def test_metadata_of_few_values_are_options(values, kind, options):
-    column = explorer._column("cue", pd.Series(values))
+    column = content._column("cue", pd.Series(values))
     assert (column.kind, list(column.options)) == (kind, options)
     assert [column.options[k] for k in column.codes if k >= 0]
 
 
 def test_metadata_of_many_values_are_a_scale_or_text():
-    scale = explorer._column("hue", pd.Series([*np.linspace(0, 1, 20), np.nan, np.inf]))
+    scale = content._column("hue", pd.Series([*np.linspace(0, 1, 20), np.nan, np.inf]))
     assert scale.kind == "number" and np.isnan(scale.numbers()[-2:]).all()
-    text = explorer._column("caption", pd.Series([f"a thing {k}" for k in range(60)] + [None]))
+    text = content._column("caption", pd.Series([f"a thing {k}" for k in range(60)] + [None]))
     assert text.kind == "text" and text.texts()[-1] == ""
 
 

@@ -28,7 +28,7 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
-from emokd_utils.datasets import load_dataset
+from emokd_utils.data import load_dataset
 from emokd_utils.distillation import DistillationHead, HeadSettings, train_head
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
@@ -41,10 +41,10 @@ from emokd_utils.instructions import (
     trained_text,
     write_instructions,
 )
-from emokd_utils.pretrain import build_processor, build_tokenizer
-from emokd_utils.shapes import shaped_vlm
+from emokd_utils.scale.shapes import shaped_vlm
 from emokd_utils.tuning import TuningSettings, add_lora, instruction_tune
 from emokd_utils.vlm import VLM
+from emokd_utils.world.pretrain import build_processor, build_tokenizer
 
 PROMPT = categorical_prompt(MIKELS)
 ANSWERS = [*(answer_for(label) for label in MIKELS), "{'emotion': 'nothing'}", "A coffin."]

@@ -3,8 +3,7 @@ from random import Random
 import pandas as pd
 import pytest
 
-from emokd_utils.corpus import WORDS, draw_turn
-from emokd_utils.datasets import load_dataset
+from emokd_utils.data import load_dataset
 from emokd_utils.emotions import MIKELS, infer_label_set
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import (
@@ -14,7 +13,8 @@ from emokd_utils.instructions import (
     leaks,
     write_instructions,
 )
-from emokd_utils.scenes import ensure_scenes, make_unlabelled_scene, scene_objects
+from emokd_utils.world.corpus import WORDS, draw_turn
+from emokd_utils.world.scenes import ensure_scenes, make_unlabelled_scene, scene_objects
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import nbformat
 import pytest
 
 from emokd_utils import checks
-from emokd_utils.archive import export, install
 from emokd_utils.emotions import EKMAN
-from emokd_utils.pipeline import Pipeline
 from emokd_utils.profiles import MINI, reduced
-from emokd_utils.scenes import make_scene
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.scale.archive import export, install
+from emokd_utils.world.scenes import make_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "notebooks"))

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from emokd_utils.errors import InputError
-from emokd_utils.pipeline import Pipeline
 from emokd_utils.profiles import MINI, PROFILES, get_profile, project_root, reduced
-from emokd_utils.store import fingerprint
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run.store import fingerprint
 
 STAGES = (
     "scan",
@@ -94,7 +94,7 @@ def test_what_is_taken_apart_is_of_the_family_that_the_lessons_speak_of(tmp_path
 
 
 def test_a_further_vision_model_is_known_by_what_its_weights_hold(tmp_path, monkeypatch):
-    from emokd_utils import pipeline as module
+    from emokd_utils.run import pipeline as module
 
     kept = []
     monkeypatch.setattr(module, "fine_tune", lambda *args: kept.append(args[1]))

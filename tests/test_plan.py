@@ -8,9 +8,9 @@ from PIL import Image
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from emokd_utils import __main__ as cli
 from emokd_utils import costs, tuning
-from emokd_utils.datasets import load_dataset
+from emokd_utils.cli import commands as cli
+from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
 from emokd_utils.explanations import answers_of, occlusion
 from emokd_utils.instructions import (
@@ -19,11 +19,10 @@ from emokd_utils.instructions import (
     categorical_prompt,
     write_instructions,
 )
-from emokd_utils.pipeline import Recompute
-from emokd_utils.plan import GPUS, Device, Images, get_device, plan
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, changed, project_root
-from emokd_utils.scenes import ensure_scenes
-from emokd_utils.shapes import (
+from emokd_utils.run.pipeline import Recompute
+from emokd_utils.scale.plan import GPUS, Device, Images, get_device, plan
+from emokd_utils.scale.shapes import (
     MODELS,
     NF4_BITS,
     answer_step,
@@ -34,6 +33,7 @@ from emokd_utils.shapes import (
 from emokd_utils.tuning import TuningSettings, add_lora, instruction_tune
 from emokd_utils.vision import VisionSettings, fine_tune
 from emokd_utils.vlm import VLM, limit_pixels
+from emokd_utils.world.scenes import ensure_scenes
 
 TINY = str(project_root() / MINI.vlm)
 CPU = Device("cpu", 8, 1e12, 1e11, 1e10, bf16=False)

@@ -12,10 +12,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
-from emokd_utils import plots
+from emokd_utils import figures
 from emokd_utils.complementarity import wilson
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
+from emokd_utils.figures import plots as figure_plots
 from emokd_utils.predictions import Predictions
 
 CLASSES = ("anger", "fear", "joy")
@@ -100,7 +101,7 @@ def legend(ax):
 
 
 def overlaps(boxes):
-    return [(a, b) for a, b in itertools.combinations(boxes, 2) if plots._shared(a, b) > 1]
+    return [(a, b) for a, b in itertools.combinations(boxes, 2) if figure_plots._shared(a, b) > 1]
 
 
 # ------------------------------------------------------------------------------------------- style
@@ -122,7 +123,7 @@ def linear(colour):
 @pytest.mark.parametrize("vision", VISION)
 def test_the_four_models_stay_apart_for_colour_blind_readers_and_from_white(vision):
     names = ("VLM", "vision model", "head", "EmoVLM-KD")
-    shades = [linear(plots.MODEL_COLOURS[name]) for name in names]
+    shades = [linear(figures.MODEL_COLOURS[name]) for name in names]
     seen = [lab(np.array(VISION[vision]) @ shade) for shade in shades]
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15
     for shade in shades:
@@ -132,18 +133,18 @@ def test_the_four_models_stay_apart_for_colour_blind_readers_and_from_white(visi
 def test_models_have_the_colour_of_their_family_and_the_weaker_ones_tints():
     names = ["VLM, zero-shot", "VLM, tuned", "vision model", "head, no teacher", "head, distilled"]
     names += ["EmoVLM-KD, concat linear", "EmoVLM-KD, bilinear", "guess", "other"]
-    colours = plots.model_colours(names)
+    colours = figures.model_colours(names)
     assert list(colours) == names
-    assert colours["VLM, tuned"] == plots.MODEL_COLOURS["VLM"]
-    assert colours["head, distilled"] == plots.MODEL_COLOURS["head"]
-    assert colours["EmoVLM-KD, concat linear"] == plots.MODEL_COLOURS["EmoVLM-KD"]
+    assert colours["VLM, tuned"] == figures.MODEL_COLOURS["VLM"]
+    assert colours["head, distilled"] == figures.MODEL_COLOURS["head"]
+    assert colours["EmoVLM-KD, concat linear"] == figures.MODEL_COLOURS["EmoVLM-KD"]
     assert len(set(colours.values())) == len(names)
 
 
 def test_classes_have_the_colours_of_their_label_set():
-    assert plots.class_colours(MIKELS.labels) == MIKELS.colours
-    assert plots.class_colours(("sad", "content"))["sad"] == MIKELS.colours["sadness"]
-    assert len(plots.class_colours(("a", "b", "c"))) == 3
+    assert figures.class_colours(MIKELS.labels) == MIKELS.colours
+    assert figures.class_colours(("sad", "content"))["sad"] == MIKELS.colours["sadness"]
+    assert len(figures.class_colours(("a", "b", "c"))) == 3
 
 
 @pytest.mark.parametrize(
@@ -157,25 +158,25 @@ def test_classes_have_the_colours_of_their_label_set():
     ],
 )
 def test_titles_name_models_as_a_sentence_does(name, words):
-    ax = plots.four_way_map(*pair(3, 2, 2, 3), names=("other", name))
+    ax = figures.four_way_map(*pair(3, 2, 2, 3), names=("other", name))
     assert title(ax).endswith(f"{words} alone 20 %")
 
 
 def test_style_is_undone_and_figures_have_it_without_being_asked():
     before = plt.rcParams["axes.titlesize"]
-    ax = plots.four_way_map(*pair(2, 2, 2, 2))
+    ax = figures.four_way_map(*pair(2, 2, 2, 2))
     assert plt.rcParams["axes.titlesize"] == before
     assert ax.title.get_fontsize() != 0
-    assert ax._left_title.get_fontsize() == plots.STYLE["axes.titlesize"]
-    with plots.style():
-        assert plt.rcParams["axes.titlesize"] == plots.STYLE["axes.titlesize"]
+    assert ax._left_title.get_fontsize() == figures.STYLE["axes.titlesize"]
+    with figures.style():
+        assert plt.rcParams["axes.titlesize"] == figures.STYLE["axes.titlesize"]
 
 
 # ------------------------------------------------------------------------- where two models disagree
 
 
 def test_four_way_areas_are_the_shares_and_the_title_says_who_is_right_alone():
-    ax = plots.four_way_map(*pair(34, 21, 28, 17))
+    ax = figures.four_way_map(*pair(34, 21, 28, 17))
     areas = [cell.get_width() * cell.get_height() for cell in cells(ax)]
     assert areas == pytest.approx([0.34, 0.21, 0.28, 0.17])
     assert title(ax) == (
@@ -203,7 +204,7 @@ def test_four_way_areas_are_the_shares_and_the_title_says_who_is_right_alone():
     ],
 )
 def test_four_way_labels_never_overlap_and_each_cell_has_one(counts, start, shown):
-    ax = plots.four_way_map(*pair(*counts))
+    ax = figures.four_way_map(*pair(*counts))
     assert title(ax).startswith(start)
     assert len(cells(ax)) == shown
     names = ("both right", "only VLM", "only vision model", "neither")
@@ -218,16 +219,16 @@ def test_four_way_labels_never_overlap_and_each_cell_has_one(counts, start, show
 
 def test_four_way_takes_booleans_and_own_names_and_refuses_no_images():
     a, b = np.array([True, True, False]), np.array([False, True, True])
-    ax = plots.four_way_map(a, b)
+    ax = figures.four_way_map(a, b)
     assert "only A 1 33.3 %" in " ".join(texts(ax))
-    assert "only ViT" in " ".join(texts(plots.four_way_map(a, b, ("ViT", "CNN"))))
+    assert "only ViT" in " ".join(texts(figures.four_way_map(a, b, ("ViT", "CNN"))))
     with pytest.raises(InputError, match="share no images"):
-        plots.four_way_map(a[:0], b[:0])
+        figures.four_way_map(a[:0], b[:0])
 
 
 def test_confusion_shows_shares_of_each_label_and_names_the_commonest_error():
     labels = ["anger"] * 4 + ["fear"] * 4
-    ax = plots.confusion(made(["anger", "fear", "fear", "fear", *["fear"] * 4], labels))
+    ax = figures.confusion(made(["anger", "fear", "fear", "fear", *["fear"] * 4], labels))
     assert ticks(ax.xaxis) == list(CLASSES)
     assert ticks(ax.yaxis) == ["anger (4)", "fear (4)", "joy (0)"]
     shown = ax.collections[0].get_array()
@@ -240,25 +241,25 @@ def test_confusion_shows_shares_of_each_label_and_names_the_commonest_error():
 
 def test_confusion_counts_invalid_answers_in_a_column_of_their_own():
     predicted = made(["anger", "", "", "fear"], ["anger", "anger", "anger", "fear"])
-    ax = plots.confusion(predicted, name="tuned VLM")
+    ax = figures.confusion(predicted, name="tuned VLM")
     assert ticks(ax.xaxis) == [*CLASSES, "no label"]
     assert title(ax) == "tuned VLM: 50 % right"
     assert any("2 answers name no label" in text for text in texts(ax))
-    assert "67 % no label" in plots.alt_text(ax)
+    assert "67 % no label" in figures.alt_text(ax)
 
 
 def test_confusion_pair_has_the_same_columns_and_a_title_over_both():
     labels = ["anger", "anger", "fear", "fear"]
     a = made(["anger", "anger", "", "fear"], labels)
     b = made(["fear", "fear", "fear", "fear"], labels, "vision model")
-    left, right = plots.confusion_pair(a, b)
+    left, right = figures.confusion_pair(a, b)
     assert ticks(left.xaxis) == ticks(right.xaxis) == [*CLASSES, "no label"]
     figure = left.get_figure()
     expected = "They differ most on anger: the VLM is right on 100 %, the vision model on 0 %"
     assert " ".join(figure.get_suptitle().split()) == expected
-    assert plots.alt_text(figure).startswith(expected + ". VLM: 75 % right")
+    assert figures.alt_text(figure).startswith(expected + ". VLM: 75 % right")
     own = plt.subplots(1, 2)[1]
-    assert plots.confusion_pair(a, b, axes=own) == tuple(own)
+    assert figures.confusion_pair(a, b, axes=own) == tuple(own)
     assert own[0].get_figure().get_suptitle() == ""
 
 
@@ -275,7 +276,7 @@ def cue_example():
 
 def test_cue_bars_are_the_accuracies_in_the_cues_order():
     models, cue = cue_example()
-    ax = plots.cue_bars(models, cue)
+    ax = figures.cue_bars(models, cue)
     assert [bar.get_height() for bar in cells(ax)] == pytest.approx([80, 10, 100, 30, 80, 90])
     assert ticks(ax.xaxis) == ["content n = 10", "atmosphere n = 20", "both n = 10"]
     assert ax.get_xlabel() == "cue" and ax.get_ylabel() == "accuracy (%)"
@@ -285,27 +286,27 @@ def test_cue_bars_are_the_accuracies_in_the_cues_order():
     assert set(legend(ax)) == {"VLM", "vision model", "chance 33.3\u00a0%"}
     assert {"80", "10", "100", "30", "90"} <= set(texts(ax))
     low, high = wilson(8, 10)
-    assert f"VLM: content 80 % [{100 * low:.0f}, {100 * high:.0f}]" in plots.alt_text(ax)
+    assert f"VLM: content 80 % [{100 * low:.0f}, {100 * high:.0f}]" in figures.alt_text(ax)
 
 
 def test_cue_bars_match_images_by_id_and_say_what_is_missing():
     models, cue = cue_example()
     shuffled = models["vision model"].select(models["vision model"].ids[::-1])
-    ax = plots.cue_bars({"VLM": models["VLM"], "vision model": shuffled}, cue)
+    ax = figures.cue_bars({"VLM": models["VLM"], "vision model": shuffled}, cue)
     assert [bar.get_height() for bar in cells(ax)] == pytest.approx([80, 10, 100, 30, 80, 90])
     with pytest.raises(InputError, match="no value for 1 images, test/0.png"):
-        plots.cue_bars(models, cue.iloc[1:])
+        figures.cue_bars(models, cue.iloc[1:])
     with pytest.raises(InputError, match="no predictions"):
-        plots.cue_bars({}, cue)
+        figures.cue_bars({}, cue)
 
 
 def test_cue_bars_of_one_model_and_of_a_categorical_in_its_own_order():
     models, cue = cue_example()
     ordered = cue.astype(pd.CategoricalDtype(["atmosphere", "both", "content", "none"]))
-    ax = plots.cue_bars({"VLM": models["VLM"]}, ordered)
+    ax = figures.cue_bars({"VLM": models["VLM"]}, ordered)
     assert ticks(ax.xaxis) == ["atmosphere n = 20", "both n = 10", "content n = 10"]
     assert title(ax) == "VLM does best on both (100 %), worst on atmosphere (10 %)"
-    best = plots.cue_bars({"VLM": models["VLM"], "head": right_where([False] * 40)}, cue)
+    best = figures.cue_bars({"VLM": models["VLM"], "head": right_where([False] * 40)}, cue)
     assert title(best).startswith("VLM is best on every slice: content 80 %")
 
 
@@ -330,7 +331,7 @@ def results():
 
 
 def test_oracle_gap_starts_at_the_better_single_model_and_not_at_the_head():
-    ax = plots.oracle_gap(results())
+    ax = figures.oracle_gap(results())
     assert title(ax) == (
         "EmoVLM-KD recovers 50 % of the gap from the vision model (60.0 %) to the oracle (80.0 %)"
     )
@@ -348,13 +349,13 @@ def test_oracle_gap_starts_at_the_better_single_model_and_not_at_the_head():
 
 def test_oracle_gap_takes_a_dict_with_or_without_intervals():
     numbers = {"VLM": 0.5, "vision model": (0.6, 0.57, 0.63), "EmoVLM-KD": 0.58, "oracle": 0.8}
-    ax = plots.oracle_gap(numbers, n=100)
+    ax = figures.oracle_gap(numbers, n=100)
     assert title(ax).startswith("EmoVLM-KD recovers none of the gap from the vision model")
-    assert "vision model 60.0 % [57.0, 63.0]" in plots.alt_text(ax)
-    same = plots.oracle_gap({"VLM": 0.5, "EmoVLM-KD": 0.5, "oracle": 0.5}, n=9)
+    assert "vision model 60.0 % [57.0, 63.0]" in figures.alt_text(ax)
+    same = figures.oracle_gap({"VLM": 0.5, "EmoVLM-KD": 0.5, "oracle": 0.5}, n=9)
     assert title(same) == "No gap to win: the oracle is no better than the VLM (50.0 %)"
     own = {"ViT": 0.6, "Qwen": 0.5, "EmoVLM-KD": 0.7, "oracle": 0.8}
-    assert "from ViT (60.0 %)" in title(plots.oracle_gap(own, n=9, singles=["ViT", "Qwen"]))
+    assert "from ViT (60.0 %)" in title(figures.oracle_gap(own, n=9, singles=["ViT", "Qwen"]))
 
 
 @pytest.mark.parametrize(
@@ -369,7 +370,7 @@ def test_oracle_gap_takes_a_dict_with_or_without_intervals():
 )
 def test_oracle_gap_says_what_it_needs(table, n, words):
     with pytest.raises(InputError, match=words):
-        plots.oracle_gap(table, n=n)
+        figures.oracle_gap(table, n=n)
 
 
 def runs():
@@ -383,7 +384,7 @@ def runs():
 
 
 def test_sweep_draws_the_mean_over_seeds_with_its_t_interval():
-    ax = plots.sweep(runs(), group="alpha", n=1200)
+    ax = figures.sweep(runs(), group="alpha", n=1200)
     assert legend(ax) == ["alpha 0.5", "alpha 0.9"]
     assert ax.lines[0].get_ydata() == pytest.approx([60, 64, 62])
     assert len(ax.collections) == 2
@@ -401,7 +402,7 @@ def test_sweep_draws_the_mean_over_seeds_with_its_t_interval():
 
 def test_sweep_of_one_seed_has_no_band_and_says_so_by_leaving_it_out():
     one = runs().query("seed == 0 and temperature == 2").assign(n=10)
-    ax = plots.sweep(one, x="alpha")
+    ax = figures.sweep(one, x="alpha")
     assert title(ax).startswith("Best at alpha 0.9: accuracy 65.0 %")
     assert "n = 10 images; mean of 1 seed" in texts(ax)
     assert ax.get_legend() is None
@@ -418,13 +419,13 @@ def test_sweep_of_one_seed_has_no_band_and_says_so_by_leaving_it_out():
 )
 def test_sweep_says_what_it_needs(table, words):
     with pytest.raises(InputError, match=words):
-        plots.sweep(table, group="alpha", n=5)
+        figures.sweep(table, group="alpha", n=5)
 
 
 def test_gate_weights_have_a_histogram_a_slice_and_name_the_extremes():
     vlm = np.array([0.9, 0.7, 0.2, 0.4, 1.0])
     cue = pd.Series(["content", "content", "atmosphere", "atmosphere", "both"], index=[*"abcde"])
-    ax = plots.gate_weights(np.column_stack([1 - vlm, vlm]), cue, bins=10)
+    ax = figures.gate_weights(np.column_stack([1 - vlm, vlm]), cue, bins=10)
     assert len(cells(ax)) == 3 * 10
     assert ticks(ax.yaxis) == ["content n = 2", "atmosphere n = 2", "both n = 1"]
     assert title(ax) == (
@@ -438,7 +439,7 @@ def test_gate_weights_have_a_histogram_a_slice_and_name_the_extremes():
 
 
 def test_gate_weights_of_all_images_and_of_equal_values():
-    ax = plots.gate_weights(np.full((4, 2), 0.5))
+    ax = figures.gate_weights(np.full((4, 2), 0.5))
     assert title(ax) == "The gate gives the VLM 50 % of the say on average"
     assert "mean 0.50 [0.50, 0.50]" in texts(ax)
 
@@ -455,7 +456,7 @@ def test_gate_weights_of_all_images_and_of_equal_values():
 )
 def test_gate_weights_say_what_they_need(weights, by, words):
     with pytest.raises(InputError, match=words):
-        plots.gate_weights(weights, by)
+        figures.gate_weights(weights, by)
 
 
 def costs():
@@ -465,7 +466,7 @@ def costs():
 
 
 def test_cost_accuracy_names_every_point_without_overlaps():
-    ax = plots.cost_accuracy(costs())
+    ax = figures.cost_accuracy(costs())
     assert title(ax) == (
         "EmoVLM-KD, concat linear: 70.0 % for 272 k added parameters; "
         "both models run together: 75.0 % for 4.91 M"
@@ -477,25 +478,27 @@ def test_cost_accuracy_names_every_point_without_overlaps():
     names = [Text.get_window_extent(label) for label in ax.texts[1:]]
     assert not overlaps(names)
     frame = ax.get_window_extent()
-    assert all(plots._shared(box, frame) == pytest.approx(box.width * box.height) for box in names)
+    assert all(
+        figure_plots._shared(box, frame) == pytest.approx(box.width * box.height) for box in names
+    )
     points = ax.transData.transform([(d.get_xdata()[0], d.get_ydata()[0]) for d in dots])
     assert not any(box.contains(*point) for box in names for point in points)
     assert ax.get_xlabel() == "added parameters (count, logarithmic from 100\u00a0k)"
-    assert "VLM, tuned 54.0 % [51.0, 57.0] at 0" in plots.alt_text(ax)
+    assert "VLM, tuned 54.0 % [51.0, 57.0] at 0" in figures.alt_text(ax)
 
 
 def test_cost_accuracy_of_similar_costs_is_linear_and_other_costs_have_their_units():
     table = pd.DataFrame({"accuracy": [0.5, 0.6], "added ms": [1.0, 2.0]}, index=["VLM", "CNN"])
-    ax = plots.cost_accuracy(table, "added ms", n=10)
+    ax = figures.cost_accuracy(table, "added ms", n=10)
     assert ax.get_xscale() == "linear"
     assert ax.get_xlabel() == "added ms (per image)"
     assert title(ax) == "CNN: 60.0 % for 2 added ms"
-    free = plots.cost_accuracy(table.assign(**{"added ms": 0.0}), "added ms", n=10)
+    free = figures.cost_accuracy(table.assign(**{"added ms": 0.0}), "added ms", n=10)
     assert free.get_xlim()[0] < 0 < free.get_xlim()[1]
     with pytest.raises(InputError, match="no column added FLOPs"):
-        plots.cost_accuracy(table, "added FLOPs", n=10)
+        figures.cost_accuracy(table, "added FLOPs", n=10)
     with pytest.raises(InputError, match="at least 0"):
-        plots.cost_accuracy(table.assign(**{"added ms": -1.0}), "added ms", n=10)
+        figures.cost_accuracy(table.assign(**{"added ms": -1.0}), "added ms", n=10)
 
 
 # --------------------------------------------------------------------------------------- calibration
@@ -511,35 +514,35 @@ def test_calibration_and_ece_against_numbers_worked_out_by_hand():
         np.array(rows),
         invalid=[False, False, False, True, False],
     )
-    table = plots.calibration(predictions, 10)
+    table = figures.calibration(predictions, 10)
     assert table["n"].tolist() == [1, 3]
     assert table["lower"].tolist() == pytest.approx([0.6, 0.9])
     assert table["confidence"].tolist() == pytest.approx([0.62, 2.86 / 3])
     assert table["accuracy"].tolist() == pytest.approx([1, 2 / 3])
     # (1 * |1 - 0.62| + 3 * |2/3 - 2.86/3|) / 4
-    assert plots.expected_calibration_error(predictions) == pytest.approx((0.38 + 0.86) / 4)
+    assert figures.expected_calibration_error(predictions) == pytest.approx((0.38 + 0.86) / 4)
 
 
 def test_reliability_says_which_way_it_errs_and_leaves_invalid_answers_out():
     right = [True] * 50 + [False] * 50
-    ax = plots.reliability(right_where(right, confidence=0.9))
+    ax = figures.reliability(right_where(right, confidence=0.9))
     assert title(ax) == "The VLM is overconfident: says 90 % on average, has 50 % right (ECE 0.40)"
     assert "100" in texts(ax)
     assert [bar.get_height() for bar in cells(ax)] == [100]
     assert ax.get_xlim() == (0, 100)
-    shy = plots.reliability(right_where([True] * 90 + [False] * 10, confidence=0.5))
+    shy = figures.reliability(right_where([True] * 90 + [False] * 10, confidence=0.5))
     assert "is underconfident" in title(shy)
     fair = made(["fear", "fear", "joy", "joy", ""], ["fear"] * 5, confidence=0.5)
-    ax = plots.reliability(fair, name="VLM, tuned")
+    ax = figures.reliability(fair, name="VLM, tuned")
     assert title(ax).startswith("The tuned VLM is right as often as it says")
     assert any("n = 4 test images" in t and "1 invalid answers left out" in t for t in texts(ax))
 
 
 def test_reliability_needs_a_valid_answer_and_a_bin():
     with pytest.raises(InputError, match="no answer names a class"):
-        plots.reliability(made(["", ""], ["fear", "joy"]))
+        figures.reliability(made(["", ""], ["fear", "joy"]))
     with pytest.raises(InputError, match="bins is 0"):
-        plots.reliability(right_where([True]), bins=0)
+        figures.reliability(right_where([True]), bins=0)
 
 
 # ------------------------------------------------------------------------------------ all of them
@@ -550,14 +553,14 @@ def every_figure():
     vlm, cnn = models.values()
     weights = np.full((4, 2), 0.5)
     return {
-        "four_way_map": lambda ax=None: plots.four_way_map(vlm, cnn, ax=ax),
-        "confusion": lambda ax=None: plots.confusion(vlm, ax=ax),
-        "cue_bars": lambda ax=None: plots.cue_bars(models, cue, ax=ax),
-        "oracle_gap": lambda ax=None: plots.oracle_gap(results(), ax=ax),
-        "sweep": lambda ax=None: plots.sweep(runs(), group="alpha", n=40, ax=ax),
-        "gate_weights": lambda ax=None: plots.gate_weights(weights, ax=ax),
-        "cost_accuracy": lambda ax=None: plots.cost_accuracy(costs(), ax=ax),
-        "reliability": lambda ax=None: plots.reliability(vlm, ax=ax),
+        "four_way_map": lambda ax=None: figures.four_way_map(vlm, cnn, ax=ax),
+        "confusion": lambda ax=None: figures.confusion(vlm, ax=ax),
+        "cue_bars": lambda ax=None: figures.cue_bars(models, cue, ax=ax),
+        "oracle_gap": lambda ax=None: figures.oracle_gap(results(), ax=ax),
+        "sweep": lambda ax=None: figures.sweep(runs(), group="alpha", n=40, ax=ax),
+        "gate_weights": lambda ax=None: figures.gate_weights(weights, ax=ax),
+        "cost_accuracy": lambda ax=None: figures.cost_accuracy(costs(), ax=ax),
+        "reliability": lambda ax=None: figures.reliability(vlm, ax=ax),
     }
 
 
@@ -568,14 +571,14 @@ def test_each_figure_draws_on_the_axes_given_and_states_n(name):
     assert ax is axes[0] and isinstance(ax, Axes)
     assert ax.get_xlabel()
     assert any(text.startswith("n = ") for text in texts(ax))
-    assert plots.alt_text(ax).startswith(title(ax) + ". ")
-    assert " n = " in plots.alt_text(ax) and "nan" not in plots.alt_text(ax)
+    assert figures.alt_text(ax).startswith(title(ax) + ". ")
+    assert " n = " in figures.alt_text(ax) and "nan" not in figures.alt_text(ax)
     assert axes[1].get_title(loc="left") == ""
     assert len(plt.get_fignums()) == 1
 
 
 def test_no_title_or_label_is_cut_off():
-    ax = plots.oracle_gap(results())
+    ax = figures.oracle_gap(results())
     figure = ax.get_figure()
     figure.draw_without_rendering()
     for text in [ax._left_title, *ax.texts, *ax.get_yticklabels()]:
@@ -586,56 +589,58 @@ def test_no_title_or_label_is_cut_off():
 
 def test_names_are_shown_as_they_are_and_not_read_as_formulas():
     names = ("$x^2$ model", "a_b $\\frac$ c")
-    ax = plots.four_way_map(*pair(3, 2, 2, 3), names=names)
+    ax = figures.four_way_map(*pair(3, 2, 2, 3), names=names)
     ax.figure.draw_without_rendering()
-    assert "only $x^2$ model 2 images" in plots.alt_text(ax)
+    assert "only $x^2$ model 2 images" in figures.alt_text(ax)
     labels = ["$\\bad{$", "b"] * 2
     odd = made(labels[::-1], labels, classes=("$\\bad{$", "b"))
-    plots.confusion(odd).get_figure().draw_without_rendering()
+    figures.confusion(odd).get_figure().draw_without_rendering()
 
 
 def test_alt_text_has_no_words_for_other_axes():
     figure, ax = plt.subplots()
     with pytest.raises(InputError, match="draw one first"):
-        plots.alt_text(ax)
+        figures.alt_text(ax)
     with pytest.raises(InputError, match="draw one first"):
-        plots.alt_text(figure)
-    drawn = [plots.reliability(right_where([True])) for _ in range(2)]
-    assert plots.alt_text(drawn).count("VLM") == 2
+        figures.alt_text(figure)
+    drawn = [figures.reliability(right_where([True])) for _ in range(2)]
+    assert figures.alt_text(drawn).count("VLM") == 2
 
 
 def test_save_writes_the_same_bytes_again_with_the_alt_text_inside(tmp_path):
-    ax = plots.four_way_map(*pair(34, 21, 28, 17))
-    first = plots.save(ax, tmp_path / "new" / "map.png")
-    second = plots.save(plots.four_way_map(*pair(34, 21, 28, 17)).figure, tmp_path / "again.png")
+    ax = figures.four_way_map(*pair(34, 21, 28, 17))
+    first = figures.save(ax, tmp_path / "new" / "map.png")
+    second = figures.save(
+        figures.four_way_map(*pair(34, 21, 28, 17)).figure, tmp_path / "again.png"
+    )
     assert first.read_bytes() == second.read_bytes()
     with Image.open(first) as image:
-        assert image.info["Description"] == plots.alt_text(ax)
+        assert image.info["Description"] == figures.alt_text(ax)
         assert "Software" not in image.info
         assert image.width > 1000
     with pytest.raises(InputError, match="no .png"):
-        plots.save(ax, tmp_path / "map.pdf")
+        figures.save(ax, tmp_path / "map.pdf")
 
 
 def test_percent_does_not_break_and_says_undefined():
-    assert plots.percent(0.214) == "21\u00a0%"
-    assert plots.percent(0.214, 1) == "21.4\u00a0%"
-    assert plots.percent(float("nan")) == "undefined"
+    assert figures.percent(0.214) == "21\u00a0%"
+    assert figures.percent(0.214, 1) == "21.4\u00a0%"
+    assert figures.percent(float("nan")) == "undefined"
 
 
 def test_pictures_have_a_caption_each_and_say_so_in_words():
     from PIL import Image
 
     images = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
-    first = plots.pictures(images, ["is anger\nsays $ awe", "b", "c"], "Three colours", columns=2)
+    first = figures.pictures(images, ["is anger\nsays $ awe", "b", "c"], "Three colours", columns=2)
     figure = first.get_figure()
     assert len(figure.axes) == 4
     assert [ax.get_xlabel() for ax in figure.axes] == ["is anger\nsays \\$ awe", "b", "c", ""]
-    assert plots.alt_text(figure) == "Three colours. 3 pictures. is anger says $ awe; b; c"
+    assert figures.alt_text(figure) == "Three colours. 3 pictures. is anger says $ awe; b; c"
     with pytest.raises(InputError, match="3 images have 1 captions"):
-        plots.pictures(images, ["a"])
+        figures.pictures(images, ["a"])
     with pytest.raises(InputError, match="no images"):
-        plots.pictures([])
+        figures.pictures([])
 
 
 def test_show_displays_the_figure_with_its_words_and_nothing_that_acts(monkeypatch):
@@ -645,8 +650,8 @@ def test_show_displays_the_figure_with_its_words_and_nothing_that_acts(monkeypat
     monkeypatch.setattr(IPython.display, "display", lambda data, raw: shown.append(data))
     figure, ax = plt.subplots()
     with pytest.raises(InputError):
-        plots.show(ax)
-    plots.show(ax, alt='a "quoted" <b>word</b>')
+        figures.show(ax)
+    figures.show(ax, alt='a "quoted" <b>word</b>')
     (data,) = shown
     assert data["text/plain"] == 'a "quoted" <b>word</b>'
     assert 'alt="a &quot;quoted&quot; &lt;b&gt;word' in data["text/html"]

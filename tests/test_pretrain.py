@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from emokd_utils import pretrain
-from emokd_utils.corpus import Turn
 from emokd_utils.profiles import project_root
-from emokd_utils.scenes import make_scene, make_unlabelled_scene
+from emokd_utils.world import pretrain
+from emokd_utils.world.corpus import Turn
+from emokd_utils.world.scenes import make_scene, make_unlabelled_scene
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ WORK = textwrap.dedent(
     import torch
 
     from emokd_utils import tuning
-    from emokd_utils.pipeline import Pipeline
+    from emokd_utils.run.pipeline import Pipeline
     from emokd_utils.processes import finish
     from emokd_utils.profiles import MINI, reduced
 

@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from emokd_utils import __main__ as cli
 from emokd_utils import costs
-from emokd_utils.datasets import load_dataset
+from emokd_utils.cli import commands as cli
+from emokd_utils.data import load_dataset
 from emokd_utils.distillation import HeadSettings
 from emokd_utils.errors import InputError
 from emokd_utils.gating import INPUT_MODES, GateSettings
 from emokd_utils.instructions import answer_for, categorical_prompt, write_instructions
-from emokd_utils.pipeline import Pipeline, Recompute
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, PROFILES, changed, project_root
-from emokd_utils.scenes import ensure_scenes
-from emokd_utils.shapes import shaped_vlm
+from emokd_utils.run.pipeline import Pipeline, Recompute
+from emokd_utils.scale.shapes import shaped_vlm
 from emokd_utils.tuning import TuningSettings, instruction_tune
 from emokd_utils.vision import VisionSettings, build_network
 from emokd_utils.vlm import VLM
+from emokd_utils.world.scenes import ensure_scenes
 
 TINY = project_root() / MINI.vlm
 

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emokd_utils import report
-from emokd_utils.pipeline import HEAD, HEAD_PLAIN, ORACLE, TUNED, VISION, ZERO_SHOT, gate_name
 from emokd_utils.predictions import Predictions
+from emokd_utils.run import results as report
+from emokd_utils.run.pipeline import HEAD, HEAD_PLAIN, ORACLE, TUNED, VISION, ZERO_SHOT, gate_name
 
 
 def test_bootstrap_brackets_the_mean_and_narrows_with_n():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emokd_utils import scenes
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
+from emokd_utils.world import scenes
 
 SMALL = {"train": 40, "val": 16, "test": 24}
 

@@ -15,9 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emokd_utils import store as store_module
 from emokd_utils.errors import InputError
-from emokd_utils.store import MANIFEST, NotMadeError, Store, fingerprint, load_arrays, save_arrays
+from emokd_utils.run import store as store_module
+from emokd_utils.run.store import (
+    MANIFEST,
+    NotMadeError,
+    Store,
+    fingerprint,
+    load_arrays,
+    save_arrays,
+)
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -265,7 +272,7 @@ def test_what_a_file_browser_leaves_is_no_damage(store):
 KILLED = textwrap.dedent("""
     import sys, time
     from pathlib import Path
-    from emokd_utils.store import Store
+    from emokd_utils.run.store import Store
 
     def make(folder):
         (folder / "half.txt").write_text("half")
@@ -364,7 +371,7 @@ def test_two_at_once_both_end_well(store, lines, damaged_before):
 def test_processes_at_once_both_end_well(tmp_path):
     code = textwrap.dedent("""
         import sys
-        from emokd_utils.store import Store
+        from emokd_utils.run.store import Store
         store = Store(sys.argv[1])
         for number in range(20):
             store.step("features", {"number": number},
@@ -440,7 +447,7 @@ def test_a_truncated_array_file_is_refused(tmp_path):
 
 def test_store_needs_the_standard_library_only():
     code = (
-        "import sys, emokd_utils.store; "
+        "import sys, emokd_utils.run.store; "
         "print([m for m in ('numpy', 'safetensors', 'torch', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from emokd_utils.datasets import load_dataset
+from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import write_instructions
-from emokd_utils.scenes import ensure_scenes
 from emokd_utils.tuning import InstructionDataset, TuningSettings, add_lora, instruction_tune
 from emokd_utils.vlm import VLM
+from emokd_utils.world.scenes import ensure_scenes
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from emokd_utils import scenes, vision
-from emokd_utils.datasets import ImageDataset, load_dataset
+from emokd_utils import vision
+from emokd_utils.data import ImageDataset, load_dataset
 from emokd_utils.emotions import get_label_set
 from emokd_utils.errors import InputError
 from emokd_utils.vision import (
@@ -25,6 +25,7 @@ from emokd_utils.vision import (
     fine_tune,
     schedule,
 )
+from emokd_utils.world import scenes
 
 COUNTS = {"train": 24, "val": 10, "test": 10}
 TINY = VisionSettings(name="test_resnet", image_size=32, epochs=5, batch_size=8, lr=5e-3)

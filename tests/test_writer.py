@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from emokd_utils import __main__ as cli
-from emokd_utils import writer
-from emokd_utils.datasets import load_dataset
+from emokd_utils.cli import commands as cli
+from emokd_utils.data import load_dataset
 from emokd_utils.emotions import MIKELS, infer_label_set
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import CONVERSATION_PROMPT, REASONING_PROMPT
-from emokd_utils.writer import (
+from emokd_utils.scale import ask as writer
+from emokd_utils.scale.ask import (
     WriterSettings,
     estimate,
     import_written,

@@ -10,8 +10,8 @@ from math import comb, erfc, sqrt
 import numpy as np
 import pandas as pd
 
-from ..scenes import scene_objects
-from . import Exercise, Mistake, NotAttempted, calls
+from ..checks import Exercise, Mistake, NotAttempted, calls
+from ..world.scenes import scene_objects
 
 # ------------------------------------------------------------------------- 6.1 to 6.3, by looking
 

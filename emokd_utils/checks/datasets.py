@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from . import Exercise, Mistake, attempted, calls
+from ..checks import Exercise, Mistake, attempted, calls
 
 ROWS = (
     [

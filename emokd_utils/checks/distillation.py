@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..checks import Exercise, Mistake, attempted, calls
 from ..distillation import distillation_loss
-from . import Exercise, Mistake, attempted, calls
 
 
 def _loss_cases() -> list[tuple]:

@@ -4,8 +4,8 @@ from collections import Counter
 
 import numpy as np
 
+from ..checks import Exercise, Mistake, attempted, calls
 from ..emotions import EKMAN, MIKELS, POLARITY
-from . import Exercise, Mistake, attempted, calls
 
 
 def _polarity_probe(function):

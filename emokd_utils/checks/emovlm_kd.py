@@ -3,7 +3,7 @@ cost."""
 
 import numpy as np
 
-from . import Exercise, Mistake, calls
+from ..checks import Exercise, Mistake, calls
 
 # --------------------------------------------------------------------------------- share of the gap
 

@@ -4,7 +4,7 @@ learn from."""
 import numpy as np
 import torch
 
-from . import Exercise, Mistake, attempted, calls
+from ..checks import Exercise, Mistake, attempted, calls
 
 # ------------------------------------------------------------------------------------- one-hot rows
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import torch
 
-from . import Exercise, Mistake, attempted, calls
+from ..checks import Exercise, Mistake, attempted, calls
 
 # ------------------------------------------------------------------------------ under a visual token
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ..checks import Exercise, Mistake, attempted, calls
 from ..predictions import Predictions
-from . import Exercise, Mistake, attempted, calls
 
 
 def _table(labels: str, predicted: str) -> pd.DataFrame:

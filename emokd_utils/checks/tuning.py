@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from . import Exercise, Mistake, attempted, calls
+from ..checks import Exercise, Mistake, attempted, calls
 
 _NO_FIT = "the shapes do not fit"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import Exercise, Mistake, calls
+from ..checks import Exercise, Mistake, calls
 
 # ----------------------------------------------------------------------- 2.1 averages over classes
 

@@ -5,9 +5,9 @@ import re
 
 import torch
 
+from ..checks import Exercise, Mistake, NotAttempted, calls
 from ..emotions import MIKELS
 from ..vlm import parse_answer
-from . import Exercise, Mistake, NotAttempted, calls
 
 # ---------------------------------------------------------------------------------- visual tokens
 

@@ -11,7 +11,7 @@
 # ## Minutes and machine
 #
 # About 25 minutes to read and run, 40 more for the exercises; any laptop, no GPU. Modules:
-# `emokd_utils.doctor`, `emokd_utils.profiles`, `emokd_utils.emovlm_kd`.
+# `emokd_utils.cli.doctor`, `emokd_utils.profiles`, `emokd_utils.emovlm_kd`.
 #
 # <!-- measured -->
 
@@ -43,16 +43,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from emokd_utils import checks, doctor, plots
+from emokd_utils import checks, figures
+from emokd_utils.cli import doctor
 from emokd_utils.complementarity import Estimate, accuracy_difference, accuracy_interval
 from emokd_utils.costs import count_parameters
 from emokd_utils.distillation import HeadSettings
 from emokd_utils.emovlm_kd import EmoVLMKD
 from emokd_utils.gating import gate_inputs
 from emokd_utils.instructions import answer_for, categorical_prompt
-from emokd_utils.pipeline import HEAD, TUNED, VISION, Pipeline, gate_name
 from emokd_utils.profiles import get_profile, project_root
-from emokd_utils.report import Claim
+from emokd_utils.run.pipeline import HEAD, TUNED, VISION, Pipeline, gate_name
+from emokd_utils.run.results import Claim
 
 # %% [markdown]
 # ## Is everything here?
@@ -125,8 +126,8 @@ shown = [
     next(k for k, c in zip(test.ids, test.labels, strict=True) if c == name) for name in classes
 ]
 columns = min(len(shown), 4)
-plots.show(
-    plots.pictures(
+figures.show(
+    figures.pictures(
         [test.open(k) for k in shown], classes, "One test image of each label", columns=columns
     )
 )
@@ -177,9 +178,9 @@ family = {"vision model": "vision model", "head": "head", "gate": "EmoVLM-KD"}
 # %%
 def box(ax, name):
     x, y, width, height = places[name]
-    colour = plots.MODEL_COLOURS[family.get(name, "VLM")]
+    colour = figures.MODEL_COLOURS[family.get(name, "VLM")]
     fill = colour if name in order else "white"
-    ink = "white" if sum(to_rgb(fill)) < 1.2 else plots.INK
+    ink = "white" if sum(to_rgb(fill)) < 1.2 else figures.INK
     corner, rounded = (x - width / 2, y - height / 2), "round,pad=0,rounding_size=0.12"
     ax.add_patch(
         FancyBboxPatch(corner, width, height, boxstyle=rounded, fc=fill, ec=colour, lw=1.8)
@@ -193,11 +194,11 @@ def box(ax, name):
 
 
 def arrow(ax, corners, text="", at=(0, 0), dashed=False):
-    style = {"color": plots.GREY, "lw": 1.6, "ls": (0, (4, 3)) if dashed else "-"}
+    style = {"color": figures.GREY, "lw": 1.6, "ls": (0, (4, 3)) if dashed else "-"}
     ax.plot(*zip(*corners, strict=True), **style, zorder=0.9)
-    tip = {"arrowstyle": "-|>", "color": plots.GREY, "lw": 0, "shrinkB": 0, "mutation_scale": 16}
+    tip = {"arrowstyle": "-|>", "color": figures.GREY, "lw": 0, "shrinkB": 0, "mutation_scale": 16}
     ax.annotate("", corners[-1], corners[-2], arrowprops=tip)
-    ax.text(*at, text, fontsize=9.5, color=plots.GREY, ha="center", va="center")
+    ax.text(*at, text, fontsize=9.5, color=figures.GREY, ha="center", va="center")
 
 
 # %%
@@ -216,29 +217,29 @@ arrows = [
 # %%
 used = sum(sizes[name] for name in places if name != "vision model")
 share = sum(sizes[name] for name in ("adapter", "head", "gate")) / used
-title = f"At work: {plots.percent(share, 1)} of the {used:,} parameters were trained for the task"
-with plots.style():
+title = f"At work: {figures.percent(share, 1)} of the {used:,} parameters were trained for the task"
+with figures.style():
     figure, ax = plt.subplots(figsize=(11.5, 6), layout="constrained")
     ax.set(xlim=(0, 12.1), ylim=(-0.35, 5.75), aspect="equal", title=title)
     ax.set_axis_off()
     frame = FancyBboxPatch((2.1, 2.8), 6.1, 2.45, "round,pad=0,rounding_size=0.2", zorder=0)
     frame.set(fc="#eaf3f9", ec="none")
     ax.add_patch(frame)
-    ax.text(2.3, 5.0, "VLM", color=plots.MODEL_COLOURS["VLM"], va="center", fontweight="bold")
+    ax.text(2.3, 5.0, "VLM", color=figures.MODEL_COLOURS["VLM"], va="center", fontweight="bold")
     ax.imshow(test.open(shown[-1]), extent=(0.1, 1.5, 3.5, 4.9))
-    ax.text(0.8, 3.3, "image", ha="center", va="center", fontsize=9.5, color=plots.GREY)
+    ax.text(0.8, 3.3, "image", ha="center", va="center", fontsize=9.5, color=figures.GREY)
     for line in arrows:
         arrow(ax, *line)
     for name in places:
         box(ax, name)
     legend = [
-        Patch(fc=plots.GREY, ec=plots.GREY, label="trained, in the order of the numbers"),
-        Patch(fc="white", ec=plots.GREY, label="frozen"),
-        Line2D([], [], color=plots.GREY, ls=(0, (4, 3)), label="in training only"),
+        Patch(fc=figures.GREY, ec=figures.GREY, label="trained, in the order of the numbers"),
+        Patch(fc="white", ec=figures.GREY, label="frozen"),
+        Line2D([], [], color=figures.GREY, ls=(0, (4, 3)), label="in training only"),
     ]
     ax.legend(handles=legend, loc="upper center", bbox_to_anchor=(0.5, 0.03), ncols=3)
 said = ", ".join(f"{name} ({'trained' if name in order else 'frozen'})" for name in places)
-plots.show(figure, alt=f"{title}. Map of the parts: {said}. Arrows as told in the text below.")
+figures.show(figure, alt=f"{title}. Map of the parts: {said}. Arrows as told in the text below.")
 
 # %% [markdown]
 # Read it along the arrows. The numbers under the names count parameters.
@@ -287,7 +288,7 @@ print(f"by hand {labels[by_hand.argmax()]}, by the library {answer.emotion}: the
 
 
 # %%
-@plots.style()
+@figures.style()
 def draw_answer(image, says, title):
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9.5, 4.4), width_ratios=(1, 1.9), layout="constrained"
@@ -297,7 +298,7 @@ def draw_answer(image, says, title):
     for row, (name, share) in enumerate(says.items()):
         where = np.arange(len(share)) + 0.27 * (row - 1)
         height = 100 * np.array(list(share.values()))
-        right.barh(where, height, 0.25, label=name, color=plots.MODEL_COLOURS[name])
+        right.barh(where, height, 0.25, label=name, color=figures.MODEL_COLOURS[name])
     right.set_yticks(range(len(share)), list(share))
     right.set(xlabel="probability (%)", ylabel="emotion", xlim=(0, 100))
     right.invert_yaxis()
@@ -305,7 +306,7 @@ def draw_answer(image, says, title):
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     tops = {name: max(share, key=share.get) for name, share in says.items()}
     words = ", ".join(f"{name}: {top} ({says[name][top]:.0%})" for name, top in tops.items())
-    plots.show(figure, alt=f"{title}. An image beside three bars for each emotion; {words}.")
+    figures.show(figure, alt=f"{title}. An image beside three bars for each emotion; {words}.")
 
 
 # %%

@@ -11,7 +11,7 @@
 # ## Minutes and machine
 #
 # About 40 minutes to read and run, 55 more for the exercises; any laptop, no GPU. Modules:
-# `emokd_utils.emotions`, `emokd_utils.scenes`.
+# `emokd_utils.emotions`, `emokd_utils.world.scenes`.
 #
 # <!-- measured -->
 
@@ -37,11 +37,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from emokd_utils import checks, plots, scenes
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import Estimate, accuracy_difference, wilson
 from emokd_utils.emotions import EKMAN, LABEL_SETS, MIKELS, POLARITY, infer_label_set
-from emokd_utils.pipeline import Pipeline
-from emokd_utils.report import Claim, bootstrap
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run.results import Claim, bootstrap
+from emokd_utils.world import scenes
 
 # %% [markdown]
 # ## Three label sets
@@ -118,7 +119,7 @@ for cue in order:
     first = [clean[(clean["cue"] == cue) & (clean["label"] == c)].index[rows] for c in classes]
     ids = [k for row in zip(*first, strict=True) for k in row]
     opened, captions = [dataset.open(k) for k in ids], [table.loc[k, "label"] for k in ids]
-    plots.show(plots.pictures(opened, captions, f"Cue: {cue}", columns=8, size=1.02))
+    figures.show(figures.pictures(opened, captions, f"Cue: {cue}", columns=8, size=1.02))
 
 # %% [markdown]
 # Which object stands for what is written down, with a reason, in `data/emoscenes/objects.csv`.
@@ -223,14 +224,14 @@ colours.describe().loc[["mean", "std", "min", "max"]].round(2)
 # %%
 def dots(ax, values, x, y):
     """Mean of each emotion with 95 % intervals; returns the means in words."""
-    facts, fills = [], plots.class_colours(classes)
+    facts, fills = [], figures.class_colours(classes)
     for name in classes:
         own = values[table.loc[values.index, "label"] == name]
         (mx, *ex), (my, *ey) = bootstrap(own[x].to_numpy()), bootstrap(own[y].to_numpy())
-        ax.plot(ex, [my, my], color=plots.INK, lw=1.2)
-        ax.plot([mx, mx], ey, color=plots.INK, lw=1.2)
+        ax.plot(ex, [my, my], color=figures.INK, lw=1.2)
+        ax.plot([mx, mx], ey, color=figures.INK, lw=1.2)
         marker = "s" if dataset.label_set.polarity.get(name) == "negative" else "o"
-        ax.plot(mx, my, marker, color=fills[name], mec=plots.INK, ms=10, label=name)
+        ax.plot(mx, my, marker, color=fills[name], mec=figures.INK, ms=10, label=name)
         facts.append(f"{name} {x} {mx:.2f}, {y} {my:.2f}")
     ax.set(xlabel=f"mean {x} (0 to 1)", ylabel=f"mean {y} (0 to 1)")
     return f"n = {len(values)}: " + "; ".join(facts)
@@ -238,7 +239,7 @@ def dots(ax, values, x, y):
 
 # %%
 apart, said = {}, []
-with plots.style():
+with figures.style():
     figure, axes = plt.subplots(
         1, len(order[:2]), figsize=(11, 4.4), sharey=True, squeeze=False, layout="constrained"
     )
@@ -254,8 +255,8 @@ with plots.style():
         title = "Emotions part in brightness and saturation only where the atmosphere is the cue"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     note = "lines: 95 % intervals of the means; round: positive, square: negative"
-    figure.supxlabel(note, fontsize=10, color=plots.GREY)
-plots.show(figure, alt=f"{title}. {' '.join(said)}")
+    figure.supxlabel(note, fontsize=10, color=figures.GREY)
+figures.show(figure, alt=f"{title}. {' '.join(said)}")
 
 # %% [markdown]
 # ### Which hue
@@ -280,26 +281,26 @@ hues = np.arctan2(colours.loc[led, "to yellow-green"], colours.loc[led, "to red"
 compass = {c: direction(hues[table.loc[led, "label"] == c]) for c in classes}
 
 # %%
-fills, rim = plots.class_colours(classes), np.linspace(0, 2 * np.pi, 361)
-with plots.style():
+fills, rim = figures.class_colours(classes), np.linspace(0, 2 * np.pi, 361)
+with figures.style():
     figure, ax = plt.subplots(
         figsize=(6.6, 6.8), subplot_kw={"projection": "polar"}, layout="constrained"
     )
     ax.pcolormesh(rim, [1.2, 1.27], rim[None, :-1], cmap="hsv", shading="flat")
     for name, (angle, length, low, high) in compass.items():
         ax.plot([angle, angle], [0, length], color=fills[name], lw=3.5)
-        ax.plot(np.linspace(low, high, 30), [length] * 30, color=plots.INK, lw=1.6)
-        ax.plot(angle, length, "o", color=fills[name], mec=plots.INK, ms=9)
+        ax.plot(np.linspace(low, high, 30), [length] * 30, color=figures.INK, lw=1.6)
+        ax.plot(angle, length, "o", color=fills[name], mec=figures.INK, ms=9)
         ax.annotate(name, (angle, length), xytext=(7, 5), textcoords="offset points", fontsize=10)
     ax.set(ylim=(0, 1.27), yticks=[0.5, 1.0], yticklabels=["0.5", "1"], xlabel="hue (degrees)")
-    ax.grid(color=plots.PALE)
+    ax.grid(color=figures.PALE)
     ranked = sorted(compass, key=lambda c: compass[c][1])
     title = f"The images of {ranked[-1]} agree most on their hue, those of {ranked[0]} least"
     figure.suptitle(title, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
     note = f"n = {len(led)} {kind} images; arcs: 95 % intervals of the direction"
-    figure.supxlabel(note, fontsize=10, color=plots.GREY)
+    figure.supxlabel(note, fontsize=10, color=figures.GREY)
 told = "; ".join(f"{c} {np.degrees(a) % 360:.0f} degrees" for c, (a, *_) in compass.items())
-plots.show(figure, alt=f"{title}. Mean hue of n = {len(led)} images by emotion: {told}.")
+figures.show(figure, alt=f"{title}. Mean hue of n = {len(led)} images by emotion: {told}.")
 
 # %% [markdown]
 # ### On Russell's plane
@@ -322,18 +323,18 @@ fitting = [c for c, x in middles.items() if (x > 0) == (polarity.get(c) == "posi
 title = f"Colours put {len(fitting)} of {len(middles)} emotions on their side of Russell's plane"
 
 # %%
-with plots.style():
+with figures.style():
     figure, ax = plt.subplots(figsize=(8.2, 5.2), layout="constrained")
     said = dots(ax, plane.loc[led], "pleasure", "arousal")
-    ax.axhline(0, color=plots.PALE, zorder=0)
-    ax.axvline(0, color=plots.PALE, zorder=0)
+    ax.axhline(0, color=figures.PALE, zorder=0)
+    ax.axvline(0, color=figures.PALE, zorder=0)
     ax.set(xlabel="pleasure that the colours predict (standard deviations)")
     ax.set(ylabel="arousal that they predict (standard deviations)")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     note = f"n = {len(led)} {kind} images; lines: 95 % intervals of the means"
-    ax.set_title(note, fontsize=10.5, fontweight="normal", color=plots.GREY)
+    ax.set_title(note, fontsize=10.5, fontweight="normal", color=figures.GREY)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-plots.show(figure, alt=f"{title}. {said}")
+figures.show(figure, alt=f"{title}. {said}")
 
 # %%
 side = table.loc[led, "label"].map(polarity)
@@ -635,7 +636,7 @@ if documented:
     some = having.index[:6]
     captions = [table.loc[k, "label"] for k in some]
     drawn = [dataset.open(k) for k in some]
-    plots.show(plots.pictures(drawn, captions, f"Scenes with a {noun}", size=1.2))
+    figures.show(figures.pictures(drawn, captions, f"Scenes with a {noun}", size=1.2))
 ### END SOLUTION
 
 # %% [markdown] nbgrader={"grade_id": "1-4-argument", "grade": true, "solution": true, "points": 4}

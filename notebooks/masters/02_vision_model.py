@@ -40,13 +40,13 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from emokd_utils import checks, plots
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import Estimate, accuracy_difference, share, wilson
 from emokd_utils.explanations import answers_of, cue_boxes, grad_cam, occlusion, share_table
-from emokd_utils.pipeline import VISION, Pipeline
-from emokd_utils.report import Claim, bootstrap
-from emokd_utils.scenes import scene_objects
+from emokd_utils.run.pipeline import VISION, Pipeline
+from emokd_utils.run.results import Claim, bootstrap
 from emokd_utils.vision import Pixels, VisionSettings, augment, build_network, schedule
+from emokd_utils.world.scenes import scene_objects
 
 # %%
 pipeline = Pipeline()
@@ -143,7 +143,7 @@ copies = augment(original.repeat(4, 1, 1, 1), settings, torch.Generator().manual
 shown = [picture_of(x) for x in (*original, *copies)]
 words = [f"label: {train.labels[row]}", *["augmented"] * 4, "hue turned:\nnot done here"]
 title = "Crops and mirror images keep the label; another hue may not"
-plots.show(plots.pictures([*shown, turned_hue(shown[0])], words, title))
+figures.show(figures.pictures([*shown, turned_hue(shown[0])], words, title))
 
 # %% [markdown]
 # ## What a step of training does
@@ -256,16 +256,16 @@ history.loc[sorted({1, len(history) // 2 or 1, best, len(history)})].round(3)
 
 # %%
 def learning_curves(history, best, n):
-    colours = plots.model_colours([VISION])
+    colours = figures.model_colours([VISION])
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4), layout="constrained")
-    left.plot(history["train_loss"], "--", color=plots.GREY, label="train, augmented")
+    left.plot(history["train_loss"], "--", color=figures.GREY, label="train, augmented")
     left.plot(history["val_loss"], color=colours[VISION], label="val")
     ends = np.array([wilson(round(share * n), n) for share in history["val_accuracy"]])
     right.fill_between(history.index, *(100 * ends.T), color=colours[VISION], alpha=0.2, lw=0)
     right.plot(100 * history["val_accuracy"], color=colours[VISION], label="val, 95 % interval")
     for ax, name in ((left, "loss (nats)"), (right, f"accuracy (%), n = {n} images")):
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.axvline(best, color=plots.INK, lw=1, ls=":", label=f"kept: epoch {best}")
+        ax.axvline(best, color=figures.INK, lw=1, ls=":", label=f"kept: epoch {best}")
         ax.set(xlabel="epoch", ylabel=name)
         ax.legend(fontsize=9.5)
     return figure
@@ -275,12 +275,12 @@ def learning_curves(history, best, n):
 n_val = len(data.split("val"))
 top = history.loc[best, "val_accuracy"]
 title = f"Epoch {best} of {len(history)} is kept: {top:.1%} of val are right"
-with plots.style():
+with figures.style():
     figure = learning_curves(history, best, n_val)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13.5, fontweight="bold")
 loss = history["val_loss"]
 words = f"By epoch: loss on train and val (val from {loss.iloc[0]:.2f} to {loss.iloc[-1]:.2f})"
-plots.show(figure, alt=f"{title}. {words}, and accuracy on val.")
+figures.show(figure, alt=f"{title}. {words}, and accuracy on val.")
 
 # %% [markdown]
 # Two curves, two opinions: the epoch of the lowest loss need not be that of the highest accuracy. The settings
@@ -316,7 +316,7 @@ assert confusion.trace() == test.correct.sum() and confusion.sum() == len(test)
 pd.DataFrame(confusion, index=classes, columns=classes)
 
 # %%
-plots.show(plots.confusion(test, name=VISION))
+figures.show(figures.confusion(test, name=VISION))
 
 # %% [markdown]
 # Along a row: of the images of a label, which share was found? That is **recall**. Down a column: of the
@@ -374,7 +374,7 @@ else:
 if pipeline.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    plots.show(plots.cue_bars({VISION: test}, pipeline.cues))
+    figures.show(figures.cue_bars({VISION: test}, pipeline.cues))
 
 # %% [markdown]
 # The two cues are on different images, so the interval of their difference is one for two separate samples
@@ -412,7 +412,7 @@ print(f"trained towards {aim:.1%}; more certain than that: {beyond.percent} test
 # Calibration is looked at in **bins** of certainty. One bin by hand, and the library's row for it:
 
 # %%
-bins = plots.calibration(test)
+bins = figures.calibration(test)
 fullest = bins.loc[bins["n"].idxmax()]
 inside = (certainty >= fullest["lower"]) & (certainty <= fullest["upper"])
 by_hand = [inside.sum(), certainty[inside].mean(), test.correct[inside].mean()]
@@ -420,7 +420,7 @@ np.testing.assert_allclose(by_hand, fullest[["n", "confidence", "accuracy"]])
 fullest.round(3).to_frame("fullest bin").T
 
 # %%
-plots.show(plots.reliability(test, name=VISION))
+figures.show(figures.reliability(test, name=VISION))
 
 # %% [markdown]
 # The **expected calibration error** (ECE) is the mean distance of accuracy from certainty, each bin weighed by
@@ -429,7 +429,7 @@ plots.show(plots.reliability(test, name=VISION))
 # often as this one says, a thousand times over.
 
 # %%
-error = plots.expected_calibration_error(test)
+error = figures.expected_calibration_error(test)
 rng = np.random.default_rng(0)
 right = rng.binomial(bins["n"], bins["confidence"], (1000, len(bins)))
 by_luck = abs(right - (bins["n"] * bins["confidence"]).to_numpy()).sum(1) / len(test)
@@ -518,7 +518,7 @@ maps = {
 # %%
 def frame(ax, box):
     x, y, right, bottom = box
-    ax.add_patch(plt.Rectangle((x, y), right - x, bottom - y, fill=False, ec=plots.INK, lw=1.6))
+    ax.add_patch(plt.Rectangle((x, y), right - x, bottom - y, fill=False, ec=figures.INK, lw=1.6))
 
 
 def draw_map(above, below, name, scene, cue, fall, limit):
@@ -530,7 +530,7 @@ def draw_map(above, below, name, scene, cue, fall, limit):
     width, step = picture.width, (picture.width - picture.width // 4) / 5
     low = (width - 6 * step) / 2  # so that each value stands in the middle of its patch
     look = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
-    below.set_facecolor(plots.PALE)
+    below.set_facecolor(figures.PALE)
     drawn = below.imshow(
         100 * fall.reshape(6, 6), extent=(low, width - low, width - low, low), **look
     )
@@ -552,14 +552,14 @@ shown = [
 ]
 limit = 100 * max(abs(fall).max() for *_, fall in shown)
 title = "Where hiding a patch costs certainty (frame: the object that evokes the emotion)"
-with plots.style():
+with figures.style():
     figure, grid = plt.subplots(2, len(shown), figsize=(1.9 * len(shown), 4), layout="constrained")
     for (above, below), scene in zip(grid.T, shown, strict=True):
         drawn = draw_map(above, below, *scene, limit)
     figure.colorbar(drawn, ax=grid, shrink=0.8, label="fall of the label's\nprobability (points)")
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
 words = "; ".join(f"{s['label']} ({c}) {100 * fall.max():.0f}" for _, s, c, fall in shown)
-plots.show(figure, alt=f"{title}. Largest fall of each test scene's map, in points: {words}.")
+figures.show(figure, alt=f"{title}. Largest fall of each test scene's map, in points: {words}.")
 
 # %% [markdown]
 # A few maps are anecdotes. Over all of them: what does it cost to hide the patch that covers most of the
@@ -624,7 +624,7 @@ for kind, found in looks.items():
     first, both = next(iter(found.items()))
     there = cue_boxes(data, first) if kind == "content" else {}
     title = f"cue: {kind}, labelled {data.table.label[first]}"
-    plots.show(plots.explanations(square(first), both, there, title)[0].figure)
+    figures.show(figures.explanations(square(first), both, there, title)[0].figure)
 
 # %% [markdown]
 # How much of each map lies on the object that evokes (`share`, in %, with its interval over n scenes), and how much

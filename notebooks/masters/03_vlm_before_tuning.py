@@ -36,7 +36,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from emokd_utils import checks, plots
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import Estimate, accuracy_difference, accuracy_interval, share
 from emokd_utils.explanations import (
     Explanation,
@@ -47,8 +47,8 @@ from emokd_utils.explanations import (
     share_table,
 )
 from emokd_utils.instructions import answer_for, categorical_prompt, chat_text
-from emokd_utils.pipeline import ZERO_SHOT, Pipeline
-from emokd_utils.report import Claim, bootstrap
+from emokd_utils.run.pipeline import ZERO_SHOT, Pipeline
+from emokd_utils.run.results import Claim, bootstrap
 from emokd_utils.vlm import common_prefix, parse_answer, tree_mask
 
 # %%
@@ -95,7 +95,7 @@ print(
 )
 
 # %%
-with plots.style():
+with figures.style():
     fig, ax = plt.subplots(figsize=(4.6, 4.9), layout="constrained")
     ax.imshow(image)
     for at in range(0, 113, patch):
@@ -108,7 +108,7 @@ with plots.style():
     title = f"{len(rows)} patches (thin lines)\nbecome {side**2} visual tokens (thick)"
     ax.set(title=title, xlabel="pixels", ylabel="pixels")
     ax.spines[:].set_visible(False)
-plots.show(fig, alt=f"A scene under a grid. {len(rows)} patches become {side**2} visual tokens.")
+figures.show(fig, alt=f"A scene under a grid. {len(rows)} patches become {side**2} visual tokens.")
 
 # %% [markdown]
 # ## From patches to visual tokens
@@ -240,7 +240,7 @@ words = [
     for name, what, answer in zip(some, sees, says, strict=True)
 ]
 title = "What the model sees and says before tuning"
-plots.show(plots.pictures(opened, words, title, columns=4, size=2.3))
+figures.show(figures.pictures(opened, words, title, columns=4, size=2.3))
 
 # %% [markdown]
 # ## First reading: generate and parse
@@ -328,7 +328,7 @@ pd.DataFrame({"by hand": by_hand, "library": library}, index=classes).round(3)
 # %%
 sees = (tree_mask(torch.ones(1, 5), branches=3, length=2)[0, 0] == 0).numpy()
 names = [f"trunk {k}" for k in range(1, 6)] + [f"{b}{k}" for b in "ABC" for k in (1, 2)]
-with plots.style():
+with figures.style():
     fig, ax = plt.subplots(figsize=(5.4, 5.2), layout="constrained")
     ax.imshow(sees, cmap="Blues", vmin=-0.3, vmax=1.3)
     ax.set_xticks(range(len(names)), names, rotation=60)
@@ -336,7 +336,7 @@ with plots.style():
     title = "Each answer sees trunk and itself,\nnever another answer"
     ax.set(title=title, xlabel="is seen (dark) or not", ylabel="token that looks")
     alt = f"A mask of {len(names)} tokens; branches A, B, C see the trunk and what is before them."
-plots.show(fig, alt=alt)
+figures.show(fig, alt=alt)
 
 # %%
 ends = [
@@ -406,26 +406,26 @@ table = pd.DataFrame(index=list(asked))
 table["right"] = [accuracy(p) for p in asked.values()]
 table["against the first"] = [accuracy_difference(p, usual).points for p in asked.values()]
 same = {name: (p.predicted_index == usual.predicted_index).mean() for name, p in asked.items()}
-table["same class as the first"] = [plots.percent(value) for value in same.values()]
+table["same class as the first"] = [figures.percent(value) for value in same.values()]
 table
 
 # %%
 right = np.array([p.accuracy for p in asked.values()])
 low, high = np.array([accuracy_interval(p) for p in asked.values()]).T
-with plots.style():
+with figures.style():
     fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
-    blue, y = plots.MODEL_COLOURS["VLM"], np.arange(len(asked))
+    blue, y = figures.MODEL_COLOURS["VLM"], np.arange(len(asked))
     ax.errorbar(
         100 * right, y, xerr=100 * np.array([right - low, high - right]), fmt="o", color=blue
     )
-    ax.axvline(100 / len(classes), color=plots.INK, lw=1.2, ls="--")
+    ax.axvline(100 / len(classes), color=figures.INK, lw=1.2, ls="--")
     ax.text(100 / len(classes), -0.75, " chance", fontsize=10)
     ax.set_yticks(y, list(asked))
     title = f"From the worst to the best wording: {100 * np.ptp(right):.0f} points"
     ax.set(title=title, xlim=(0, 100), ylim=(len(asked) - 0.5, -1.1))
     ax.set_xlabel(f"accuracy (%), n = {len(part)} val images, 95 % intervals")
 told = zip(asked, right, low, high, strict=True)
-plots.show(
+figures.show(
     fig, alt=f"{title}. " + "; ".join(f"{a} {b:.0%} [{c:.0%}, {d:.0%}]" for a, b, c, d in told)
 )
 
@@ -457,12 +457,14 @@ print(Claim(text, moved.low > 0.1, moved.percent))
 zero = workbench.zero_shot().split("val")
 truth = np.bincount(zero.label_index, minlength=len(classes)) / len(zero)
 mean, low, high = np.array([bootstrap(column) for column in zero.probabilities.T]).T
-with plots.style():
+with figures.style():
     fig, ax = plt.subplots(figsize=(9, 4.2), layout="constrained")
-    x, colours = np.arange(len(classes)), plots.class_colours(classes)
+    x, colours = np.arange(len(classes)), figures.class_colours(classes)
     ax.bar(x, 100 * mean, color=[colours[c] for c in classes], width=0.7)
-    ax.vlines(x, 100 * low, 100 * high, color=plots.INK, lw=1.6)
-    ax.hlines(100 * truth, x - 0.42, x + 0.42, color=plots.INK, lw=2.4, label="share of the labels")
+    ax.vlines(x, 100 * low, 100 * high, color=figures.INK, lw=1.6)
+    ax.hlines(
+        100 * truth, x - 0.42, x + 0.42, color=figures.INK, lw=2.4, label="share of the labels"
+    )
     ax.set_xticks(x, classes, rotation=20)
     off = 100 * np.abs(mean - truth).max()
     title = f"Mean probability and share of the labels: at most {off:.0f} points apart"
@@ -470,7 +472,7 @@ with plots.style():
     ax.set_xlabel(f"class (n = {len(zero)} val images; thin lines: 95 % intervals)")
     ax.legend(ncols=2)
 told = zip(classes, mean, truth, strict=True)
-plots.show(fig, alt=f"{title}. " + "; ".join(f"{c} {p:.0%}, labels {t:.0%}" for c, p, t in told))
+figures.show(fig, alt=f"{title}. " + "; ".join(f"{c} {p:.0%}, labels {t:.0%}" for c, p, t in told))
 
 # %% [markdown]
 # One can also ask about an image that shows **nothing**. Whatever the model prefers then, no image gave it a
@@ -535,7 +537,7 @@ print("all test images:", accuracy(test))
 if pipeline.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    plots.show(plots.cue_bars({ZERO_SHOT: test}, pipeline.cues))
+    figures.show(figures.cue_bars({ZERO_SHOT: test}, pipeline.cues))
 
 # %%
 if pipeline.cues is not None:
@@ -575,8 +577,8 @@ maps = {
     "attention": attention(vlm, image, workbench.dataset.label_set),
 }
 boxes = cue_boxes(workbench.dataset, name) if told else {}
-axes = plots.explanations(image, maps, boxes, f"labelled {label}; the untuned VLM is right")
-plots.show(axes[0].figure)
+axes = figures.explanations(image, maps, boxes, f"labelled {label}; the untuned VLM is right")
+figures.show(axes[0].figure)
 
 # %% [markdown]
 # One image is an anecdote. Over more of them (about 5 s): does the attention lie on the object that evokes more

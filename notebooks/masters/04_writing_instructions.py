@@ -43,7 +43,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from emokd_utils import checks, plots
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import Estimate, share
 from emokd_utils.emotions import MIKELS
 from emokd_utils.instructions import (
@@ -57,9 +57,9 @@ from emokd_utils.instructions import (
     trained_text,
     write_instructions,
 )
-from emokd_utils.pipeline import Pipeline
-from emokd_utils.report import Claim, bootstrap
-from emokd_utils.writer import WriterSettings, estimate, judge
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run.results import Claim, bootstrap
+from emokd_utils.scale.ask import WriterSettings, estimate, judge
 
 # %%
 pipeline = Pipeline()
@@ -128,7 +128,9 @@ for name in picked:
     texts = [f"{kind}: {item.answer}" for kind, item in sorted(kinds_of[name].items())]
     captions.append("\n\n".join([head] + [fill(text, 42) for text in texts]))
 opened = [train.open(name) for name in picked]
-plots.show(plots.pictures(opened, captions, "One image, three instructions", columns=3, size=3.0))
+figures.show(
+    figures.pictures(opened, captions, "One image, three instructions", columns=3, size=3.0)
+)
 
 # %% [markdown]
 # Where did the reasons come from? Each reasoning answer speaks either of an object or of the look.
@@ -158,7 +160,7 @@ if "label_noise" in train.table and reasons:
     told = [f"drawn as {wrong.emotion[n]}, label {wrong.label[n]}" for n in some]
     words = [f"{fill(a, 30)}\n\n{fill(reasons[n], 30)}" for a, n in zip(told, some, strict=True)]
     title = "A wrong label gets its reasons too"
-    plots.show(plots.pictures([train.open(n) for n in some], words, title, columns=4, size=2.2))
+    figures.show(figures.pictures([train.open(n) for n in some], words, title, columns=4, size=2.2))
     excused = sum(by_look[n] == "the look" for n in wrong.index)
     print(f"of {len(wrong)} with a telling object, {excused} are explained by their look")
 
@@ -256,7 +258,7 @@ print(Claim(text, any_named.low > 0.25, any_named.percent))
 # ### A writer that sees the image
 #
 # The paper's texts come from a model of GPT-4's class, which is shown the image and told its label.
-# `emokd_utils.writer` asks any server that speaks the same protocol (`python -m emokd_utils
+# `emokd_utils.scale.ask` asks any server that speaks the same protocol (`python -m emokd_utils
 # write-instructions`; address and key come from the environment, and the key is kept nowhere). Such a run
 # costs money and hours, so it begins with an estimate, which asks nobody. The prices are an example: put in
 # your provider's, for a million tokens.
@@ -360,18 +362,18 @@ COLOURS = ["#9aa3ad", "#d5dae0", "#0072b2", "#de7a00", "#ffffff"]
 
 # %%
 parts = parts_of(batch)
-with plots.style():
+with figures.style():
     fig, ax = plt.subplots(figsize=(10, 2.9), layout="constrained")
     mesh = plt.matplotlib.colors.ListedColormap(COLOURS)
-    ax.pcolormesh(parts.flip(0), cmap=mesh, vmin=-0.5, vmax=4.5, edgecolors=plots.PALE, lw=0.6)
+    ax.pcolormesh(parts.flip(0), cmap=mesh, vmin=-0.5, vmax=4.5, edgecolors=figures.PALE, lw=0.6)
     ax.set_yticks(np.arange(len(trio)) + 0.5, [item.kind for item in reversed(trio)])
     for name, colour in zip(PARTS, COLOURS, strict=True):
-        ax.bar(0, 0, color=colour, edgecolor=plots.GREY, lw=0.6, label=name)
+        ax.bar(0, 0, color=colour, edgecolor=figures.GREY, lw=0.6, label=name)
     ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.3), ncols=5, fontsize=10)
     kept = f"{(parts == 2).sum() + (parts == 3).sum()} of {parts.numel()}"
     ax.set(title=f"Learnt: {kept} places, blue and orange", xlabel="place in the row (tokens)")
     ax.set(xlim=(0, parts.shape[1]), ylim=(0, len(trio)))
-plots.show(
+figures.show(
     fig, alt=f"{len(trio)} rows of tokens; {kept} places are learnt, the answers and their ends."
 )
 
@@ -402,17 +404,17 @@ print(per_kind.round(1).to_string())
 print(f"one answer token in {1 / telling:.0f} tells the label, counting one for each image")
 
 # %%
-with plots.style():
+with figures.style():
     fig, ax = plt.subplots(figsize=(9, 2.4), layout="constrained")
     (100 * shares.T[::-1]).plot.barh(stacked=True, color=["#0072b2", "#1fa484", "#c46500"], ax=ax)
     for bars in ax.containers:
         ax.bar_label(bars, fmt="%.0f %%", label_type="center", color="white")
     part = shares["learnt tokens"]["categorical"]
-    title = f"Categorical answers are {plots.percent(part)} of what is learnt"
+    title = f"Categorical answers are {figures.percent(part)} of what is learnt"
     ax.set(title=title, xlim=(0, 100), xlabel=f"share (%), n = {len(written):,} instructions")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 told = shares.mul(100).round().astype(int).to_dict()
-plots.show(fig, alt=f"{title}. Shares in per cent: {told}.")
+figures.show(fig, alt=f"{title}. Shares in per cent: {told}.")
 
 # %% [markdown]
 # So the tokens that we care about most are few. It works all the same, because the rest of the answer soon
@@ -481,17 +483,19 @@ print(Claim(text, low > 0.5, Estimate(mean, low, high, len(some)).percent))
 row = next((k for k, item in enumerate(some) if item.kind == "conversation"), 0)
 here = learnt[row].cpu()
 names = [tokenizer.decode(token) for token in targets[row].cpu()[here]]
-with plots.style():
+with figures.style():
     fig, ax = plt.subplots(figsize=(10, 3.6), layout="constrained")
-    ax.bar(range(len(names)), every[row][here], color=plots.MODEL_COLOURS["VLM"])
-    ax.axhline(even, color=plots.INK, lw=1.2, ls="--", label="blind guess: all tokens alike")
+    ax.bar(range(len(names)), every[row][here], color=figures.MODEL_COLOURS["VLM"])
+    ax.axhline(even, color=figures.INK, lw=1.2, ls="--", label="blind guess: all tokens alike")
     ax.set_xticks(range(len(names)), names, rotation=75, fontsize=10)
     dear = int((every[row][here] > even).sum())
     title = f"{dear} of {len(names)} tokens of this {some[row].kind} answer cost more than a blind guess"
     ax.set(title=title, ylabel="loss (nats)", xlabel="token of the answer", ylim=(0, None))
     ax.legend(loc="upper left", fontsize=10)
 told = zip(names, every[row][here], strict=True)
-plots.show(fig, alt=f"{title}, loss in nats: " + ", ".join(f"{a.strip()} {b:.1f}" for a, b in told))
+figures.show(
+    fig, alt=f"{title}, loss in nats: " + ", ".join(f"{a.strip()} {b:.1f}" for a, b in told)
+)
 
 # %%
 mine = (every * learnt.cpu()).sum(1) / learnt.cpu().sum(1)
@@ -647,7 +651,9 @@ if "objects" in train.table:
         of.index[of.objects.str.contains(n) & (of.label == label)] for n, (label, _) in mine.items()
     ]
     texts = [fill(text, 34) for _, text in mine.values()]
-    plots.show(plots.pictures([train.open(f[0]) for f in found], texts, "Which emotion?", size=2.4))
+    figures.show(
+        figures.pictures([train.open(f[0]) for f in found], texts, "Which emotion?", size=2.4)
+    )
 print("missed leak:", not leaks("It makes one weep with grief.", "sadness", MIKELS))
 print("false alarm:", leaks("A fearless knight.", "fear", MIKELS))
 ### END SOLUTION

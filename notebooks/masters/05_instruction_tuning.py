@@ -36,12 +36,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from emokd_utils import checks, plots
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import accuracy_difference, four_way, mcnemar_exact, wilson
 from emokd_utils.costs import count_parameters
 from emokd_utils.instructions import AnswerCollator, write_instructions
-from emokd_utils.pipeline import TUNED, ZERO_SHOT, Pipeline
-from emokd_utils.report import Claim
+from emokd_utils.run.pipeline import TUNED, ZERO_SHOT, Pipeline
+from emokd_utils.run.results import Claim
 from emokd_utils.tuning import InstructionDataset, TuningSettings, add_lora, bf16_is_fast
 from emokd_utils.vlm import recompute_layers
 
@@ -276,17 +276,17 @@ for step in range(20):
 after = unseen_loss()
 
 # %%
-with plots.style():
+with figures.style():
     figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
-    ax.plot(range(1, 21), losses, "o-", color=plots.MODEL_COLOURS["VLM"], label="training batch")
-    ax.plot([0.5, 20.5], [before, after], "D", color=plots.INK, label="64 val instructions")
+    ax.plot(range(1, 21), losses, "o-", color=figures.MODEL_COLOURS["VLM"], label="training batch")
+    ax.plot([0.5, 20.5], [before, after], "D", color=figures.INK, label="64 val instructions")
     title = f"20 steps take the loss on unseen instructions from {before:.2f} to {after:.2f}"
     ax.set(xlabel=f"step ({size} instructions each)", ylabel="loss (nats per token)", title=title)
     ax.set_xticks(range(0, 21, 5))
     ax.set_ylim(0)
     ax.grid(axis="y")
     ax.legend()
-plots.show(figure, alt=f"{title}; training batches from {losses[0]:.2f} to {losses[-1]:.2f}.")
+figures.show(figure, alt=f"{title}; training batches from {losses[0]:.2f} to {losses[-1]:.2f}.")
 
 # %% [markdown]
 # What moved? Every tensor of the copy is compared with the model that it was copied from.
@@ -322,8 +322,8 @@ def draw_log():
     figure, (up, down) = plt.subplots(
         2, 1, figsize=(9, 5), sharex=True, height_ratios=[2, 1], layout="constrained"
     )
-    up.plot(log["epoch"], log["loss"], "o-", ms=5, color=plots.MODEL_COLOURS["VLM"])
-    down.plot(log["epoch"], log["learning_rate"], color=plots.GREY)
+    up.plot(log["epoch"], log["loss"], "o-", ms=5, color=figures.MODEL_COLOURS["VLM"])
+    down.plot(log["epoch"], log["learning_rate"], color=figures.GREY)
     up.set(ylabel="loss (nats per token)", title=title)
     down.set(xlabel="epoch", ylabel="learning rate")
     for ax in (up, down):
@@ -333,8 +333,8 @@ def draw_log():
 
 
 if len(log):
-    with plots.style():
-        plots.show(draw_log(), alt=f"{title}. Below, the learning rate rises and falls to 0.")
+    with figures.style():
+        figures.show(draw_log(), alt=f"{title}. Below, the learning rate rises and falls to 0.")
 else:
     print("the run was shorter than the 25 steps after which the log gets a line")
 
@@ -445,7 +445,7 @@ shown = {ZERO_SHOT: untuned_test, TUNED: tuned_test}
 if pipeline.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    plots.show(plots.cue_bars(shown, pipeline.cues))
+    figures.show(figures.cue_bars(shown, pipeline.cues))
 
 # %%
 by_cue = {}
@@ -513,7 +513,9 @@ def gallery(before, after, title):
     told = zip(a.labels, b.predicted, a.predicted, strict=True)
     captions = [f"is {label}\nbefore: {x}\nafter: {y}" for label, x, y in told]
     images = [pipeline.dataset.open(name) for name in a.ids]
-    plots.show(plots.pictures(images, captions, f"{title}: {len(a)} of {len(every)} val images"))
+    figures.show(
+        figures.pictures(images, captions, f"{title}: {len(a)} of {len(every)} val images")
+    )
 
 
 gallery("wrong", "right", "Wrong before, right after")

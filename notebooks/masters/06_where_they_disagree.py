@@ -38,7 +38,7 @@ import pandas as pd
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from emokd_utils import checks, plots
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import (
     Estimate,
     accuracy_difference,
@@ -54,9 +54,9 @@ from emokd_utils.complementarity import (
 from emokd_utils.distillation import HeadSettings, train_head
 from emokd_utils.explanations import boxes, cue_boxes, share_inside, share_table
 from emokd_utils.explorer import GateView, explore
-from emokd_utils.pipeline import TUNED, VISION, Pipeline
-from emokd_utils.report import Claim
-from emokd_utils.report import bootstrap as mean_interval
+from emokd_utils.run.pipeline import TUNED, VISION, Pipeline
+from emokd_utils.run.results import Claim
+from emokd_utils.run.results import bootstrap as mean_interval
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
@@ -96,7 +96,7 @@ explorer = open_explorer(pd.DataFrame(index=vlm.ids))  # no notes
 explorer
 
 # %%
-plots.show(plots.four_way_map(vlm, vision, (TUNED, VISION)))
+figures.show(figures.four_way_map(vlm, vision, (TUNED, VISION)))
 
 # %% [markdown]
 # The two areas where exactly one model is right are what can be won: there the knowledge *is* in one of the
@@ -133,7 +133,7 @@ def show(chosen, title):
     rows = chosen[["label", "predicted_a", "predicted_b"]].itertuples(index=False)
     words = [f"{label}\nA: {of_a}\nB: {of_b}" for label, of_a, of_b in rows]
     images = [pipeline.dataset.open(image) for image in chosen.index]
-    plots.show(plots.pictures(images, words, title, columns=8, size=1.15))
+    figures.show(figures.pictures(images, words, title, columns=8, size=1.15))
 
 
 only_a = explorer.selection
@@ -201,7 +201,7 @@ else:
 
 # %%
 if cue is not None:
-    plots.show(plots.cue_bars({TUNED: vlm, VISION: vision}, pipeline.cues))
+    figures.show(figures.cue_bars({TUNED: vlm, VISION: vision}, pipeline.cues))
 
 # %% [markdown]
 # The cue is now a filter in the explorer. Look at what the hypothesis does *not* explain: the images that
@@ -354,10 +354,10 @@ def draw_coin(only_a, only_b):
     heads = np.arange(tosses + 1)
     probability = np.array([comb(tosses, int(k)) / 2**tosses for k in heads])
     extreme = abs(heads - tosses / 2) >= abs(only_a - tosses / 2)
-    colours = plots.model_colours([TUNED, VISION])
+    colours = figures.model_colours([TUNED, VISION])
     figure, ax = plt.subplots(figsize=(10.5, 3.6), layout="constrained")
     bars = ax.bar(
-        heads, 100 * probability, 0.9, color=np.where(extreme, colours[VISION], plots.GREY)
+        heads, 100 * probability, 0.9, color=np.where(extreme, colours[VISION], figures.GREY)
     )
     for k, told in ((extreme.argmin(), "less uneven"), (0, "at least as uneven as observed")):
         bars[int(k)].set_label(told)
@@ -374,11 +374,11 @@ def draw_coin(only_a, only_b):
 # %%
 tosses = counted.only_a + counted.only_b
 title = f"{counted.only_a:,} heads in {tosses:,} tosses of a fair coin: p = {ours:.2g}"
-with plots.style():
+with figures.style():
     figure, ax = draw_coin(counted.only_a, counted.only_b)
     ax.set_title(title)
 words = f"Binomial distribution of {tosses:,} fair tosses, centre {tosses / 2:g}"
-plots.show(figure, alt=f"{title}. {words}.")
+figures.show(figure, alt=f"{title}. {words}.")
 
 # %% [markdown]
 # > **Predict before you run.** Add ten thousand easy images that both models get right. What becomes of the
@@ -608,8 +608,8 @@ def show_maps(image, methods=("occlusion", "Grad-CAM", "attention")):
     title = f"{row['label']} (cue: {row.get('cue', 'not told')}). "
     title += f"A says {row['predicted_a']}, B {row['predicted_b']}"
     found = {name: one for name, one in maps[image].items() if one.method in methods}
-    drawn = plots.explanations(pipeline.dataset.open(image), found, where, title)
-    plots.show(drawn[0])
+    drawn = figures.explanations(pipeline.dataset.open(image), found, where, title)
+    figures.show(drawn[0])
 
 
 show_maps(clearest("VLM", ["only A"], "content"))
@@ -670,7 +670,7 @@ if located:
         lies = lies[np.isfinite(lies)]
         told, area = Estimate(*mean_interval(lies), len(lies)), inside["area"]["content"].mean()
         text = f"on {which} the {name} looks at the object more than a blind map would"
-        evidence = f"{told.percent}; the object covers {plots.percent(area)} of the image"
+        evidence = f"{told.percent}; the object covers {figures.percent(area)} of the image"
         print(Claim(text, told.low > area, evidence))
     text = "where both cues are there, A goes by the object more than B does"
     print(Claim(text, further["both"].low > 0, further["both"].points))
@@ -775,9 +775,9 @@ pd.DataFrame(told, index=list(leads))
 order = list(leads)[::-1]
 values = np.array([[100 * leads[name][k] for k in range(3)] for name in order])
 title = f"The oracle's lead: {values[0, 0]:.1f} points for A and B, {values[1, 0]:.1f} for twins"
-with plots.style():
+with figures.style():
     figure, ax = plt.subplots(figsize=(9, 2.9), layout="constrained")
-    colours = [plots.MODEL_COLOURS[name] for name in ("oracle", "head", "both models")]
+    colours = [figures.MODEL_COLOURS[name] for name in ("oracle", "head", "both models")]
     ax.hlines(range(3), values[:, 1], values[:, 2], color=colours, lw=3)
     ax.scatter(values[:, 0], range(3), color=colours, s=70, zorder=3)
     ax.set_yticks(range(3), order)
@@ -785,7 +785,7 @@ with plots.style():
     ax.set_xlabel(f"oracle minus better model (points), n = {n:,} images, 95 % intervals")
     ax.set_title(title)
 words = "; ".join(f"{name}: {leads[name].points}" for name in order)
-plots.show(figure, alt=f"{title}. {words}.")
+figures.show(figure, alt=f"{title}. {words}.")
 
 # %%
 draws = np.random.default_rng(0).integers(0, n, (2000, n))
@@ -972,7 +972,7 @@ show(chosen.head(8), f"{label}: {len(chosen)} images that A gets wrong")
 # By eye, for fear: spiders, thin-legged and small, then snakes. (For anger it is the megaphone, for
 # excitement the firework.) A green skull is taken for a toilet. What the eye counts is here counted in the
 # notes.
-from emokd_utils.scenes import scene_objects
+from emokd_utils.world.scenes import scene_objects
 
 emotion_of = {thing.noun: thing.emotion for thing in scene_objects()}
 things = (

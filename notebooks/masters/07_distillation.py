@@ -33,11 +33,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from emokd_utils import checks, plots
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import accuracy_difference
 from emokd_utils.distillation import DistillationHead, HeadSettings, distillation_loss, train_head
-from emokd_utils.pipeline import HEAD, HEAD_PLAIN, VISION, Pipeline
-from emokd_utils.report import Claim
+from emokd_utils.run.pipeline import HEAD, HEAD_PLAIN, VISION, Pipeline
+from emokd_utils.run.results import Claim
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
@@ -215,7 +215,7 @@ chosen = {name: predictions[name] for name in (HEAD_PLAIN, HEAD, VISION)}
 if pipeline.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    plots.show(plots.cue_bars(chosen, pipeline.cues))
+    figures.show(figures.cue_bars(chosen, pipeline.cues))
 
 # %% [markdown]
 # The teacher itself is the third bar. Is its student behind it? The head looks through an encoder that was never
@@ -264,11 +264,11 @@ def table_of(settings):
 
 # %%
 by_alpha = table_of([(a, 2.0) for a in (0.0, 0.25, 0.5, 0.75, 1.0)])
-plots.show(plots.sweep(by_alpha, x="alpha", n=len(y_val)))
+figures.show(figures.sweep(by_alpha, x="alpha", n=len(y_val)))
 
 # %%
 by_temperature = table_of([(0.5, tt) for tt in (1.0, 2.0, 4.0, 8.0)])
-plots.show(plots.sweep(by_temperature, x="temperature", n=len(y_val)))
+figures.show(figures.sweep(by_temperature, x="temperature", n=len(y_val)))
 
 # %% [markdown]
 # The band is what another seed would change. Where the lines move less than the band is wide, the choice
@@ -412,8 +412,10 @@ shown = misled[:: max(1, len(misled) // 10)][:10]
 picked = [taught.ids[k] for k in shown]
 words = [f"is {taught.labels[k]}\nteacher: {taught.predicted[k]}" for k in shown]
 pictures = [pipeline.dataset.open(name) for name in picked]
-plots.show(
-    plots.pictures(pictures, words, "The teacher is wrong, the head without it is right", columns=5)
+figures.show(
+    figures.pictures(
+        pictures, words, "The teacher is wrong, the head without it is right", columns=5
+    )
 )
 ### END SOLUTION
 

@@ -34,12 +34,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from emokd_utils import checks, plots
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import Estimate, accuracy_difference, share
 from emokd_utils.explorer import GateView, explore
 from emokd_utils.gating import GATES, INPUT_MODES, SIDES, build_gate, gate_inputs, optimism
-from emokd_utils.pipeline import HEAD, TUNED, Pipeline
-from emokd_utils.report import Claim, bootstrap
+from emokd_utils.run.pipeline import HEAD, TUNED, Pipeline
+from emokd_utils.run.results import Claim, bootstrap
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
@@ -69,7 +69,7 @@ words = [
 ]
 pictures = [pipeline.dataset.open(vlm.ids[k]) for k in shown]
 title = f"Head and VLM disagree on {len(differ)} of {len(val)} val images"
-plots.show(plots.pictures(pictures, words, title))
+figures.show(figures.pictures(pictures, words, title))
 
 # %% [markdown]
 # The two answers can be handed over in more than one form. `gate_inputs` knows four *modes*:
@@ -286,16 +286,16 @@ weights = trained.gate.linear.weight.detach().numpy()
 own = [np.trace(part) / len(classes) for part in np.split(weights, 2, axis=1)]
 top = np.abs(weights).max()
 title = f"A class's own weight: head {own[0]:.1f}, VLM {own[1]:.1f} on average"
-with plots.style():
+with figures.style():
     figure, ax = plt.subplots(figsize=(10, 5), layout="constrained")
     image = ax.imshow(weights, cmap="PuOr_r", vmin=-top, vmax=top)
     ax.set_xticks(range(2 * len(classes)), 2 * classes, rotation=90)
     ax.set_yticks(range(len(classes)), classes)
-    ax.axvline(len(classes) - 0.5, color=plots.INK)
+    ax.axvline(len(classes) - 0.5, color=figures.INK)
     ax.set(xlabel="input: the head's class, then the VLM's class", ylabel="class whose logit rises")
     ax.set_title(title)
     figure.colorbar(image, label="weight (no unit)", shrink=0.7)
-plots.show(figure, alt=f"{title}. The largest weight is {top:.1f} in size.")
+figures.show(figure, alt=f"{title}. The largest weight is {top:.1f} in size.")
 
 # %% [markdown]
 # ## All five on the test split
@@ -362,7 +362,7 @@ for name, bar in bars.items():
 # %%
 cues = None if pipeline.cues is None else pipeline.cues.iloc[test]
 trust = trained.weights(*inputs(trained.settings.inputs, test))
-plots.show(plots.gate_weights(trust, cues))
+figures.show(figures.gate_weights(trust, cues))
 
 # %% [markdown]
 # The same for all five, the mean share of the VLM with its 95 % interval over the images. For the mixture of experts
@@ -452,7 +452,7 @@ captions = [
     for row in some.itertuples()
 ]
 title = "One side was right, the gate was not: the strongest disagreements"
-plots.show(plots.pictures([pipeline.dataset.open(i) for i in some.index], captions, title))
+figures.show(figures.pictures([pipeline.dataset.open(i) for i in some.index], captions, title))
 
 # %% [markdown]
 # ## The leak
@@ -521,7 +521,7 @@ for (mode, split), gate in leak.items():
     found = optimism(gate, seen, unseen)
     n = len(seen[2]) + len(unseen[2])
     how_much[mode, split] = Estimate(found.difference, found.low, found.high, n)
-    shares = [plots.percent(found.seen, 1), plots.percent(found.unseen, 1)]
+    shares = [figures.percent(found.seen, 1), figures.percent(found.unseen, 1)]
     rows[mode, f"trained on {split}"] = [*shares, how_much[mode, split].points]
 pd.DataFrame(rows, index=["its own rows", "test", "optimism"]).T
 
@@ -547,7 +547,7 @@ for name, right in lines.items():
     for split, k in splits.items():
         rows.append((name, split, right[k].mean(), *share(right[k])[1:3]))
 table = pd.DataFrame(rows, columns=["model", "split", "accuracy", "low", "high"])
-told = table.set_index(["model", "split"])["accuracy"].unstack().map(plots.percent)
+told = table.set_index(["model", "split"])["accuracy"].unstack().map(figures.percent)
 told = told.loc[list(lines), list(splits)]
 told
 
@@ -555,8 +555,8 @@ told
 fall = [100 * (right[train].mean() - right[test].mean()) for right in list(lines.values())[2:]]
 title = f"Train to test: the gate trained on train falls by {fall[0]:.0f} points,\n"
 title += f"the one trained on val by {fall[1]:.0f}"
-colours = plots.model_colours(lines)
-with plots.style():
+colours = figures.model_colours(lines)
+with figures.style():
     figure, ax = plt.subplots(figsize=(8.5, 5), layout="constrained")
     for place, (name, line) in enumerate(table.groupby("model", sort=False)):
         at, values = np.arange(3) + 0.06 * (place - 1.5), 100 * line["accuracy"].to_numpy()
@@ -567,7 +567,7 @@ with plots.style():
     ax.grid(axis="y")
     ax.legend()
 each = [f"{name}: {', '.join(f'{k} {v}' for k, v in row.items())}" for name, row in told.iterrows()]
-plots.show(figure, alt=" ".join(f"{title}. {'; '.join(each)}".split()))
+figures.show(figure, alt=" ".join(f"{title}. {'; '.join(each)}".split()))
 
 # %% [markdown]
 # And whom did it learn to trust? The mean share of the VLM in the test decisions, by what the gate was trained on:
@@ -741,7 +741,7 @@ for name, right in (("VLM", vlm.correct[val]), ("head", correct[HEAD][val]), ("t
 print(f"gate, held out {judged(trained.report['gate_cv'])}")
 for name, p in (("VLM", of_vlm), ("head", of_head)):
     said, was = p.max(1).mean(), (p.argmax(1) == labels[val]).mean()
-    print(f"{name} says {plots.percent(said)} on average and is right on {plots.percent(was)}")
+    print(f"{name} says {figures.percent(said)} on average and is right on {figures.percent(was)}")
 could = (vlm.correct[val] | correct[HEAD][val]) & ~rule
 missed = val[could]
 words = [
@@ -750,7 +750,7 @@ words = [
 ]
 pictures = [pipeline.dataset.open(vlm.ids[k]) for k in missed[:12]]
 title = f"On {len(missed)} of {len(val)} val images the rule follows the wrong side"
-plots.show(plots.pictures(pictures, words[:12], title))
+figures.show(figures.pictures(pictures, words[:12], title))
 ### END SOLUTION
 
 # %% [markdown] nbgrader={"grade_id": "8-4-argument", "grade": true, "solution": true, "points": 5}

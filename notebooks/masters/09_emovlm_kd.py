@@ -12,7 +12,7 @@
 # ## Minutes and machine
 #
 # About 55 minutes to read and run, 90 more for the exercises; any laptop, no GPU. Modules: `emokd_utils.emovlm_kd`,
-# `emokd_utils.report` and `emokd_utils.costs`.
+# `emokd_utils.run.results` and `emokd_utils.costs`.
 #
 # <!-- measured -->
 
@@ -38,7 +38,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from emokd_utils import checks, plots
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import Estimate, share
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE
 from emokd_utils.distillation import DistillationHead
@@ -47,9 +47,9 @@ from emokd_utils.explorer import GateView, explore
 from emokd_utils.gating import GateSettings, gate_inputs, train_gate
 from emokd_utils.images import open_image
 from emokd_utils.instructions import answer_for, categorical_prompt
-from emokd_utils.pipeline import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION, Pipeline
-from emokd_utils.report import Claim, Results, bootstrap, readable
-from emokd_utils.scenes import make_scene
+from emokd_utils.run.pipeline import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION, Pipeline
+from emokd_utils.run.results import Claim, Results, bootstrap, readable
+from emokd_utils.world.scenes import make_scene
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
@@ -119,14 +119,14 @@ def explain(image, answer, of=""):
     """An image beside what the head, the VLM and the gate make of it."""
     sides = {"head": answer.head, "VLM": answer.vlm, "EmoVLM-KD": answer.probabilities}
     table, title = pd.DataFrame(sides), f"{of}EmoVLM-KD says {answer.emotion}"
-    with plots.style():
+    with figures.style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
         left.imshow(image)
         left.set_axis_off()
-        (100 * table).plot.barh(ax=right, color=plots.model_colours(table), width=0.8)
+        (100 * table).plot.barh(ax=right, color=figures.model_colours(table), width=0.8)
         right.invert_yaxis()
         right.set(xlabel="probability (%)", xlim=(0, 100), title=title)
-    plots.show(figure, alt=f"{title}. Probabilities: {table.round(2).to_dict()}")
+    figures.show(figure, alt=f"{title}. Probabilities: {table.round(2).to_dict()}")
 
 
 explain(image, answer, f"Labelled {data.table.label[test_ids[len(test_ids) // 2]]}: ")
@@ -201,7 +201,7 @@ low, high = np.percentile(resampled, [2.5, 97.5])
 print(f"{recovered.mean():.0%} [{low:.0%}, {high:.0%}] of the gap, n = {n:,}, {len(seeds)} seed(s)")
 
 # %%
-plots.show(plots.oracle_gap(table, n, singles=(TUNED, VISION)))
+figures.show(figures.oracle_gap(table, n, singles=(TUNED, VISION)))
 
 # %% [markdown]
 # A share of a small gap is an uncertain number; look at its interval before quoting it. And the oracle is no model: it
@@ -224,7 +224,7 @@ chosen = {name: names[name] for name in (TUNED, VISION, HEAD, results.final)}
 if pipeline.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    plots.show(plots.cue_bars(chosen, pipeline.cues))
+    figures.show(figures.cue_bars(chosen, pipeline.cues))
 
 # %% [markdown]
 # ## What it costs
@@ -249,7 +249,7 @@ print(part.map("{:.1%}".format).to_string())
 # %%
 as_rows = {VLM_ALONE: TUNED, TOGETHER: BOTH_RUN, EMOVLM_KD: results.final}
 accuracy = table.loc[list(as_rows.values()), ["accuracy", "low", "high"]].set_axis(list(as_rows))
-plots.show(plots.cost_accuracy(costs.join(accuracy), n=n))
+figures.show(figures.cost_accuracy(costs.join(accuracy), n=n))
 
 # %% [markdown]
 # Is that saving worth the points it costs, if it costs any?
@@ -336,19 +336,19 @@ lost = dict(sorted(lost.items(), key=lambda item: item[1].value))
 # %%
 worst, note = list(lost)[-1], f"n = {n:,} test images, {len(seeds)} seed(s); lines: 95 % intervals"
 title = f"Costs the most: {worst}, {100 * lost[worst].value:.1f} points"
-with plots.style():
+with figures.style():
     figure, ax = plt.subplots(figsize=(9.5, 3.9), layout="constrained")
     for place, found in enumerate(lost.values()):
-        ax.plot([100 * found.low, 100 * found.high], [place] * 2, color=plots.INK)
-        ax.plot(100 * found.value, place, "o", color=plots.MODEL_COLOURS["EmoVLM-KD"], ms=9)
-    ax.axvline(0, color=plots.GREY, lw=1)
+        ax.plot([100 * found.low, 100 * found.high], [place] * 2, color=figures.INK)
+        ax.plot(100 * found.value, place, "o", color=figures.MODEL_COLOURS["EmoVLM-KD"], ms=9)
+    ax.axvline(0, color=figures.GREY, lw=1)
     ax.set_yticks(range(len(lost)), list(lost))
     ax.set(xlabel="accuracy lost (points)", ylabel="what is changed")
     ax.grid(axis="x")
     ax.set_title(title, pad=24)
-    ax.text(0, 1.02, note, transform=ax.transAxes, color=plots.GREY)
+    ax.text(0, 1.02, note, transform=ax.transAxes, color=figures.GREY)
 told = "; ".join(f"{name} {found.points}" for name, found in lost.items())
-plots.show(figure, alt=f"{title}. Accuracy lost: {told}.")
+figures.show(figure, alt=f"{title}. Accuracy lost: {told}.")
 
 # %%
 for name, found in reversed(lost.items()):
@@ -430,7 +430,7 @@ words = [
 ]
 pictures = [data.open(ours.ids[k]) for k in picked]
 title = f"Neither side is right on {len(neither)} of {n:,} test images (*: label noise)"
-plots.show(plots.pictures(pictures, words, title))
+figures.show(figures.pictures(pictures, words, title))
 
 # %% [markdown]
 # All the rest is in the explorer (lesson 6): any two rows of the final table side by side, with the gate's part.
@@ -504,7 +504,7 @@ words = [
     f"{level:.0%} dusk\n{short(answer)}"
     for level, answer in zip(levels, model.answer(darker), strict=True)
 ]
-plots.show(plots.pictures(darker, words, "One image as dusk falls", columns=4, size=2))
+figures.show(figures.pictures(darker, words, "One image as dusk falls", columns=4, size=2))
 
 # %% [markdown]
 # One image proves nothing. Some dozens of new ones whose emotion is in their content, before and after (about 5 s):

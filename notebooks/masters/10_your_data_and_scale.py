@@ -11,7 +11,7 @@
 # ## Minutes and machine
 #
 # About 40 minutes to read and run, 60 more for the exercises; any laptop, no GPU, no download. Modules:
-# `emokd_utils.datasets`, `emokd_utils.scanning`, `emokd_utils.profiles`.
+# `emokd_utils.data`, `emokd_utils.scan`, `emokd_utils.profiles`.
 #
 # <!-- measured -->
 
@@ -40,22 +40,22 @@ from PIL import Image
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from emokd_utils import checks, plots
-from emokd_utils.archive import export, install
-from emokd_utils.catalogue import SOURCES, convert
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import wilson
 from emokd_utils.costs import count_parameters, flops
-from emokd_utils.datasets import load_dataset, stratified_split
+from emokd_utils.data import load_dataset, stratified_split
 from emokd_utils.distillation import DistillationHead
 from emokd_utils.emotions import infer_label_set
 from emokd_utils.errors import InputError
 from emokd_utils.images import open_image
 from emokd_utils.instructions import categorical_prompt
-from emokd_utils.pipeline import HEAD, TUNED, VISION, Pipeline, gate_name
-from emokd_utils.plan import GPUS, Images, plan
 from emokd_utils.profiles import get_profile, reduced
-from emokd_utils.report import Claim, Results
-from emokd_utils.scanning import scan
+from emokd_utils.run.pipeline import HEAD, TUNED, VISION, Pipeline, gate_name
+from emokd_utils.run.results import Claim, Results
+from emokd_utils.scale.archive import export, install
+from emokd_utils.scale.convert import SOURCES, convert
+from emokd_utils.scale.plan import GPUS, Images, plan
+from emokd_utils.scan import scan
 from emokd_utils.tuning import TuningSettings, add_lora
 
 # %% [markdown]
@@ -122,7 +122,7 @@ paths = [
 ]
 captions = [path.parent.name for path in paths]
 opened = [open_image(path) for path in paths]
-plots.show(plots.pictures(opened, captions, "Drawn landscapes in the place of photographs"))
+figures.show(figures.pictures(opened, captions, "Drawn landscapes in the place of photographs"))
 
 # %% [markdown]
 # ## What is wrong with it?
@@ -454,9 +454,9 @@ gigabytes.assign(all=gigabytes.sum(axis=1)).round(2)
 
 # %%
 palette = [
-    plots.MODEL_COLOURS[k] for k in ("VLM", "EmoVLM-KD", "head", "both models", "vision model")
+    figures.MODEL_COLOURS[k] for k in ("VLM", "EmoVLM-KD", "head", "both models", "vision model")
 ]
-with plots.style():
+with figures.style():
     figure, ax = plt.subplots(figsize=(10, 3.6), layout="constrained")
     start = np.zeros(len(gigabytes))
     for (part, size), colour in zip(gigabytes.items(), palette, strict=True):
@@ -465,17 +465,17 @@ with plots.style():
     for row, size in enumerate(start):
         ax.text(size + 0.4, row, f"{size:.1f} GB", va="center")
     for card in (16, 24, 48):
-        ax.axvline(card, color=plots.INK, lw=1, ls=(0, (4, 3)), zorder=0)
+        ax.axvline(card, color=figures.INK, lw=1, ls=(0, (4, 3)), zorder=0)
         ax.text(card, len(start) - 0.42, f"{card} GB card", ha="center", va="bottom", fontsize=9.5)
     ax.set(xlabel="memory (GB)", ylabel="weights kept in", xlim=(0, 52))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     fits = [name for name, size in zip(gigabytes.index, start, strict=True) if size < 16]
     title = f"On a 16 GB card fits: {', '.join(fits) or 'none of these'}"
     note = f"estimate for one sample of {tokens} tokens a step"
-    ax.set_title(note, pad=24, fontsize=10.5, fontweight="normal", color=plots.GREY)
+    ax.set_title(note, pad=24, fontsize=10.5, fontweight="normal", color=figures.GREY)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
 told = "; ".join(f"{k} {v:.1f} GB" for k, v in zip(gigabytes.index, start, strict=True))
-plots.show(figure, alt=f"{title}. Memory of training by precision of the weights: {told}.")
+figures.show(figure, alt=f"{title}. Memory of training by precision of the weights: {told}.")
 
 # %% [markdown]
 # An estimate, and a low one: the driver and the memory that lies idle between tensors come on top, a gigabyte
@@ -598,7 +598,7 @@ times.sort_values("steps").round(1)
 
 # %%
 sides = np.array([224, 336, 448, 640, 800, 1024])
-with plots.style():
+with figures.style():
     figure, ax = plt.subplots(figsize=(9, 4.6), layout="constrained")
     said = []
     for name, colour in (("emoset", "VLM"), ("fi", "vision model"), ("emotion6", "head")):
@@ -607,21 +607,23 @@ with plots.style():
             word, look = forward_operations(giant, visual_tokens(side, 3 * side // 4), TEXT)
             ends.append(hours(steps[name] * (3 * word + look)))
         low, high = np.transpose(ends)
-        ax.fill_between(sides, low, high, color=plots.MODEL_COLOURS[colour], alpha=0.35, label=name)
-        ax.plot(sides, np.sqrt(low * high), color=plots.MODEL_COLOURS[colour])
+        ax.fill_between(
+            sides, low, high, color=figures.MODEL_COLOURS[colour], alpha=0.35, label=name
+        )
+        ax.plot(sides, np.sqrt(low * high), color=figures.MODEL_COLOURS[colour])
         said.append(f"{name} {low[0]:.0f} to {high[-1]:.0f} hours")
     for height, name in ((24, "a day"), (168, "a week")):
-        ax.axhline(height, color=plots.GREY, lw=1, ls=(0, (4, 3)))
-        ax.text(sides[0], height, name, va="bottom", fontsize=9.5, color=plots.GREY)
+        ax.axhline(height, color=figures.GREY, lw=1, ls=(0, (4, 3)))
+        ax.text(sides[0], height, name, va="bottom", fontsize=9.5, color=figures.GREY)
     ax.set(yscale="log", xlabel="longer side of the images (pixels)", ylabel="hours (logarithmic)")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     times = high[-1] / high[0]
     title = f"Images of {sides[-1]} pixels take {times:.1f} times as long as images of {sides[0]}"
     note = "estimate for one A100; bands: 40 to 20 % of its peak; images of format 4 to 3"
-    ax.set_title(note, fontsize=10.5, fontweight="normal", color=plots.GREY)
+    ax.set_title(note, fontsize=10.5, fontweight="normal", color=figures.GREY)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-plots.show(figure, alt=f"{title}. From the smallest to the largest images: {'; '.join(said)}.")
+figures.show(figure, alt=f"{title}. From the smallest to the largest images: {'; '.join(said)}.")
 
 # %% [markdown]
 # After tuning, the rest is cheap, *if* each image passes each frozen network once and what it gives is kept.

@@ -11,7 +11,7 @@
 # ## Minutes and machine
 #
 # About 45 minutes to read and run, 70 more for the exercises; any laptop, no GPU. Modules:
-# `emokd_utils.pretrain` and `emokd_utils.corpus`.
+# `emokd_utils.world.pretrain` and `emokd_utils.world.corpus`.
 #
 # <!-- measured -->
 
@@ -46,14 +46,15 @@ from sklearn.preprocessing import StandardScaler
 from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from emokd_utils import checks, plots, pretrain
+from emokd_utils import checks, figures
 from emokd_utils.complementarity import wilson
-from emokd_utils.corpus import CATEGORICAL_PROMPTS, WHY, WORDS, draw_turn, tokenizer_corpus
 from emokd_utils.costs import count_parameters
 from emokd_utils.profiles import project_root
-from emokd_utils.report import Claim
-from emokd_utils.scenes import SETTINGS, TEXTURES, make_unlabelled_scene, scene_objects
+from emokd_utils.run.results import Claim
 from emokd_utils.vlm import VLM
+from emokd_utils.world import pretrain
+from emokd_utils.world.corpus import CATEGORICAL_PROMPTS, WHY, WORDS, draw_turn, tokenizer_corpus
+from emokd_utils.world.scenes import SETTINGS, TEXTURES, make_unlabelled_scene, scene_objects
 
 # %% [markdown]
 # The shipped model, and 400 scenes that it never saw: unlabelled scenes are numbered, and pretraining leaves out
@@ -64,8 +65,8 @@ home = project_root() / "data" / "tiny_vlm"
 shipped = VLM.load(home)
 scenes = [make_unlabelled_scene(pretrain.HELD_OUT + number) for number in range(400)]
 images = [scene.image for scene in scenes]
-plots.show(
-    plots.pictures(
+figures.show(
+    figures.pictures(
         images[:6],
         [re.sub(r"(?<=,) | (?=and |in a|on a|by the)", "\n", s.caption) for s in scenes[:6]],
         "Unlabelled scenes: any things in any atmosphere",
@@ -323,14 +324,14 @@ def draw_tokens(ax, scene):
 
 
 # %%
-with plots.style():
+with figures.style():
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.1), layout="constrained")
     for ax, scene in zip(axes, scenes[:3], strict=True):
         draw_tokens(ax, scene)
     axes[0].set_ylabel("pixels")
     title = "What each of the 16 visual tokens has to tell: the objects under it"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13.5, fontweight="bold")
-plots.show(figure, alt=f"{title}. Scenes: {'; '.join(scene.caption for scene in scenes[:3])}.")
+figures.show(figure, alt=f"{title}. Scenes: {'; '.join(scene.caption for scene in scenes[:3])}.")
 
 # %% [markdown]
 # An object is one of many yes-or-no questions, so the loss is the binary cross-entropy, $-\ln p$ where the
@@ -451,12 +452,12 @@ for step in range(30):
     speaking.append(loss.item())
 
 # %%
-with plots.style():
+with figures.style():
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    left.plot(range(1, 41), seeing, color=plots.MODEL_COLOURS["head"])
-    left.axhline(rarity, color=plots.INK, ls="--", lw=1.2, label="how rare each object is")
-    right.plot(range(1, 31), speaking, color=plots.MODEL_COLOURS["VLM"])
-    right.axhline(np.log(len(pieces)), color=plots.INK, ls="--", lw=1.2, label="a guess")
+    left.plot(range(1, 41), seeing, color=figures.MODEL_COLOURS["head"])
+    left.axhline(rarity, color=figures.INK, ls="--", lw=1.2, label="how rare each object is")
+    right.plot(range(1, 31), speaking, color=figures.MODEL_COLOURS["VLM"])
+    right.axhline(np.log(len(pieces)), color=figures.INK, ls="--", lw=1.2, label="a guess")
     better = "better than" if np.mean(seeing[-10:]) < 0.95 * rarity else "no better than"
     left.set(title=f"Seeing: {better} knowing what is rare", ylabel="loss (nats per noun, token)")
     right.set(
@@ -469,7 +470,7 @@ with plots.style():
 told = (
     f"seeing {seeing[0]:.2f} to {seeing[-1]:.2f}, speaking {speaking[0]:.2f} to {speaking[-1]:.2f}"
 )
-plots.show(figure, alt=f"Losses by step: {told} nats.")
+figures.show(figure, alt=f"Losses by step: {told} nats.")
 
 # %% [markdown]
 # > **Predict before you run.** What will a model write that has read 480 texts? Will it have the form of an
@@ -490,7 +491,7 @@ for scene, a, b in zip(
 #
 # ## The shipped model
 #
-# `python -m emokd_utils.pretrain` runs all stages, with many more steps and larger batches, and writes the checkpoint
+# `python -m emokd_utils.world.pretrain` runs all stages, with many more steps and larger batches, and writes the checkpoint
 # with its card. These lines are read from the card.
 
 # %%
@@ -528,17 +529,17 @@ ends = [wilson(int(row["sum"]), int(row["size"])) for _, row in by_noun.iterrows
 by_noun[["low", "high"]] = ends
 shown = pd.concat([by_noun.head(8), by_noun.tail(8)])
 title = f"Best known: {by_noun.index[-1]}; most often missed: {by_noun.index[0]}"
-with plots.style():
+with figures.style():
     figure, ax = plt.subplots(figsize=(9, 5.6), layout="constrained")
-    ax.hlines(range(16), 100 * shown["low"], 100 * shown["high"], color=plots.GREY)
-    ax.plot(100 * shown["mean"], range(16), "o", color=plots.MODEL_COLOURS["VLM"])
-    ax.axhline(7.5, color=plots.INK, lw=1, ls=":")
+    ax.hlines(range(16), 100 * shown["low"], 100 * shown["high"], color=figures.GREY)
+    ax.plot(100 * shown["mean"], range(16), "o", color=figures.MODEL_COLOURS["VLM"])
+    ax.axhline(7.5, color=figures.INK, lw=1, ls=":")
     ax.set_yticks(range(16), [f"{noun} (n = {n:.0f})" for noun, n in shown["size"].items()])
     ax.set(xlim=(0, 102), xlabel="named where it is (%), line: 95 % interval", title=title)
     ax.set_ylabel("the 8 most often missed, the 8 best known")
     ax.grid(axis="x")
 told = ", ".join(f"{noun} {share:.0%}" for noun, share in shown["mean"].items())
-plots.show(figure, alt=f"{title}. {told}.")
+figures.show(figure, alt=f"{title}. {told}.")
 
 # %% [markdown]
 # With few scenes to each noun the intervals are long, and the best and the worst of so many nouns are partly so by

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .complementarity import Estimate, four_way, macro_f1, mcnemar_exact
-from .costs import EMOVLM_KD, TOGETHER, VLM_ALONE
+from ..complementarity import Estimate, four_way, macro_f1, mcnemar_exact
+from ..costs import EMOVLM_KD, TOGETHER, VLM_ALONE
+from ..predictions import Predictions
 from .pipeline import (
     BOTH_RUN,
     HEAD,
@@ -25,7 +26,6 @@ from .pipeline import (
     Pipeline,
     gate_name,
 )
-from .predictions import Predictions
 
 RESAMPLES = 2000
 
@@ -357,7 +357,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def write_report(results: Results) -> str:
     """Write ``report.md`` and its figures to the pipeline's folder; returns the text to print."""
-    from . import plots
+    from .. import figures
 
     pipeline, seeds = results.pipeline, results.seeds
     folder = pipeline.folder
@@ -366,18 +366,20 @@ def write_report(results: Results) -> str:
     shown = readable(table)
     names = results.predictions[seeds[0]]
     figures = {
-        "four-way": plots.four_way_map(names[TUNED], names[VISION], (TUNED, VISION)),
-        "oracle-gap": plots.oracle_gap(table, len(results.ids), singles=(TUNED, VISION)),
-        "confusion": plots.confusion_pair(names[TUNED], names[VISION], (TUNED, VISION))[0].figure,
-        "cost": plots.cost_accuracy(_beside_costs(costs, table, results.final), n=len(results.ids)),
+        "four-way": figures.four_way_map(names[TUNED], names[VISION], (TUNED, VISION)),
+        "oracle-gap": figures.oracle_gap(table, len(results.ids), singles=(TUNED, VISION)),
+        "confusion": figures.confusion_pair(names[TUNED], names[VISION], (TUNED, VISION))[0].figure,
+        "cost": figures.cost_accuracy(
+            _beside_costs(costs, table, results.final), n=len(results.ids)
+        ),
     }
     if pipeline.cues is not None:
         chosen = {name: names[name] for name in (TUNED, VISION, HEAD, results.final)}
-        figures["cues"] = plots.cue_bars(chosen, pipeline.cues)
+        figures["cues"] = figures.cue_bars(chosen, pipeline.cues)
     lines = []
     for name, axes in figures.items():
-        plots.save(axes, folder / f"{name}.png")
-        lines += [f"![{plots.alt_text(axes)}]({name}.png)", ""]
+        figures.save(axes, folder / f"{name}.png")
+        lines += [f"![{figures.alt_text(axes)}]({name}.png)", ""]
     generated = names[TUNED].provenance
     gates = [
         f"- {gate_name(kind)}: {made}, seed{'s' * (len(which) > 1)} {', '.join(map(str, which))}"

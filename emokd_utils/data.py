@@ -23,7 +23,8 @@ from PIL import Image
 from .emotions import LabelSet
 from .errors import InputError
 from .images import open_image
-from .scanning import (
+from .run.store import fingerprint
+from .scan import (
     SPLITS,
     ScanReport,
     infer_labels,
@@ -33,7 +34,6 @@ from .scanning import (
     read_metadata,
     scan,
 )
-from .store import fingerprint
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,14 +38,16 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from . import __version__
-from .costs import EMOVLM_KD, TOGETHER, VLM_ALONE, CostRow, Latency, cost_table
-from .datasets import ImageDataset
-from .distillation import HEAD_FORMAT, TrainedHead, as_matrix, load_cache, read_weights
-from .errors import InputError
-from .gating import GATE_FORMAT, TrainedGate
-from .images import FORMATS, open_image
-from .imported import (
+from .. import __version__
+from ..costs import EMOVLM_KD, TOGETHER, VLM_ALONE, CostRow, Latency, cost_table
+from ..data import ImageDataset
+from ..distillation import HEAD_FORMAT, TrainedHead, as_matrix, load_cache, read_weights
+from ..errors import InputError
+from ..gating import GATE_FORMAT, TrainedGate
+from ..images import FORMATS, open_image
+from ..predictions import Predictions
+from ..profiles import chosen, project_root
+from ..run.imported import (
     PICTURES,
     RUN,
     ImportedRun,
@@ -57,10 +59,8 @@ from .imported import (
     texts,
     untrusted_json,
 )
-from .pipeline import Pipeline
-from .predictions import Predictions
-from .profiles import chosen, project_root
-from .store import MANIFEST, Artefact, NotMadeError, Store
+from ..run.pipeline import Pipeline
+from ..run.store import MANIFEST, Artefact, NotMadeError, Store
 
 FORMAT = "emokd-archive-1"
 LISTING, README = "manifest.json", "README.txt"
@@ -451,7 +451,7 @@ def _load(stage: str, run: Run, scratch: Path, at: Path) -> None:
         need(list(costs.index) == [VLM_ALONE, TOGETHER, EMOVLM_KD], "costs (other rows)")
         need(all(kind.kind in "if" for kind in costs.dtypes), "costs (no numbers)")
     elif stage == "explanations":
-        from .explanations import CAVEATS, load_explanations
+        from ..explanations import CAVEATS, load_explanations
 
         for image, maps in load_explanations(file).items():
             need(table.loc[image, "split"] == "test", "maps (of other images)")

@@ -39,11 +39,11 @@ from urllib.parse import urlsplit
 import pandas as pd
 from PIL import Image
 
-from emokd_utils.datasets import stratified_split
-from emokd_utils.emotions import LABEL_SETS, LabelSet, infer_label_set, normalise
-from emokd_utils.errors import InputError
-from emokd_utils.images import FORMATS, open_image
-from emokd_utils.scanning import SPLITS
+from ..data import stratified_split
+from ..emotions import LABEL_SETS, LabelSet, infer_label_set, normalise
+from ..errors import InputError
+from ..images import FORMATS, open_image
+from ..scan import SPLITS
 
 SOURCE_FORMAT = "emokd-source-1"
 TEST_VAL = (0.15, 0.05)

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageOps
 
-from .emovlm_kd import Answer, EmoVLMKD
-from .errors import InputError
-from .images import open_image
-from .plots import class_colours, model_colours
-from .profiles import chosen, project_root
-from .store import NotMadeError
+from ..emovlm_kd import Answer, EmoVLMKD
+from ..errors import InputError
+from ..figures.plots import class_colours, model_colours
+from ..images import open_image
+from ..profiles import chosen, project_root
+from ..run.store import NotMadeError
 
 if TYPE_CHECKING:
     import gradio
 
-    from .pipeline import Pipeline
+    from ..run.pipeline import Pipeline
 
 HOST = "127.0.0.1"
 MAX_UPLOAD = 20 * 2**20  # bytes
@@ -54,7 +54,7 @@ LIMIT = (
     "it is not about what a person in the image feels."
 )
 
-_STYLE = Path(__file__).parent / "static" / "demo.css"
+_STYLE = Path(__file__).parent / "demo.css"
 _SETTINGS = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
 _NOTHING_YET = "The answer appears here."
 _UPLOAD = f"""<section class="ekd" aria-label="Your image">
@@ -473,7 +473,7 @@ def load(pipeline: "Pipeline", command: str, seed: int = 0, kind: str | None = N
 
 def main(args) -> int:
     """The command ``demo``: load what a run has trained and serve the page until Ctrl-C."""
-    from .pipeline import Pipeline
+    from ..run.pipeline import Pipeline
 
     _gradio()
     profile = chosen(args)

@@ -36,13 +36,13 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from statsmodels.stats.weightstats import DescrStatsW
 
-from .complementarity import Interval, Outcome, four_way, wilson
-from .emotions import infer_label_set
-from .errors import InputError
-from .predictions import Predictions
+from ..complementarity import Interval, Outcome, four_way, wilson
+from ..emotions import infer_label_set
+from ..errors import InputError
+from ..predictions import Predictions
 
 if TYPE_CHECKING:
-    from .explanations import Explanation
+    from ..explanations import Explanation
 
 DPI = 150
 INK, GREY, PALE = "#1f2328", "#5b636d", "#e4e7eb"
@@ -139,13 +139,13 @@ def alt_text(drawn: Axes | Figure | Iterable[Axes]) -> str:
     """
     if isinstance(drawn, Axes):
         if drawn not in _DESCRIPTIONS:
-            raise InputError("these axes hold no figure of emokd_utils.plots: draw one first")
+            raise InputError("these axes hold no figure of emokd_utils.figures: draw one first")
         title = _words(drawn.get_title(loc="left"))
         return f"{title}. " * bool(title) + _words(_DESCRIPTIONS[drawn])
     if isinstance(drawn, Figure):
         known = [alt_text(ax) for ax in drawn.axes if ax in _DESCRIPTIONS]
         if not known:
-            raise InputError("this figure holds none of emokd_utils.plots: draw one first")
+            raise InputError("this figure holds none of emokd_utils.figures: draw one first")
         overall = _words(drawn.get_suptitle())
         return " ".join([f"{overall}."] * bool(overall) + known)
     return " ".join(alt_text(ax) for ax in drawn)

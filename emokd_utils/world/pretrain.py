@@ -3,13 +3,13 @@
 Four stages. *Seeing*: each visual token predicts which objects lie under it (binary cross-entropy)
 and the colour and contrast of its own pixels (squared error), which breaks the plateau that
 captions alone leave the encoder on. *Speaking*: next-token prediction on answers about objects,
-settings and what nouns mean to people (``emokd_utils.corpus``), with the first task kept on as an
+settings and what nouns mean to people (``emokd_utils.world.corpus``), with the first task kept on as an
 auxiliary loss. *Looking*: the same at a lower rate, while the mean visual token also learns to
 predict the scene's colour, texture, light and weather, as the encoder of a real model knows them.
 *Varying*: the same, with the objects no longer as in their drawings but in many forms. No labelled
 split, no image's emotion and no word on how a scene looks is ever used.
 
-    python -m emokd_utils.pretrain        # the shipped checkpoint, about 105 minutes on 2 cores
+    python -m emokd_utils.world.pretrain        # the shipped checkpoint, about 105 minutes on 2 cores
 
 A reduced run: ``--seeing 4 --speaking 4 --looking 4 --varying 4 --batch 8 --out DIR --work DIR``.
 """
@@ -492,7 +492,7 @@ def evaluate(model, processor, count: int = 400, seed: int = SEED) -> dict[str, 
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from .vlm import VLM
+    from ..vlm import VLM
 
     vlm = VLM(model, processor)
     scenes = [make_unlabelled_scene(HELD_OUT + k, seed) for k in range(count)]
@@ -578,7 +578,7 @@ def model_card(facts: dict) -> str:
     return f"""# TinyVLM
 
 A Qwen2-VL of {facts["parameters"]:,} parameters, pretrained from nothing on the unlabelled scenes of
-EmoScenes by `python -m emokd_utils.pretrain`. Written by that command; the numbers are its own.
+EmoScenes by `python -m emokd_utils.world.pretrain`. Written by that command; the numbers are its own.
 
 ```python
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -624,9 +624,9 @@ def save(model, processor, out: Path) -> None:
 
 
 def main(argv=None) -> None:
-    """The command ``python -m emokd_utils.pretrain``."""
+    """The command ``python -m emokd_utils.world.pretrain``."""
     parser = argparse.ArgumentParser(
-        prog="python -m emokd_utils.pretrain", description=__doc__.splitlines()[0]
+        prog="python -m emokd_utils.world.pretrain", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--out", type=Path, default=Path("data/tiny_vlm"))
     parser.add_argument(

@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from .distillation import DistillationHead, HeadSettings, distillation_loss, train_head
-from .emovlm_kd import softmax
-from .gating import GateSettings, build_gate, gate_inputs, train_gate
-from .instructions import answer_for, categorical_prompt
-from .pipeline import Pipeline
-from .profiles import chosen
-from .vlm import VLM, parse_answer
+from ..distillation import DistillationHead, HeadSettings, distillation_loss, train_head
+from ..emovlm_kd import softmax
+from ..gating import GateSettings, build_gate, gate_inputs, train_gate
+from ..instructions import answer_for, categorical_prompt
+from ..profiles import chosen
+from ..run.pipeline import Pipeline
+from ..vlm import VLM, parse_answer
 
 EPOCHS = 5  # the paper's number, for head and gate alike
 WANTED = {"distillation": 10, "gate": 20, "VLM prediction": 5}  # least ratios

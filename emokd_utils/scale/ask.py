@@ -34,11 +34,11 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .complementarity import share
-from .datasets import ImageDataset
-from .emotions import LabelSet
-from .errors import InputError
-from .instructions import (
+from ..complementarity import share
+from ..data import ImageDataset
+from ..emotions import LabelSet
+from ..errors import InputError
+from ..instructions import (
     CONVERSATION_PROMPT,
     KINDS,
     REASONING_PROMPT,
@@ -46,7 +46,7 @@ from .instructions import (
     leaks,
     write_instructions,
 )
-from .store import fingerprint
+from ..run.store import fingerprint
 
 FORMAT = "emokd-written-1"
 PROMPT = (
@@ -837,7 +837,7 @@ def import_written(
 
 def main(args) -> int:
     """The command ``write-instructions``: estimate, ask or import, and report."""
-    from .pipeline import Pipeline
+    from ..run.pipeline import Pipeline
 
     settings = None
     if args.model:

@@ -1,7 +1,7 @@
 """The explorer: seeing, image by image, where two models disagree.
 
 ``explore(a, b, images)`` is a Jupyter widget, and its ``to_html`` writes the same thing as one page
-that opens from disk, without a server or a network. Both are drawn by `static/explorer.js`.
+that opens from disk, without a server or a network. Both are drawn by `explorer.js`.
 
 What is shown is one text, the *view*, written like the query of a URL: ``cell=a&label=fear`` is what
 only A got right among the images labelled fear. The page keeps it in the URL's hash, the widget in
@@ -46,16 +46,16 @@ import pandas as pd
 import traitlets
 from PIL import Image
 
-from .datasets import ImageDataset
-from .errors import InputError
-from .images import open_image
-from .plots import class_colours, model_colours
-from .predictions import Predictions
+from ..data import ImageDataset
+from ..errors import InputError
+from ..figures.plots import class_colours, model_colours
+from ..images import open_image
+from ..predictions import Predictions
 
 if TYPE_CHECKING:
-    from .pipeline import Pipeline
+    from ..run.pipeline import Pipeline
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parent
 MAX_MB = 8.0
 CELLS = ("both", "a", "b", "neither")
 CELL_NAMES = ("both right", "only A", "only B", "neither")
@@ -108,8 +108,8 @@ class GateView:
         cls, pipeline: Pipeline, seed: int = 0, kind: str | None = None, split: str = "test"
     ) -> GateView:
         """The gate of a pipeline, for the images of one split; what is missing is trained."""
-        from .gating import gate_inputs
-        from .pipeline import HEAD
+        from ..gating import gate_inputs
+        from ..run.pipeline import HEAD
 
         gate, vlm = pipeline.gate(seed, kind), pipeline.tuned(seed)
         logits = pipeline.head(seed).logits(pipeline.features())

@@ -23,7 +23,7 @@ from PIL import Image
 from .emotions import LABEL_SETS, LabelSet, infer_label_set, normalise
 from .errors import InputError
 from .images import BAD_FILES, FORMATS, MAX_PIXELS, BadFile, decode, read_file
-from .store import fingerprint
+from .run.store import fingerprint
 
 SPLITS = ("train", "val", "test")
 SCAN_FORMAT = "emokd-scan-1"

@@ -24,26 +24,26 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from . import scenes
-from .costs import Part, compare, count_parameters
-from .datasets import ImageDataset, load_dataset
-from .distillation import HeadSettings, TrainedHead, load_cache, save_cache, train_head
-from .errors import InputError
-from .families import FAMILIES, family_of
-from .gating import GateSettings, TrainedGate, gate_inputs, train_gate
-from .instructions import answer_for, categorical_prompt, write_instructions
-from .predictions import Predictions, versions
-from .processes import finish, first
-from .profiles import MINI, Profile, chosen, get_profile, project_root, reduced
-from .scanning import ScanReport, listing_fingerprint, scan
+from ..costs import Part, compare, count_parameters
+from ..data import ImageDataset, load_dataset
+from ..distillation import HeadSettings, TrainedHead, load_cache, save_cache, train_head
+from ..errors import InputError
+from ..families import FAMILIES, family_of
+from ..gating import GateSettings, TrainedGate, gate_inputs, train_gate
+from ..instructions import answer_for, categorical_prompt, write_instructions
+from ..predictions import Predictions, versions
+from ..processes import finish, first
+from ..profiles import MINI, Profile, chosen, get_profile, project_root, reduced
+from ..scale.ask import load_written
+from ..scan import ScanReport, listing_fingerprint, scan
+from ..tuning import TuningSettings, instruction_tune
+from ..vision import VisionModel, VisionSettings, fine_tune
+from ..vlm import VLM, read_config, recompute_layers
+from ..world import scenes
 from .store import Artefact, NotMadeError, Store, fingerprint
-from .tuning import TuningSettings, instruction_tune
-from .vision import VisionModel, VisionSettings, fine_tune
-from .vlm import VLM, read_config, recompute_layers
-from .writer import load_written
 
 if TYPE_CHECKING:
-    from .explanations import Explanation
+    from ..explanations import Explanation
 
 ZERO_SHOT, TUNED, VISION = "VLM, zero-shot", "VLM, tuned", "vision model"
 HEAD_PLAIN, HEAD = "head, no teacher", "head, distilled"
@@ -519,7 +519,7 @@ class Pipeline:
     def explanations(self, seed: int = 0) -> dict[str, dict[str, Explanation]]:
         """Test image -> name -> map (`explanations.explain`, of the image's label): 40 images of
         each cue, or of all where there are no cues, drawn at random."""
-        from .explanations import explain, load_explanations, save_explanations
+        from ..explanations import explain, load_explanations, save_explanations
 
         part, chosen = self._part("test"), self._explained()
 
@@ -673,7 +673,7 @@ def _checksum(path: Path) -> str:
 
 def main(args) -> int:
     """The command ``run``: every stage for one or more seeds, the table and the report."""
-    from .report import Results, write_repeated, write_report
+    from .results import Results, write_repeated, write_report
 
     profile = reduced(chosen(args)) if args.reduced else chosen(args)
     if args.splits:

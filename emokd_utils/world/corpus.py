@@ -8,7 +8,7 @@ people, and was never taught what a palette does.
 from dataclasses import dataclass
 from random import Random
 
-from .emotions import MIKELS
+from ..emotions import MIKELS
 from .scenes import SETTINGS, Scene, article, caption, scene_objects
 
 CAPTION_PROMPTS = (

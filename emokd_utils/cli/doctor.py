@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from emokd_utils.profiles import project_root
+from ..profiles import project_root
 
 MINIMUM_PYTHON = (3, 11)
 MINIMUM_MEMORY = 3e9  # bytes free; what the pipeline needs at most

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from emokd_utils import __version__, processes
-from emokd_utils.errors import InputError
+from .. import __version__, processes
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,11 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
-from .costs import weight_bytes
-from .errors import InputError
-from .families import family_of
-from .tuning import TuningSettings, add_lora
-from .vlm import limit_pixels, loading, recompute_layers
+from ..costs import weight_bytes
+from ..errors import InputError
+from ..families import family_of
+from ..tuning import TuningSettings, add_lora
+from ..vlm import limit_pixels, loading, recompute_layers
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314)."""

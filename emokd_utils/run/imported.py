@@ -21,14 +21,14 @@ from typing import Any, NoReturn
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from . import __version__
-from .datasets import ImageDataset
-from .emotions import LabelSet, infer_label_set
-from .errors import InputError
-from .images import open_image
+from .. import __version__
+from ..data import ImageDataset
+from ..emotions import LabelSet, infer_label_set
+from ..errors import InputError
+from ..images import open_image
+from ..profiles import MINI, PROFILES, Profile, project_root
+from ..scan import SPLITS
 from .pipeline import Pipeline, _checksum
-from .profiles import MINI, PROFILES, Profile, project_root
-from .scanning import SPLITS
 from .store import Artefact, NotMadeError, Store
 
 RUN, RUN_FORMAT = "run.json", "emokd-run-1"

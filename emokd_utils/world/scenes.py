@@ -28,10 +28,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from PIL import __version__ as pillow_version
 
-from .emotions import MIKELS
-from .errors import InputError
+from ..emotions import MIKELS
+from ..errors import InputError
 
-HOME = Path(__file__).resolve().parent.parent / "data" / "emoscenes"
+HOME = Path(__file__).resolve().parent.parent.parent / "data" / "emoscenes"
 SIZE = 112  # pixels; 16 visual tokens of 28 x 28 in TinyVLM
 SEED = 2025
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}

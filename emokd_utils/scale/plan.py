@@ -20,23 +20,27 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from .costs import count_parameters
-from .datasets import ImageDataset
-from .distillation import DistillationHead, HeadSettings
-from .doctor import free_memory
-from .emotions import MIKELS, LabelSet, infer_label_set
-from .errors import InputError
-from .explanations import CELLS, WINDOW
-from .gating import build_gate
-from .instructions import (
+from ..cli.doctor import free_memory
+from ..costs import count_parameters
+from ..data import ImageDataset
+from ..distillation import DistillationHead, HeadSettings
+from ..emotions import MIKELS, LabelSet, infer_label_set
+from ..errors import InputError
+from ..explanations import CELLS, WINDOW
+from ..gating import build_gate
+from ..instructions import (
     CONVERSATION_PROMPT,
     answer_for,
     categorical_prompt,
     chat_text,
     write_instructions,
 )
-from .pipeline import EXPLAINED, MISSED, Pipeline
-from .profiles import Profile, chosen
+from ..profiles import Profile, chosen
+from ..run.pipeline import EXPLAINED, MISSED, Pipeline
+from ..tuning import TuningSettings
+from ..vision import VisionSettings, build_network
+from ..vlm import REASON_TOKENS, common_prefix
+from .ask import load_written
 from .shapes import (
     ShapedVLM,
     answer_step,
@@ -46,10 +50,6 @@ from .shapes import (
     tuning_step,
     vision_step,
 )
-from .tuning import TuningSettings
-from .vision import VisionSettings, build_network
-from .vlm import REASON_TOKENS, common_prefix
-from .writer import load_written
 
 CONTEXT = 0.8  # GB on a GPU before the first tensor
 IDLE = 1.1  # memory taken for memory used

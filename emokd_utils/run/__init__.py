@@ -1,0 +1,1 @@
+"""A run: kept results, stages, where images come from, and what they show."""

@@ -1,0 +1,1 @@
+"""Real data and larger machines: converters, a large model as writer, plans, archives."""

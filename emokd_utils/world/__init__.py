@@ -1,0 +1,1 @@
+"""The built-in world: EmoScenes and TinyVLM."""
