@@ -18,51 +18,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
 
 from .errors import InputError
+from .evidence import (
+    LEVEL,
+    RESAMPLES,
+    Estimate,
+    Interval,
+    percentile_interval,
+    resampled_counts,
+    wilson,
+)
 from .predictions import Predictions
 
 Outcome = Predictions | np.ndarray
 """Predictions, or a boolean array (n,): True where the model is right."""
 
 WHOLE = "all"
-RESAMPLES = 2000
-LEVEL = 0.95
-
-
-class Interval(NamedTuple):
-    """Ends of a confidence interval, in the unit of what it is about; nan where undefined."""
-
-    low: float
-    high: float
-
-
-class Estimate(NamedTuple):
-    """A value measured on n images, with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def points(self) -> str:
-        """A difference of shares as text: ``+3.1 points [+0.7, +5.4], n = 1,200``."""
-        value, low, high = (f"{100 * x:+.1f}" for x in self[:3])
-        return f"{value} points [{low}, {high}], n = {self.n:,}"
-
-    @property
-    def percent(self) -> str:
-        """A share as text: ``64.6 % [61.9, 67.2], n = 1,200``."""
-        value, low, high = (f"{100 * x:.1f}" for x in self[:3])
-        return f"{value} % [{low}, {high}], n = {self.n:,}"
 
 
 @dataclass(frozen=True)
@@ -185,31 +162,6 @@ def macro_f1(predictions: Predictions) -> float:
 # ----------------------------------------------------------------------------------- intervals
 
 
-def wilson(right: int, n: int, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of a share, `right` of n (1927, doi 10.1080/01621459.1927.10502953).
-
-    Raises InputError for counts that are no share or a level outside (0, 1).
-    """
-    _check_settings(level)
-    if not 0 <= right <= n:
-        raise InputError(f"{right} of {n} is no share: count at most n right")
-    if n == 0:
-        return Interval(float("nan"), float("nan"))
-    low, high = proportion_confint(right, n, alpha=1 - level, method="wilson")
-    return Interval(float(low), float(high))
-
-
-def share(count: int | np.ndarray, n: int | None = None, level: float = LEVEL) -> Estimate:
-    """`count` of n, or the share of True in a boolean array, in [0, 1] with Wilson's interval.
-
-    All nan where n is 0. Errors as `wilson`.
-    """
-    if n is None:
-        right = np.asarray(count)
-        count, n = right.sum(), right.size
-    return Estimate(count / n if n else float("nan"), *wilson(int(count), int(n), level), int(n))
-
-
 def accuracy_interval(
     outcome: Outcome,
     method: str = "wilson",
@@ -229,8 +181,8 @@ def accuracy_interval(
     if method != "bootstrap":
         raise InputError(f"no method {method!r}: choose 'wilson' or 'bootstrap'")
     counts = np.array([right.sum(), (~right).sum()])
-    drawn = _resample(counts, resamples, seed)
-    return _percentile(_divide(drawn[:, 0], drawn.sum(axis=1)), level)
+    drawn = resampled_counts(counts, resamples, seed)
+    return percentile_interval(_divide(drawn[:, 0], drawn.sum(axis=1)), level)
 
 
 def accuracy_difference(
@@ -245,10 +197,10 @@ def accuracy_difference(
     _check_settings(level, resamples)
     counted = four_way(a, b)
     observed = np.array([counted.both, counted.only_a, counted.only_b, counted.neither])
-    drawn = _resample(observed, resamples, seed)
+    drawn = resampled_counts(observed, resamples, seed)
     differences = _divide(drawn[:, 1] - drawn[:, 2], drawn.sum(axis=1))
     value = float(_divide(counted.only_a - counted.only_b, counted.n))
-    return Estimate(value, *_percentile(differences, level), counted.n)
+    return Estimate(value, *percentile_interval(differences, level), counted.n)
 
 
 # ---------------------------------------------------------------------------------- comparison
@@ -330,13 +282,16 @@ def compare(
     for name, inside in _slices(a, by):
         counted = _Combinations.of(a, b, inside)
         observed = counted.measures(counted.counts[None])
-        drawn = counted.measures(_resample(counted.counts, resamples, seed))
+        drawn = counted.measures(resampled_counts(counted.counts, resamples, seed))
         p_value = _mcnemar(counted.four_way())
         for measure in _TITLES:
             if measure == "mcnemar_p":
                 value, ends = p_value, Interval(float("nan"), float("nan"))
             else:
-                value, ends = float(observed[measure][0]), _percentile(drawn[measure], level)
+                value, ends = (
+                    float(observed[measure][0]),
+                    percentile_interval(drawn[measure], level),
+                )
             if np.isnan(value):
                 ends = Interval(float("nan"), float("nan"))
             rows.append((name, measure, int(inside.sum()), value, *ends))
@@ -468,22 +423,6 @@ def _divide(top: np.ndarray | int, bottom: np.ndarray | int) -> np.ndarray:
     """Quotient in float64, nan where the divisor is 0."""
     top, bottom = np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)
     return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom != 0)
-
-
-def _resample(counts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Counts (resamples, K) of n = counts.sum() images drawn with replacement from counts (K,)."""
-    n = int(counts.sum())
-    if n == 0:
-        return np.zeros((resamples, len(counts)), dtype=np.int64)
-    return np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
-
-
-def _percentile(values: np.ndarray, level: float) -> Interval:
-    defined = values[~np.isnan(values)]
-    if not len(defined):
-        return Interval(float("nan"), float("nan"))
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
 
 
 # --------------------------------------------------------------------------------------- input

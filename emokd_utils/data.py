@@ -22,8 +22,8 @@ from PIL import Image
 
 from .emotions import LabelSet
 from .errors import InputError
+from .files import fingerprint
 from .images import open_image
-from .run.store import fingerprint
 from .scan import (
     SPLITS,
     ScanReport,

@@ -14,7 +14,8 @@ from PIL import Image
 
 from .distillation import TrainedHead
 from .emotions import LabelSet
-from .gating import TrainedGate, gate_inputs
+from .gates import gate_inputs
+from .gating import TrainedGate
 from .instructions import answer_for, categorical_prompt
 from .vlm import VLM
 

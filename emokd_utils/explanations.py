@@ -26,8 +26,8 @@ from torch import nn
 
 from .emovlm_kd import softmax
 from .errors import InputError
+from .evidence import bootstrap
 from .instructions import answer_for, categorical_prompt
-from .run.results import bootstrap
 from .run.store import load_arrays, save_arrays
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def share_table(
     table = pd.DataFrame(rows, columns=["cue", "map", "share", "area"]).dropna()
     told = {}
     for key, part in table.groupby(["cue", "map"], sort=False):
-        mean, low, high = bootstrap(part["share"].to_numpy())
+        mean, low, high, _ = bootstrap(part["share"].to_numpy())
         more = float((part["share"] > part["area"]).mean())
         told[key] = (len(part), mean, low, high, float(part["area"].mean()), more)
     columns = ["n", "share", "low", "high", "area", "inside_more"]

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from .errors import InputError
-
-PROJECTIONS = ("q", "k", "v", "o")
-"""An attention layer's query, key, value and output projection."""
+from .settings import PROJECTIONS
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from .data import ImageDataset
 from .emotions import LabelSet, normalise
 from .errors import InputError
 from .families import image_inputs
+from .settings import KINDS
 
-KINDS = ("categorical", "conversation", "reasoning")
 CONVERSATION_PROMPT = "Which key elements do you see in this image, and how does it look?"
 REASONING_PROMPT = (
     "Explain how the elements of this image lead to what it evokes, without naming the emotion."

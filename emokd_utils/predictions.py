@@ -23,10 +23,28 @@ import pandas as pd
 
 from . import __version__
 from .errors import InputError
-from .run.store import canonical_json
+from .files import canonical_json
 
 FORMAT = "emokd-predictions-1"
 SUM_TOLERANCE = 1e-6
+
+
+# Names of the rows of the final table.
+ZERO_SHOT, TUNED, VISION = "VLM, zero-shot", "VLM, tuned", "vision model"
+HEAD_PLAIN, HEAD = "head, no teacher", "head, distilled"
+PUBLISHED = "EmoVLM-KD, gate as published"
+BOTH_RUN, ORACLE = "both models run together", "oracle of VLM and vision model"
+
+
+def further_name(vision: str) -> str:
+    """The name in tables of a further vision model, ``name`` or ``name@weights``."""
+    name, _, weights = vision.partition("@")
+    return f"vision model, {name}{', pretrained' if weights else ''}"
+
+
+def gate_name(kind: str) -> str:
+    """The name of EmoVLM-KD with a gate in tables: ``EmoVLM-KD, concat linear``."""
+    return f"EmoVLM-KD, {kind.replace('_', ' ')}"
 
 
 def versions() -> dict[str, str]:

@@ -22,8 +22,8 @@ from PIL import Image
 
 from .emotions import LABEL_SETS, LabelSet, infer_label_set, normalise
 from .errors import InputError
+from .files import fingerprint
 from .images import BAD_FILES, FORMATS, MAX_PIXELS, BadFile, decode, read_file
-from .run.store import fingerprint
 
 SPLITS = ("train", "val", "test")
 SCAN_FORMAT = "emokd-scan-1"

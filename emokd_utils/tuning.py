@@ -8,7 +8,6 @@ apart from the base.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,25 +19,12 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from .data import ImageDataset
 from .errors import InputError
-from .families import PROJECTIONS, family_of
+from .families import family_of
 from .instructions import AnswerCollator, Instruction
 from .processes import first, world
+from .settings import TuningSettings
+from .training import bf16_is_fast
 from .vlm import VLM, quiet_peft
-
-
-@dataclass(frozen=True)
-class TuningSettings:
-    """How the adapter is trained. Defaults are the paper's; ``batch_size`` is images per step,
-    ``projections`` are some of `families.PROJECTIONS`."""
-
-    rank: int = 8
-    alpha: int = 8
-    dropout: float = 0.05
-    projections: tuple[str, ...] = PROJECTIONS
-    lr: float = 1e-4
-    epochs: int = 5
-    batch_size: int = 16
-    kinds: tuple[str, ...] = ("categorical", "conversation", "reasoning")
 
 
 def add_lora(model, settings: TuningSettings):
@@ -184,11 +170,3 @@ def _last_checkpoint(folder: Path | None) -> str | None:
         path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()
     ]
     return str(max(found, key=lambda path: int(path.name.partition("-")[2]))) if found else None
-
-
-def bf16_is_fast() -> bool:
-    """Whether this machine multiplies bfloat16 matrices in hardware (CUDA from Ampere on, or
-    AMX)."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()

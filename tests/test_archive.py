@@ -23,16 +23,17 @@ from emokd_utils import explanations
 from emokd_utils.cli import commands as cli
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE, CostRow, Latency, cost_table
 from emokd_utils.data import ImageDataset
-from emokd_utils.distillation import read_weights, save_cache, write_weights
+from emokd_utils.distillation import read_weights, write_weights
 from emokd_utils.errors import InputError
 from emokd_utils.explorer import GateView, explore
-from emokd_utils.predictions import Predictions
+from emokd_utils.files import fingerprint, save_rows
+from emokd_utils.predictions import TUNED, VISION, Predictions
 from emokd_utils.profiles import MINI
 from emokd_utils.run import pipeline as pipeline_module
 from emokd_utils.run.imported import ImportedRun, picture_name, read_run
-from emokd_utils.run.pipeline import TUNED, VISION, Pipeline
+from emokd_utils.run.pipeline import Pipeline
 from emokd_utils.run.results import Results
-from emokd_utils.run.store import MANIFEST, NotMadeError, fingerprint
+from emokd_utils.run.store import MANIFEST, NotMadeError
 from emokd_utils.scale import archive
 from emokd_utils.scale.archive import export, install
 
@@ -336,7 +337,7 @@ def test_the_archive_holds_results_and_no_weights_or_places(sent):
         assert entry["sha256"] == hashlib.sha256(members[name]).hexdigest()
     assert b"terms" in members["README.txt"]
     run = read_run(members["run.json"])
-    assert (run.profile.vlm, run.profile.vision_weights) == ("vlm", "start.safetensors")
+    assert (run.profile.vlm.name, run.profile.vision.weights) == ("vlm", "start.safetensors")
 
 
 def test_gaps_in_the_table_stay_gaps(sent):
@@ -685,11 +686,11 @@ def test_a_head_or_gate_of_another_size_is_refused_before_it_is_built(sent, tmp_
 
 def test_features_of_other_images_are_refused(sent, tmp_path):
     members = members_of(sent.archive)
-    save_cache(tmp_path / "c.safetensors", ["a", "b"], np.zeros((2, 8), np.float32))
+    save_rows(tmp_path / "c.safetensors", ["a", "b"], np.zeros((2, 8), np.float32))
     alter(members, "features", "features.safetensors", (tmp_path / "c.safetensors").read_bytes())
     refuse(pack(tmp_path / "a.zip", members), tmp_path / "runs", "ids are not in the cache")
     ids = list(sent.data.ids)
-    save_cache(tmp_path / "c.safetensors", ids, np.full((len(ids), 8), np.nan, np.float32))
+    save_rows(tmp_path / "c.safetensors", ids, np.full((len(ids), 8), np.nan, np.float32))
     alter(members, "features", "features.safetensors", (tmp_path / "c.safetensors").read_bytes())
     refuse(pack(tmp_path / "a.zip", members), tmp_path / "runs", "not finite")
 

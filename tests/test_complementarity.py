@@ -24,11 +24,10 @@ from emokd_utils.complementarity import (
     macro_f1,
     mcnemar_exact,
     oracle_accuracy,
-    share,
-    wilson,
     yules_q,
 )
 from emokd_utils.errors import InputError
+from emokd_utils.evidence import share, wilson
 from emokd_utils.predictions import Predictions
 
 CLASSES = ("awe", "fear", "joy", "rage")

@@ -28,7 +28,7 @@ from emokd_utils.costs import (
 )
 from emokd_utils.distillation import DistillationHead
 from emokd_utils.errors import InputError
-from emokd_utils.gating import GATES
+from emokd_utils.gates import GATES
 
 
 def on(module, *shape):

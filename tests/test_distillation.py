@@ -10,15 +10,13 @@ from safetensors.torch import save_file
 from emokd_utils.distillation import (
     HIDDEN_WIDTHS,
     DistillationHead,
-    HeadSettings,
     TrainedHead,
-    align_by_id,
     distillation_loss,
-    load_cache,
-    save_cache,
     train_head,
 )
 from emokd_utils.errors import InputError
+from emokd_utils.files import aligned_rows, load_rows, save_rows
+from emokd_utils.settings import HeadSettings
 
 FAST = HeadSettings(lr=3e-3, epochs=12, batch_size=32, patience=12)
 
@@ -334,7 +332,7 @@ def test_logits_refuse_other_features():
 def test_aligning_undoes_any_shuffle(order, asked):
     names = [f"test/awe/{i}.png" for i in range(6)]
     rows = np.arange(12.0).reshape(6, 2)
-    found = align_by_id([names[i] for i in asked], [names[i] for i in order], rows[list(order)])
+    found = aligned_rows([names[i] for i in asked], [names[i] for i in order], rows[list(order)])
     assert np.array_equal(found, rows[asked])
 
 
@@ -348,26 +346,26 @@ def test_aligning_undoes_any_shuffle(order, asked):
 )
 def test_aligning_refuses_what_does_not_fit(ids, cached, message):
     with pytest.raises(InputError, match=message):
-        align_by_id(ids, cached, np.zeros((3, 2)))
+        aligned_rows(ids, cached, np.zeros((3, 2)))
 
 
 def test_a_cache_keeps_rows_with_their_ids(tmp_path):
     path = tmp_path / "features.safetensors"
     rows = np.arange(6, dtype=np.float32).reshape(3, 2)
-    save_cache(path, ["a", "b", "c"], rows)
-    assert np.array_equal(load_cache(path, ["c", "a"]), rows[[2, 0]])
+    save_rows(path, ["a", "b", "c"], rows)
+    assert np.array_equal(load_rows(path, ["c", "a"]), rows[[2, 0]])
     with pytest.raises(InputError, match="first is 'd'"):
-        load_cache(path, ["a", "d"])
+        load_rows(path, ["a", "d"])
     with pytest.raises(InputError, match="twice"):
-        save_cache(path, ["a", "b", "a"], rows)
+        save_rows(path, ["a", "b", "a"], rows)
 
 
 def test_a_cache_shuffled_against_its_ids_is_refused(tmp_path):
     path = tmp_path / "features.safetensors"
-    save_cache(path, ["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]))
+    save_rows(path, ["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]))
     text = path.read_bytes()
     swapped = text.replace(rb"[\"a\", \"b\"]", rb"[\"b\", \"a\"]")
     assert swapped != text
     path.write_bytes(swapped)
     with pytest.raises(InputError, match="do not belong together"):
-        load_cache(path, ["a", "b"])
+        load_rows(path, ["a", "b"])

@@ -3,7 +3,7 @@ import pytest
 
 from emokd_utils.emotions import MIKELS
 from emokd_utils.emovlm_kd import softmax
-from emokd_utils.gating import gate_inputs
+from emokd_utils.gates import gate_inputs
 from emokd_utils.instructions import answer_for, categorical_prompt
 
 

@@ -29,7 +29,8 @@ from emokd_utils.explanations import (
     share_table,
 )
 from emokd_utils.instructions import answer_for, categorical_prompt
-from emokd_utils.vision import VisionModel, VisionSettings, build_network
+from emokd_utils.settings import VisionSettings
+from emokd_utils.vision import VisionModel, build_network
 
 
 def corner(images):

@@ -180,7 +180,9 @@ def test_a_data_set_gives_pictures_and_metadata(tmp_path):
 
 
 def test_the_gate_of_a_pipeline_comes_with_what_went_into_it():
-    from emokd_utils.gating import GateSettings, gate_inputs, train_gate
+    from emokd_utils.gates import gate_inputs
+    from emokd_utils.gating import train_gate
+    from emokd_utils.settings import GateSettings
 
     rng = np.random.default_rng(0)
     logits, vlm = rng.normal(size=(24, 3)), made(24)

@@ -356,7 +356,8 @@ def test_filters_combine_into_chips_and_a_hash_that_can_be_shared(open_page, pat
 
 
 def test_the_map_has_areas_in_proportion_with_counts_shares_and_intervals(open_page, path, widget):
-    from emokd_utils.complementarity import four_way, wilson
+    from emokd_utils.complementarity import four_way
+    from emokd_utils.evidence import wilson
 
     a, b = (model for _, model in widget._content.models[:2])
     counted = four_way(a, b)

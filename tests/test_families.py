@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from emokd_utils.data import load_dataset
-from emokd_utils.distillation import DistillationHead, HeadSettings, train_head
+from emokd_utils.distillation import DistillationHead, train_head
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.families import FAMILIES, family_of
@@ -42,7 +42,8 @@ from emokd_utils.instructions import (
     write_instructions,
 )
 from emokd_utils.scale.shapes import shaped_vlm
-from emokd_utils.tuning import TuningSettings, add_lora, instruction_tune
+from emokd_utils.settings import HeadSettings, TuningSettings
+from emokd_utils.tuning import add_lora, instruction_tune
 from emokd_utils.vlm import VLM
 from emokd_utils.world.pretrain import build_processor, build_tokenizer
 

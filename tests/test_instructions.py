@@ -6,13 +6,8 @@ import pytest
 from emokd_utils.data import load_dataset
 from emokd_utils.emotions import MIKELS, infer_label_set
 from emokd_utils.errors import InputError
-from emokd_utils.instructions import (
-    KINDS,
-    categorical_prompt,
-    describe_look,
-    leaks,
-    write_instructions,
-)
+from emokd_utils.instructions import categorical_prompt, describe_look, leaks, write_instructions
+from emokd_utils.settings import KINDS
 from emokd_utils.world.corpus import WORDS, draw_turn
 from emokd_utils.world.scenes import ensure_scenes, make_unlabelled_scene, scene_objects
 

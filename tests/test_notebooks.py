@@ -386,7 +386,7 @@ def stand_ins(photos, tmp_path_factory, pipeline_ready):
     small += "tuning_epochs=1 gate_epochs=3 vision_further=mobilenetv3_small_050 "
     yield {
         "laptop": f"{small} vision_name=mobilenetv3_small_050 vlm={folder}",
-        "paper": f"{small} vision_name=vit_tiny_patch16_224 vlm={MINI.vlm}",
+        "paper": f"{small} vision_name=vit_tiny_patch16_224 vlm={MINI.vlm.name}",
     }
     for name in ("laptop", "paper"):
         shutil.rmtree(ROOT / "runs" / f"{name}-{photos.name}", ignore_errors=True)

@@ -15,9 +15,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from emokd_utils.errors import InputError
-from emokd_utils.profiles import MINI, PROFILES, get_profile, project_root, reduced
+from emokd_utils.files import fingerprint
+from emokd_utils.profiles import MINI, PROFILES, project_root, reduced
+from emokd_utils.run.environment import named_profile
 from emokd_utils.run.pipeline import Pipeline
-from emokd_utils.run.store import fingerprint
 
 STAGES = (
     "scan",
@@ -33,28 +34,24 @@ STAGES = (
 
 
 def test_settings_of_a_stage_come_from_its_fields():
-    from emokd_utils.distillation import HeadSettings
-    from emokd_utils.gating import GateSettings
-    from emokd_utils.tuning import TuningSettings
-    from emokd_utils.vision import VisionSettings
 
-    assert MINI.settings("head", HeadSettings).alpha == 0.5
-    assert MINI.settings("head", HeadSettings, alpha=0.0).alpha == 0.0
-    assert MINI.settings("gate", GateSettings, kind="bilinear").kind == "bilinear"
-    assert MINI.settings("tuning", TuningSettings).rank == 8
-    assert MINI.settings("vision", VisionSettings).name == MINI.vision_name
+    assert MINI.head.alpha == 0.5
+    assert replace(MINI.head, alpha=0.0).alpha == 0.0
+    assert replace(MINI.gate, kind="bilinear").kind == "bilinear"
+    assert MINI.tuning.rank == 8
+    assert MINI.vision.name == MINI.vision.name
 
 
 def test_the_environment_picks_the_profile(monkeypatch):
     monkeypatch.setenv("EMOKD_PROFILE", "mini")
-    assert get_profile() is PROFILES["mini"]
+    assert named_profile() is PROFILES["mini"]
     monkeypatch.setenv("EMOKD_PROFILE", "maxi")
     with pytest.raises(InputError, match="maxi"):
-        get_profile()
-    assert get_profile("mini") is MINI
+        named_profile()
+    assert named_profile("mini") is MINI
     monkeypatch.setenv("EMOKD_PROFILE", "paper")
     monkeypatch.setenv("EMOKD_DATA", "/photos/FI")
-    assert get_profile() == replace(PROFILES["paper"], data="/photos/FI")
+    assert named_profile() == replace(PROFILES["paper"], data="/photos/FI")
     assert str(Pipeline().root) == "/photos/FI" and not Pipeline().built_in
     assert Pipeline(data="/elsewhere").root.name == "elsewhere"
 
@@ -62,23 +59,23 @@ def test_the_environment_picks_the_profile(monkeypatch):
 def test_the_environment_changes_fields_of_its_profile(monkeypatch):
     monkeypatch.setenv("EMOKD_PROFILE", "paper")
     monkeypatch.setenv("EMOKD_SET", "'vlm=/my models/qwen' tuning_epochs=2")
-    assert get_profile() == replace(PROFILES["paper"], vlm="/my models/qwen", tuning_epochs=2)
-    assert get_profile("paper") == get_profile() == Pipeline().profile
-    assert get_profile("mini") is MINI
+    assert named_profile() == replace(PROFILES["paper"], vlm="/my models/qwen", tuning_epochs=2)
+    assert named_profile("paper") == named_profile() == Pipeline().profile
+    assert named_profile("mini") is MINI
     for text, words in (("vlmm=x", "no field 'vlmm'"), ("tuning_epochs=few", "wants int")):
         monkeypatch.setenv("EMOKD_SET", text)
         with pytest.raises(InputError, match=words):
-            get_profile()
+            named_profile()
     monkeypatch.setenv("EMOKD_SET", "'vlm=x")
     with pytest.raises(InputError, match="EMOKD_SET='vlm=x: No closing quotation"):
-        get_profile()
+        named_profile()
 
 
 def test_reduced_changes_only_amounts():
     small = reduced(MINI)
     assert small.name == MINI.name
-    assert small.head_alpha == MINI.head_alpha
-    assert small.vision_epochs < MINI.vision_epochs
+    assert small.head_alpha == MINI.head.alpha
+    assert small.vision_epochs < MINI.vision.epochs
 
 
 def test_what_is_taken_apart_is_of_the_family_that_the_lessons_speak_of(tmp_path):
@@ -112,7 +109,7 @@ def test_a_further_vision_model_is_known_by_what_its_weights_hold(tmp_path, monk
         with contextlib.suppress(AttributeError):
             make(tmp_path)
         assert (kept[-1].name, kept[-1].weights) == ("resnet18", str(file))
-        assert kept[-1].lr == MINI.vision_lr
+        assert kept[-1].lr == MINI.vision.lr
     assert len(keys["one"]) == len(keys["two"]) == 1
     assert keys["one"] != keys["two"]
     assert line._vision(0)[1] not in keys["one"] | keys["two"]

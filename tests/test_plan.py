@@ -30,14 +30,15 @@ from emokd_utils.scale.shapes import (
     shaped_vlm,
     tuning_step,
 )
-from emokd_utils.tuning import TuningSettings, add_lora, instruction_tune
-from emokd_utils.vision import VisionSettings, fine_tune
+from emokd_utils.settings import TuningSettings
+from emokd_utils.tuning import add_lora, instruction_tune
+from emokd_utils.vision import fine_tune
 from emokd_utils.vlm import VLM, limit_pixels
 from emokd_utils.world.scenes import ensure_scenes
 
-TINY = str(project_root() / MINI.vlm)
+TINY = str(project_root() / MINI.vlm.name)
 CPU = Device("cpu", 8, 1e12, 1e11, 1e10, bf16=False)
-PHOTOS = Images.assumed(1000, 8, MINI.tuning_kinds)
+PHOTOS = Images.assumed(1000, 8, MINI.tuning.kinds)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def stage(found, name):
 
 
 def tiny(settings=None):
-    return shaped_vlm(TINY, 0, torch.float32, settings or MINI.settings("tuning", TuningSettings))
+    return shaped_vlm(TINY, 0, torch.float32, settings or MINI.tuning)
 
 
 # ------------------------------------------------------------------------------------- against measurement
@@ -113,7 +114,7 @@ def test_operations_of_an_export_s_maps_are_those_counted(dataset, batch, mini_p
 @pytest.mark.parametrize("recompute", [False, True])
 def test_operations_of_a_tuning_step_are_those_counted(batch, recompute):
     vlm = VLM.load(TINY)
-    model = add_lora(vlm.core, MINI.settings("tuning", TuningSettings)).train()
+    model = add_lora(vlm.core, MINI.tuning).train()
     if recompute:
         Recompute().on_train_begin(None, None, None, model)
     inputs = AnswerCollator(vlm.processor)(batch[1])
@@ -145,7 +146,7 @@ def measured_peak(call):
 def test_memory_of_tuning_is_that_measured(dataset, batch, tmp_path, monkeypatch, low, recompute):
     monkeypatch.setattr(tuning, "bf16_is_fast", lambda: low)
     vlm, train = VLM.load(TINY), dataset.split("train")
-    settings = MINI.settings("tuning", TuningSettings, epochs=1)
+    settings = replace(MINI.tuning, epochs=1)
     callbacks = [Recompute()] * recompute
     peak = costs.weight_bytes(vlm.model) + measured_peak(
         lambda: instruction_tune(
@@ -163,7 +164,7 @@ def test_memory_of_the_vision_model_is_that_measured(dataset, monkeypatch):
     from emokd_utils import vision
 
     monkeypatch.setattr(vision, "_autocast", lambda device: torch.autocast("cpu", enabled=False))
-    settings = MINI.settings("vision", VisionSettings, epochs=2)
+    settings = replace(MINI.vision, epochs=2)
     peak = measured_peak(lambda: fine_tune(dataset, settings, 0, progress=False))
     found = stage(plan(MINI, PHOTOS, CPU), "vision")
     waiting, _ = tiny().weights(False)
@@ -346,10 +347,10 @@ def test_named_profiles_are_planned_without_the_network(monkeypatch, capsys, pro
     code, printed, _ = run(capsys, "--profile", profile.name, "--images", "23308", "--gpu", gpu)
     assert code == (not fits)
     assert max(map(len, printed.splitlines())) <= 100
-    assert "GB to fetch" in printed and profile.vlm in printed
+    assert "GB to fetch" in printed and profile.vlm.name in printed
     if not fits:
         assert "--set vision_further=" in printed
 
 
 def test_models_in_the_table_are_those_of_the_profiles():
-    assert {LAPTOP.vlm, COLAB.vlm, PAPER.vlm} == set(MODELS)
+    assert {LAPTOP.vlm.name, COLAB.vlm.name, PAPER.vlm.name} == set(MODELS)

@@ -13,9 +13,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from emokd_utils import figures
-from emokd_utils.complementarity import wilson
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
+from emokd_utils.evidence import wilson
 from emokd_utils.figures import plots as figure_plots
 from emokd_utils.predictions import Predictions
 

@@ -8,19 +8,24 @@ import torch
 from emokd_utils import costs
 from emokd_utils.cli import commands as cli
 from emokd_utils.data import load_dataset
-from emokd_utils.distillation import HeadSettings
 from emokd_utils.errors import InputError
-from emokd_utils.gating import INPUT_MODES, GateSettings
 from emokd_utils.instructions import answer_for, categorical_prompt, write_instructions
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, PROFILES, changed, project_root
 from emokd_utils.run.pipeline import Pipeline, Recompute
 from emokd_utils.scale.shapes import shaped_vlm
-from emokd_utils.tuning import TuningSettings, instruction_tune
-from emokd_utils.vision import VisionSettings, build_network
+from emokd_utils.settings import (
+    INPUT_MODES,
+    GateSettings,
+    HeadSettings,
+    TuningSettings,
+    VisionSettings,
+)
+from emokd_utils.tuning import instruction_tune
+from emokd_utils.vision import build_network
 from emokd_utils.vlm import VLM
 from emokd_utils.world.scenes import ensure_scenes
 
-TINY = project_root() / MINI.vlm
+TINY = project_root() / MINI.vlm.name
 
 
 @pytest.fixture(scope="module")
@@ -44,21 +49,21 @@ def test_every_profile_hands_each_stage_settings_that_it_takes():
 
 
 def test_the_paper_s_values():
-    assert PAPER.settings("tuning", TuningSettings) == TuningSettings(batch_size=1)
-    assert (PAPER.vlm_quantize, PAPER.vlm_max_new_tokens) == ("nf4", 256)
-    head, gate = PAPER.settings("head", HeadSettings), PAPER.settings("gate", GateSettings)
+    assert PAPER.tuning == TuningSettings(batch_size=1)
+    assert (PAPER.vlm.quantize, PAPER.vlm.max_new_tokens) == ("nf4", 256)
+    head, gate = PAPER.head, PAPER.gate
     assert (head.alpha, head.temperature, head.depth, head.dropout) == (0.5, 2.0, 1, 0.1)
-    assert (head.lr, gate.lr, PAPER.vision_lr) == (1e-5, 1e-4, 3e-5)
-    assert PAPER.gate_kinds[0] == "concat_linear" and PAPER.gate_inputs == "softmax_onehot"
+    assert (head.lr, gate.lr, PAPER.vision.lr) == (1e-5, 1e-4, 3e-5)
+    assert PAPER.gates[0] == "concat_linear" and PAPER.gate.inputs == "softmax_onehot"
     code = changed(PAPER, settings=["gate_inputs=logits_onehot", "gate_split=train"])
     assert code.gate_inputs in INPUT_MODES and code.gate_split == "train"
 
 
 @pytest.mark.parametrize("profile", [LAPTOP, COLAB, PAPER], ids=lambda profile: profile.name)
 def test_vision_models_of_the_profiles_take_their_images(profile):
-    further = [text.partition("@")[0] for text in profile.vision_further]
-    for name in (profile.vision_name, *further):
-        settings = profile.settings("vision", VisionSettings, name=name, weights="")
+    further = [text.partition("@")[0] for text in profile.further_vision]
+    for name in (profile.vision.name, *further):
+        settings = replace(profile.vision, name=name, weights="")
         with torch.device("meta"):
             assert build_network(settings, 8).num_classes == 8
 
@@ -68,11 +73,11 @@ def test_fields_are_set_by_text(tmp_path, monkeypatch):
     (tmp_path / "my_vlm").mkdir()
     (tmp_path / "start.safetensors").touch()
     own = changed(MINI, "my_vlm", "resnet18@start.safetensors")
-    assert own.path(own.vlm) == (tmp_path / "my_vlm").resolve()
-    assert own.vision_name == "resnet18"
-    assert own.path(own.vision_weights) == (tmp_path / "start.safetensors").resolve()
+    assert own.path(own.vlm.name) == (tmp_path / "my_vlm").resolve()
+    assert own.vision.name == "resnet18"
+    assert own.path(own.vision.weights) == (tmp_path / "start.safetensors").resolve()
     own = changed(MINI, "someone/model", "resnet18@timm")
-    assert (own.vlm, own.vision_weights) == ("someone/model", "timm")
+    assert (own.vlm.name, own.vision.weights) == ("someone/model", "timm")
     assert changed(MINI, vision="resnet18").vision_weights == ""
     texts = ["tuning_recompute=true", "tuning_lr=1e-3", "vlm_batch_size=2", "vlm_quantize=nf4"]
     own = changed(MINI, settings=[*texts, "gate_kinds=bilinear,concat_linear", "vision_further="])
@@ -126,7 +131,7 @@ def test_the_key_of_a_vlm_names_how_it_is_used_only_where_that_is_not_as_publish
 
 
 def test_what_only_says_how_to_compute_is_in_no_key():
-    settings = set(asdict(MINI.settings("tuning", TuningSettings)))
+    settings = set(asdict(MINI.tuning))
     assert not settings & {"recompute", "checkpoint_steps", "instructions"}
     assert settings == {
         *("rank", "alpha", "dropout", "projections", "lr", "epochs", "batch_size", "kinds")

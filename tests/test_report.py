@@ -2,9 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emokd_utils.predictions import Predictions
+from emokd_utils.predictions import (
+    HEAD,
+    HEAD_PLAIN,
+    ORACLE,
+    TUNED,
+    VISION,
+    ZERO_SHOT,
+    Predictions,
+    gate_name,
+)
 from emokd_utils.run import results as report
-from emokd_utils.run.pipeline import HEAD, HEAD_PLAIN, ORACLE, TUNED, VISION, ZERO_SHOT, gate_name
 
 
 def test_bootstrap_brackets_the_mean_and_narrows_with_n():
@@ -39,7 +47,7 @@ class FakePipeline:
         first, second = np.arange(40) < 20, np.arange(40) >= 20
         rights = {ZERO_SHOT: np.zeros(40, bool), TUNED: first, VISION: second}
         rights |= {HEAD_PLAIN: np.arange(40) % 4 == 0, HEAD: np.arange(40) % 2 == 0}
-        rights |= {gate_name(kind): self.better for kind in self.profile.gate_kinds}
+        rights |= {gate_name(kind): self.better for kind in self.profile.gates}
         rights["both models run together"] = self.better
         return {name: self.made(right) for name, right in rights.items()}
 

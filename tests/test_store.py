@@ -16,15 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emokd_utils.errors import InputError
+from emokd_utils.files import fingerprint
 from emokd_utils.run import store as store_module
-from emokd_utils.run.store import (
-    MANIFEST,
-    NotMadeError,
-    Store,
-    fingerprint,
-    load_arrays,
-    save_arrays,
-)
+from emokd_utils.run.store import MANIFEST, NotMadeError, Store, load_arrays, save_arrays
 
 JSON_VALUES = st.recursive(
     st.none()

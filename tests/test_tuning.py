@@ -8,7 +8,8 @@ import torch
 from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import write_instructions
-from emokd_utils.tuning import InstructionDataset, TuningSettings, add_lora, instruction_tune
+from emokd_utils.settings import TuningSettings
+from emokd_utils.tuning import InstructionDataset, add_lora, instruction_tune
 from emokd_utils.vlm import VLM
 from emokd_utils.world.scenes import ensure_scenes
 

@@ -16,15 +16,8 @@ from emokd_utils import vision
 from emokd_utils.data import ImageDataset, load_dataset
 from emokd_utils.emotions import get_label_set
 from emokd_utils.errors import InputError
-from emokd_utils.vision import (
-    Pixels,
-    VisionModel,
-    VisionSettings,
-    augment,
-    build_network,
-    fine_tune,
-    schedule,
-)
+from emokd_utils.settings import VisionSettings
+from emokd_utils.vision import Pixels, VisionModel, augment, build_network, fine_tune, schedule
 from emokd_utils.world import scenes
 
 COUNTS = {"train": 24, "val": 10, "test": 10}

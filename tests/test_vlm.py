@@ -113,7 +113,7 @@ def test_missing_model_is_named(tmp_path):
 
 
 def test_a_model_that_was_cut_off_is_named(tmp_path):
-    for path in MINI.path(MINI.vlm).iterdir():
+    for path in MINI.path(MINI.vlm.name).iterdir():
         shutil.copy(path, tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

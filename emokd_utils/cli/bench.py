@@ -8,17 +8,19 @@ and multiplied by the number of epochs; ours is timed whole.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 
-from ..distillation import DistillationHead, HeadSettings, distillation_loss, train_head
+from ..distillation import DistillationHead, distillation_loss, train_head
 from ..emovlm_kd import softmax
-from ..gating import GateSettings, build_gate, gate_inputs, train_gate
+from ..gates import build_gate, gate_inputs
+from ..gating import train_gate
 from ..instructions import answer_for, categorical_prompt
-from ..profiles import chosen
+from ..run.environment import asked_profile
 from ..run.pipeline import Pipeline
 from ..vlm import VLM, parse_answer
 
@@ -94,7 +96,7 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
 
     def ours_distil() -> None:
         features = vlm.dataset_features(data, progress=False)
-        settings = profile.settings("head", HeadSettings, epochs=EPOCHS, patience=EPOCHS)
+        settings = replace(profile.head, epochs=EPOCHS, patience=EPOCHS)
         train_head(
             features,
             labels,
@@ -114,8 +116,8 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
         with torch.no_grad():
             student = published.head(torch.from_numpy(features)).numpy()
         one_hot = np.eye(classes)[probabilities.argmax(1)]
-        inputs = gate_inputs(student, probabilities, one_hot, profile.gate_inputs)
-        settings = profile.settings("gate", GateSettings, epochs=EPOCHS, folds=0)
+        inputs = gate_inputs(student, probabilities, one_hot, profile.gate.inputs)
+        settings = replace(profile.gate, epochs=EPOCHS, folds=0)
         train_gate(
             *inputs, labels, num_classes=classes, settings=settings, seed=seed, trained_on="train"
         )
@@ -149,7 +151,7 @@ def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
 
 def main(args) -> int:
     """The command ``bench``: both loops side by side; exit code 1 where a ratio is not reached."""
-    pipeline = Pipeline(chosen(args))
+    pipeline = Pipeline(asked_profile(args))
     table = bench(pipeline, args.images or 64)
     print(f"\n{table.to_string()}")
     good = bool((table["ratio"] >= table["wanted"]).all())

@@ -23,7 +23,8 @@ from ..emovlm_kd import Answer, EmoVLMKD
 from ..errors import InputError
 from ..figures.plots import class_colours, model_colours
 from ..images import open_image
-from ..profiles import chosen, project_root
+from ..profiles import project_root
+from ..run.environment import asked_profile
 from ..run.store import NotMadeError
 
 if TYPE_CHECKING:
@@ -476,10 +477,10 @@ def main(args) -> int:
     from ..run.pipeline import Pipeline
 
     _gradio()
-    profile = chosen(args)
-    if args.gate and args.gate not in profile.gate_kinds:
+    profile = asked_profile(args)
+    if args.gate and args.gate not in profile.gates:
         raise InputError(
-            f"there is no gate {args.gate!r}: choose one of {', '.join(profile.gate_kinds)}"
+            f"there is no gate {args.gate!r}: choose one of {', '.join(profile.gates)}"
         )
     pipeline = Pipeline(
         profile, args.data, args.runs, skip_bad=args.skip_bad, progress=False, make=False

@@ -108,8 +108,8 @@ class GateView:
         cls, pipeline: Pipeline, seed: int = 0, kind: str | None = None, split: str = "test"
     ) -> GateView:
         """The gate of a pipeline, for the images of one split; what is missing is trained."""
-        from ..gating import gate_inputs
-        from ..run.pipeline import HEAD
+        from ..gates import gate_inputs
+        from ..predictions import HEAD
 
         gate, vlm = pipeline.gate(seed, kind), pipeline.tuned(seed)
         logits = pipeline.head(seed).logits(pipeline.features())

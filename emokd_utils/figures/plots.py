@@ -36,9 +36,10 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from statsmodels.stats.weightstats import DescrStatsW
 
-from ..complementarity import Interval, Outcome, four_way, wilson
+from ..complementarity import Outcome, four_way
 from ..emotions import infer_label_set
 from ..errors import InputError
+from ..evidence import Interval, wilson
 from ..predictions import Predictions
 
 if TYPE_CHECKING:

@@ -73,9 +73,9 @@ def describe(pipeline: Pipeline, seeds: Iterable[int], pictures: str) -> bytes:
     Raises InputError for what `read_run` would not take.
     """
     data, profile = pipeline.dataset, pipeline.profile
-    further = [name.partition("@") for name in profile.vision_further]
+    further = [name.partition("@") for name in profile.further_vision]
     starts = {
-        text: profile.path(text) for text in (profile.vision_weights, *(w[2] for w in further))
+        text: profile.path(text) for text in (profile.vision.weights, *(w[2] for w in further))
     }
     said = {
         "format": RUN_FORMAT,

@@ -26,44 +26,42 @@ from transformers import TrainerCallback
 
 from ..costs import Part, compare, count_parameters
 from ..data import ImageDataset, load_dataset
-from ..distillation import HeadSettings, TrainedHead, load_cache, save_cache, train_head
+from ..distillation import TrainedHead, train_head
 from ..errors import InputError
 from ..families import FAMILIES, family_of
-from ..gating import GateSettings, TrainedGate, gate_inputs, train_gate
+from ..files import fingerprint, load_rows, save_rows
+from ..gates import gate_inputs
+from ..gating import TrainedGate, train_gate
 from ..instructions import answer_for, categorical_prompt, write_instructions
-from ..predictions import Predictions, versions
+from ..predictions import (
+    BOTH_RUN,
+    HEAD,
+    HEAD_PLAIN,
+    PUBLISHED,
+    TUNED,
+    VISION,
+    ZERO_SHOT,
+    Predictions,
+    further_name,
+    gate_name,
+    versions,
+)
 from ..processes import finish, first
-from ..profiles import MINI, Profile, chosen, get_profile, project_root, reduced
+from ..profiles import MINI, Profile, project_root, reduced
 from ..scale.ask import load_written
 from ..scan import ScanReport, listing_fingerprint, scan
-from ..tuning import TuningSettings, instruction_tune
-from ..vision import VisionModel, VisionSettings, fine_tune
+from ..tuning import instruction_tune
+from ..vision import VisionModel, fine_tune
 from ..vlm import VLM, read_config, recompute_layers
 from ..world import scenes
-from .store import Artefact, NotMadeError, Store, fingerprint
+from .environment import asked_profile, named_profile
+from .store import Artefact, NotMadeError, Store
 
 if TYPE_CHECKING:
     from ..explanations import Explanation
 
-ZERO_SHOT, TUNED, VISION = "VLM, zero-shot", "VLM, tuned", "vision model"
-HEAD_PLAIN, HEAD = "head, no teacher", "head, distilled"
-PUBLISHED = "EmoVLM-KD, gate as published"
-BOTH_RUN, ORACLE = "both models run together", "oracle of VLM and vision model"
-
-
-def further_name(vision: str) -> str:
-    """The name in tables of a further vision model, ``name`` or ``name@weights``."""
-    name, _, weights = vision.partition("@")
-    return f"vision model, {name}{', pretrained' if weights else ''}"
-
-
 EXPLAINED, MISSED = 40, 150
 """Test images of each cue that are explained, and at most so many missed ones that get reasons too."""
-
-
-def gate_name(kind: str) -> str:
-    """The name of EmoVLM-KD with a gate in tables: ``EmoVLM-KD, concat linear``."""
-    return f"EmoVLM-KD, {kind.replace('_', ' ')}"
 
 
 class Recompute(TrainerCallback):
@@ -105,7 +103,7 @@ class Pipeline:
         resplit: int | None = None,
     ):
         self.resplit = resplit
-        self.profile = profile if isinstance(profile, Profile) else get_profile(profile)
+        self.profile = profile if isinstance(profile, Profile) else named_profile(profile)
         self.root = Path(data) if data is not None else self.profile.path(self.profile.data)
         self.built_in = self.root.resolve() == scenes.HOME.resolve()
         self.skip_bad, self.progress = skip_bad, progress
@@ -161,7 +159,7 @@ class Pipeline:
         Qwen2-VL family, for which the lessons' code is written, the built-in one."""
         if family_of(read_config(self._vlm_source)) is FAMILIES["Qwen2-VL"]:
             return self
-        return self._built_in(f"{self.profile.vlm} is built otherwise than Qwen2-VL")
+        return self._built_in(f"{self.profile.vlm.name} is built otherwise than Qwen2-VL")
 
     def _built_in(self, why: str) -> Pipeline:
         self.say(f"[workbench] {why}: what is taken apart is the built-in models, on EmoScenes")
@@ -174,10 +172,10 @@ class Pipeline:
         return self._load_vlm()
 
     def _load_vlm(self, adapter: Path | None = None, tuning: bool = False) -> VLM:
-        kind = self.profile.vlm_quantize
+        kind = self.profile.vlm.quantize
         if kind == "nf4-tuning":
             kind = "nf4" if tuning else ""
-        options = {"pixels": self.profile.vlm_pixels, "batch_size": self.profile.vlm_batch_size}
+        options = {"pixels": self.profile.vlm.pixels, "batch_size": self.profile.vlm.batch_size}
         if torch.cuda.is_available():  # a GPU holds one at a time
             self.__dict__.pop("base", None)
             Pipeline.tuned_vlm.cache_clear()
@@ -185,8 +183,8 @@ class Pipeline:
 
     @property
     def _vlm_source(self) -> str:
-        local = self.profile.path(self.profile.vlm)
-        return str(local) if local.is_dir() else self.profile.vlm
+        local = self.profile.path(self.profile.vlm.name)
+        return str(local) if local.is_dir() else self.profile.vlm.name
 
     @functools.cached_property
     def _vlm_key(self) -> str:
@@ -197,9 +195,9 @@ class Pipeline:
             if path.suffix in (".json", ".jinja", ".safetensors"):
                 parts[path.name] = _checksum(path)
         key = fingerprint(parts) if folder.is_dir() else self._vlm_source
-        if pixels := self.profile.vlm_pixels:
+        if pixels := self.profile.vlm.pixels:
             key += f" {pixels} pixels"
-        return key + " nf4" * (self.profile.vlm_quantize == "nf4")
+        return key + " nf4" * (self.profile.vlm.quantize == "nf4")
 
     def zero_shot(self, method: str = "score") -> Predictions:
         """The untuned VLM's predictions for val and test, by label scoring or by generate and
@@ -218,18 +216,18 @@ class Pipeline:
         return self.store.step(
             "features",
             {"vlm": self._vlm_key, "data": self.dataset.fingerprint},
-            lambda to: save_cache(
+            lambda to: save_rows(
                 to / "features.safetensors",
                 ids,
                 self.base.dataset_features(self.dataset, self.progress),
             ),
-            lambda at: load_cache(at / "features.safetensors", ids),
+            lambda at: load_rows(at / "features.safetensors", ids),
             together=True,
         )
 
     @functools.cache
     def _vision(self, seed: int, further: str = "") -> Artefact[VisionModel]:
-        settings = self.profile.settings("vision", VisionSettings)
+        settings = self.profile.vision
         if further:
             name, _, weights = further.partition("@")
             settings = replace(settings, name=name, weights=weights)
@@ -255,10 +253,8 @@ class Pipeline:
         return self.store.step(
             f"teacher-seed{seed}",
             {"vision": vision.key},
-            lambda to: save_cache(
-                to / "logits.safetensors", ids, vision.value.logits(self.dataset)
-            ),
-            lambda at: load_cache(at / "logits.safetensors", ids),
+            lambda to: save_rows(to / "logits.safetensors", ids, vision.value.logits(self.dataset)),
+            lambda at: load_rows(at / "logits.safetensors", ids),
         )
 
     def vision_history(self, seed: int = 0) -> tuple[list[dict[str, float]], int]:
@@ -270,7 +266,7 @@ class Pipeline:
     def vision_predictions(self, seed: int = 0, further: str = "") -> Predictions:
         """The vision model's predictions for every image."""
         logits = self._teacher(seed, further).value
-        return self._from_logits(logits, further or self.profile.vision_name, seed=seed)
+        return self._from_logits(logits, further or self.profile.vision.name, seed=seed)
 
     def teacher_logits(self, seed: int = 0) -> np.ndarray:
         """(n, C) float32 logits of the vision model for every image, in the data set's order."""
@@ -278,8 +274,8 @@ class Pipeline:
 
     @functools.cache
     def _adapter(self, seed: int) -> Artefact[tuple[Path, list[dict]]]:
-        settings = self.profile.settings("tuning", TuningSettings)
-        named = self.profile.tuning_instructions
+        settings = self.profile.tuning
+        named = self.profile.tuning.instructions
         journal = self.profile.path(named) if named else None
 
         def make(to: Path) -> None:
@@ -295,10 +291,10 @@ class Pipeline:
                 settings,
                 seed,
                 to,
-                callbacks=[Recompute()] * self.profile.tuning_recompute,
+                callbacks=[Recompute()] * self.profile.tuning.recompute,
                 progress=self.progress,
                 checkpoints=checkpoints,
-                checkpoint_steps=self.profile.tuning_checkpoint_steps,
+                checkpoint_steps=self.profile.tuning.checkpoint_steps,
             )
             note = {"counts": counts, "log": log}
             (to / "tuning.json").write_text(json.dumps(note, indent=1), encoding="utf-8")
@@ -308,7 +304,7 @@ class Pipeline:
 
         inputs = {
             "settings": asdict(settings),
-            "vlm": self._vlm_key + " nf4" * (self.profile.vlm_quantize == "nf4-tuning"),
+            "vlm": self._vlm_key + " nf4" * (self.profile.vlm.quantize == "nf4-tuning"),
             "data": self.dataset.fingerprint,
             "metadata": self._metadata_key,
             "seed": seed,
@@ -355,9 +351,7 @@ class Pipeline:
     def _head(
         self, seed: int, alpha: float, temperature: float, depth: int
     ) -> Artefact[TrainedHead]:
-        settings = self.profile.settings(
-            "head", HeadSettings, alpha=alpha, temperature=temperature, depth=depth
-        )
+        settings = replace(self.profile.head, alpha=alpha, temperature=temperature, depth=depth)
 
         def make(to: Path) -> None:
             train, val = self.rows("train"), self.rows("val")
@@ -398,9 +392,9 @@ class Pipeline:
 
     def _head_settings(self, alpha=None, temperature=None, depth=None) -> tuple[float, float, int]:
         return (
-            self.profile.head_alpha if alpha is None else alpha,
-            self.profile.head_temperature if temperature is None else temperature,
-            self.profile.head_depth if depth is None else depth,
+            self.profile.head.alpha if alpha is None else alpha,
+            self.profile.head.temperature if temperature is None else temperature,
+            self.profile.head.depth if depth is None else depth,
         )
 
     def _gate_inputs(self, seed: int, mode: str, side: str) -> tuple[np.ndarray, np.ndarray]:
@@ -416,7 +410,7 @@ class Pipeline:
     def _gate(
         self, seed: int, kind: str, mode: str, split: str, side: str
     ) -> Artefact[TrainedGate]:
-        settings = self.profile.settings("gate", GateSettings, kind=kind, inputs=mode)
+        settings = replace(self.profile.gate, kind=kind, inputs=mode)
 
         def make(to: Path) -> None:
             student, vlm = self._gate_inputs(seed, mode, side)
@@ -465,8 +459,8 @@ class Pipeline:
     def _gate_settings(self, kind=None, inputs=None, split=None) -> tuple[str, str, str]:
         profile = self.profile
         return (
-            kind or profile.gate_kinds[0],
-            inputs or profile.gate_inputs,
+            kind or profile.gates[0],
+            inputs or profile.gate.inputs,
             split or profile.gate_split,
         )
 
@@ -558,7 +552,7 @@ class Pipeline:
         chosen = list(dict.fromkeys([*missed.tolist(), *self._explained()]))
 
         def make(to: Path) -> None:
-            vlm, size, found = self.tuned_vlm(seed), self.profile.vlm_batch_size, {}
+            vlm, size, found = self.tuned_vlm(seed), self.profile.vlm.batch_size, {}
             starts = range(0, len(chosen), size)
             for k in tqdm(starts, "reasons", unit="batch", disable=not self.progress):
                 some = chosen[k : k + size]
@@ -589,12 +583,12 @@ class Pipeline:
             VISION: self.vision_predictions(seed),
             **{
                 further_name(name): self.vision_predictions(seed, name)
-                for name in self.profile.vision_further
+                for name in self.profile.further_vision
             },
             HEAD_PLAIN: self._from_logits(plain, HEAD_PLAIN, seed=seed, alpha=0.0),
-            HEAD: self._from_logits(head, HEAD, seed=seed, alpha=self.profile.head_alpha),
+            HEAD: self._from_logits(head, HEAD, seed=seed, alpha=self.profile.head.alpha),
         }
-        for kind in self.profile.gate_kinds:
+        for kind in self.profile.gates:
             found[gate_name(kind)] = self.emovlm_kd(seed, kind=kind)
         found[PUBLISHED] = self.emovlm_kd(
             seed, kind="concat_linear", inputs="logits_onehot", split="train"
@@ -636,7 +630,7 @@ class Pipeline:
             vlm().predict(
                 part,
                 method,
-                max_new_tokens=self.profile.vlm_max_new_tokens,
+                max_new_tokens=self.profile.vlm.max_new_tokens,
                 progress=self.progress,
             ).save(to / "predictions.csv")
 
@@ -675,7 +669,7 @@ def main(args) -> int:
     """The command ``run``: every stage for one or more seeds, the table and the report."""
     from .results import Results, write_repeated, write_report
 
-    profile = reduced(chosen(args)) if args.reduced else chosen(args)
+    profile = reduced(asked_profile(args)) if args.reduced else asked_profile(args)
     if args.splits:
         places = (profile, args.data, args.runs, args.skip_bad)
         told = write_repeated([Pipeline(*places, resplit=k) for k in range(args.splits)])

@@ -6,15 +6,14 @@ not support it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ..complementarity import Estimate, four_way, macro_f1, mcnemar_exact
+from ..complementarity import four_way, macro_f1, mcnemar_exact
 from ..costs import EMOVLM_KD, TOGETHER, VLM_ALONE
-from ..predictions import Predictions
-from .pipeline import (
+from ..evidence import RESAMPLES, Claim, Estimate, bootstrap
+from ..predictions import (
     BOTH_RUN,
     HEAD,
     HEAD_PLAIN,
@@ -23,33 +22,10 @@ from .pipeline import (
     TUNED,
     VISION,
     ZERO_SHOT,
-    Pipeline,
+    Predictions,
     gate_name,
 )
-
-RESAMPLES = 2000
-
-
-def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of ``values`` (n,) and the 2.5 and 97.5 percentiles of the mean over resampled
-    images."""
-    if not len(values):
-        return (np.nan,) * 3
-    draws = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence about the results, whether this run supports it, and the numbers."""
-
-    text: str
-    holds: bool
-    evidence: str
-
-    def __str__(self) -> str:
-        return f"[{'holds' if self.holds else 'DOES NOT HOLD'}] {self.text}: {self.evidence}"
+from .pipeline import Pipeline
 
 
 class Results:
@@ -79,7 +55,7 @@ class Results:
         rows = []
         for model in [*self.models, ORACLE]:
             right = self.correct(model)
-            mean, low, high = bootstrap(right.mean(0))
+            mean, low, high, _ = bootstrap(right.mean(0))
             row = {"model": model, "accuracy": mean, "low": low, "high": high}
             if model == ORACLE:
                 row["macro F1"] = np.nan
@@ -106,7 +82,7 @@ class Results:
     ) -> tuple[float, float, float]:
         """Accuracy of ``a`` minus that of ``b`` on the same images, with its interval."""
         paired = (self.correct(a).astype(float) - self.correct(b)).mean(0)
-        return bootstrap(paired if where is None else paired[where])
+        return bootstrap(paired if where is None else paired[where])[:3]
 
     def disagreement(self) -> pd.DataFrame:
         """Tuned VLM against vision model, per seed, as a whole and per cue: the four-way table and
@@ -156,7 +132,7 @@ class Results:
     @property
     def final(self) -> str:
         """EmoVLM-KD with the profile's first gate."""
-        return gate_name(self.pipeline.profile.gate_kinds[0])
+        return gate_name(self.pipeline.profile.gates[0])
 
     # ------------------------------------------------------------------------------------------ claims
 
@@ -166,7 +142,7 @@ class Results:
         claims = []
         if self.cues is not None:
             content, atmosphere = self.cues == "content", self.cues == "atmosphere"
-            mean, low, high = bootstrap(self.correct(ZERO_SHOT).mean(0)[content])
+            mean, low, high, _ = bootstrap(self.correct(ZERO_SHOT).mean(0)[content])
             claims.append(
                 Claim(
                     f"the untuned VLM is above chance ({chance:.1%}) on content-led images",
@@ -272,7 +248,7 @@ class Repeated:
             )
         either = [self.right[TUNED].fillna(0), self.right[VISION].fillna(0)]
         self.right[ORACLE] = np.maximum(*either).where(self.right[TUNED].notna())
-        self.final = gate_name(self.pipelines[0].profile.gate_kinds[0])
+        self.final = gate_name(self.pipelines[0].profile.gates[0])
 
     def table(self) -> pd.DataFrame:
         """A row per model: accuracy with its interval over images, and the least and the greatest
@@ -280,7 +256,7 @@ class Repeated:
         rows = {}
         for model, right in self.right.items():
             each = right.mean()
-            rows[model] = (*bootstrap(right.mean(axis=1).to_numpy()), each.min(), each.max())
+            rows[model] = (*bootstrap(right.mean(axis=1).to_numpy())[:3], each.min(), each.max())
         return pd.DataFrame.from_dict(
             rows, "index", columns=["accuracy", "low", "high", "least", "greatest"]
         ).rename_axis("model")
@@ -288,7 +264,7 @@ class Repeated:
     def difference(self, a: str, b: str) -> Estimate:
         """Accuracy of ``a`` minus that of ``b`` on the same images of the same divisions."""
         paired = (self.right[a] - self.right[b]).mean(axis=1).to_numpy()
-        return Estimate(*bootstrap(paired), len(paired))
+        return bootstrap(paired)
 
 
 def write_repeated(pipelines: Sequence[Pipeline]) -> str:
@@ -383,7 +359,7 @@ def write_report(results: Results) -> str:
     generated = names[TUNED].provenance
     gates = [
         f"- {gate_name(kind)}: {made}, seed{'s' * (len(which) > 1)} {', '.join(map(str, which))}"
-        for kind in pipeline.profile.gate_kinds
+        for kind in pipeline.profile.gates
         for made, which in _grouped({s: repr(pipeline.gate(s, kind)) for s in seeds}).items()
     ]
     written = pipeline.tuned(seeds[0], "generate")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .. import __version__, processes
 from ..errors import InputError
+from ..files import canonical_json, fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,41 +39,6 @@ _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _in_use: set[str] = set()  # names of the temporary directories of this process
 
 T = TypeVar("T")
-
-
-def canonical_json(obj: Any) -> str:
-    """`obj` as JSON with sorted keys and no spaces; a tuple reads as a list.
-
-    Raises InputError for what JSON cannot hold exactly: NaN, infinities, keys that are not text,
-    arrays, paths and other objects.
-    """
-    _check_keys(obj)
-    try:
-        return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"a key cannot be made of these inputs ({error}): "
-            "give text, finite numbers, true, false, null, and lists and dicts of them"
-        ) from error
-
-
-def _check_keys(obj: Any) -> None:
-    if isinstance(obj, dict):
-        for key, value in obj.items():
-            if not isinstance(key, str):
-                raise InputError(f"a key cannot be made of a dict with the key {key!r}: use text")
-            _check_keys(value)
-    elif isinstance(obj, list | tuple):
-        for value in obj:
-            _check_keys(value)
-
-
-def fingerprint(obj: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of `obj` as canonical JSON.
-
-    Raises InputError for what canonical_json refuses.
-    """
-    return hashlib.sha256(canonical_json(obj).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

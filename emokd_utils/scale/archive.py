@@ -41,12 +41,14 @@ from tqdm.auto import tqdm
 from .. import __version__
 from ..costs import EMOVLM_KD, TOGETHER, VLM_ALONE, CostRow, Latency, cost_table
 from ..data import ImageDataset
-from ..distillation import HEAD_FORMAT, TrainedHead, as_matrix, load_cache, read_weights
+from ..distillation import HEAD_FORMAT, TrainedHead
 from ..errors import InputError
+from ..files import load_rows, load_tensors
 from ..gating import GATE_FORMAT, TrainedGate
 from ..images import FORMATS, open_image
 from ..predictions import Predictions
-from ..profiles import chosen, project_root
+from ..profiles import project_root
+from ..run.environment import asked_profile
 from ..run.imported import (
     PICTURES,
     RUN,
@@ -61,6 +63,7 @@ from ..run.imported import (
 )
 from ..run.pipeline import Pipeline
 from ..run.store import MANIFEST, Artefact, NotMadeError, Store
+from ..training import as_matrix
 
 FORMAT = "emokd-archive-1"
 LISTING, README = "manifest.json", "README.txt"
@@ -421,7 +424,7 @@ def _load(stage: str, run: Run, scratch: Path, at: Path) -> None:
     """Read an artefact and compare it with the data set; whatever is raised, it is not sound."""
     table, classes, file = run.table, tuple(run.label_set), at / FILES[stage][0]
     if stage in ("features", "teacher"):
-        rows = load_cache(file, list(table.index))
+        rows = load_rows(file, list(table.index))
         as_matrix(rows, stage, len(classes) if stage == "teacher" else None)
     elif stage == "predictions":
         found = Predictions.load(file)
@@ -435,13 +438,13 @@ def _load(stage: str, run: Run, scratch: Path, at: Path) -> None:
         again = found.save(scratch / "again.csv").read_bytes()
         need(again == file.read_bytes(), "predictions (not as `Predictions.save` writes)")
     elif stage == "head":
-        state, about = read_weights(file, HEAD_FORMAT)
+        state, about = load_tensors(file, HEAD_FORMAT)
         width = about["in_features"]
         need(state["mean"].shape == (width,) and width <= _MAX_WIDTH, "head (of another width)")
         need(about["num_classes"] == len(classes), "head (of other classes)")
         TrainedHead.load(file)
     elif stage == "gate":
-        about = read_weights(file, GATE_FORMAT)[1]
+        about = load_tensors(file, GATE_FORMAT)[1]
         need(about["num_classes"] == len(classes), "gate (of other classes)")
         TrainedGate.load(file)
     elif stage == "costs":
@@ -505,7 +508,7 @@ def main(args: Any) -> int:
             f"To work from it: EMOKD_RUN={target.name if known else target.resolve()}"
         )
         return 0
-    pipeline = Pipeline(chosen(args), args.data, args.runs, args.skip_bad)
+    pipeline = Pipeline(asked_profile(args), args.data, args.runs, args.skip_bad)
     seeds = range(args.seeds) if args.seeds > 1 else [args.seed]
     pictures = "originals" if args.originals else "none" if args.no_images else "thumbnails"
     path = export(

@@ -34,19 +34,19 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..complementarity import share
 from ..data import ImageDataset
 from ..emotions import LabelSet
 from ..errors import InputError
+from ..evidence import share
+from ..files import fingerprint
 from ..instructions import (
     CONVERSATION_PROMPT,
-    KINDS,
     REASONING_PROMPT,
     Instruction,
     leaks,
     write_instructions,
 )
-from ..run.store import fingerprint
+from ..settings import KINDS
 
 FORMAT = "emokd-written-1"
 PROMPT = (

@@ -23,11 +23,11 @@ from PIL import Image
 from ..cli.doctor import free_memory
 from ..costs import count_parameters
 from ..data import ImageDataset
-from ..distillation import DistillationHead, HeadSettings
+from ..distillation import DistillationHead
 from ..emotions import MIKELS, LabelSet, infer_label_set
 from ..errors import InputError
 from ..explanations import CELLS, WINDOW
-from ..gating import build_gate
+from ..gates import build_gate
 from ..instructions import (
     CONVERSATION_PROMPT,
     answer_for,
@@ -35,10 +35,11 @@ from ..instructions import (
     chat_text,
     write_instructions,
 )
-from ..profiles import Profile, chosen
+from ..profiles import Profile
+from ..run.environment import asked_profile
 from ..run.pipeline import EXPLAINED, MISSED, Pipeline
-from ..tuning import TuningSettings
-from ..vision import VisionSettings, build_network
+from ..settings import VisionSettings
+from ..vision import build_network
 from ..vlm import REASON_TOKENS, common_prefix
 from .ask import load_written
 from .shapes import (
@@ -103,7 +104,7 @@ def get_device(name: str | None, profile: Profile) -> Device:
             if re.search(rf"\b{known.split('-')[0]}\b", here.name):
                 return replace(gpu, memory=here.total_memory / 1e9)
         raise InputError(f"the table has no {here.name}: name one like it, {', '.join(GPUS)}")
-    name = name or ("L4" if profile.vlm_quantize else "cpu")
+    name = name or ("L4" if profile.vlm.quantize else "cpu")
     found = {known.lower(): gpu for known, gpu in GPUS.items()}.get(name.lower())
     if name.lower() == "cpu":
         fast = torch.cpu._is_amx_tile_supported()
@@ -146,7 +147,7 @@ class Images:
     @classmethod
     def of(cls, dataset: ImageDataset, profile: Profile, sample: int = 200) -> Images:
         """Those of a data set; of a sample of its images sizes and instructions are looked at."""
-        kinds, journal = profile.tuning_kinds, profile.tuning_instructions
+        kinds, journal = profile.tuning.kinds, profile.tuning.instructions
         train, sizes = dataset.split("train"), []
         for name in dataset.ids[:: max(1, len(dataset) // sample)]:
             with Image.open(dataset.root / name) as image:
@@ -346,31 +347,31 @@ def _smaller(plan: Plan, images: Images, device: Device) -> dict[str, object]:
 
 def _candidates(profile: Profile, stage: str) -> Iterator[tuple[str, object]]:
     if stage.startswith("vision"):
-        if profile.vision_batch_size > 1:
-            yield "vision_batch_size", profile.vision_batch_size // 2
+        if profile.vision.batch_size > 1:
+            yield "vision_batch_size", profile.vision.batch_size // 2
         name = stage.removeprefix("vision, ")
-        yield "vision_further", tuple(f for f in profile.vision_further if not f.startswith(name))
-        if profile.vision_image_size > 224:
+        yield "vision_further", tuple(f for f in profile.further_vision if not f.startswith(name))
+        if profile.vision.image_size > 224:
             yield "vision_image_size", 224
     elif stage.startswith("tuning"):
         yield "tuning_recompute", True
-        if profile.tuning_batch_size > 1:
-            yield "tuning_batch_size", profile.tuning_batch_size // 2
-    elif profile.vlm_batch_size > 1:
-        yield "vlm_batch_size", profile.vlm_batch_size // 2
+        if profile.tuning.batch_size > 1:
+            yield "tuning_batch_size", profile.tuning.batch_size // 2
+    elif profile.vlm.batch_size > 1:
+        yield "vlm_batch_size", profile.vlm.batch_size // 2
     yield "vlm_quantize", "nf4"
     for side in (1024, 768, 512, 336):
-        if not 0 < profile.vlm_pixels <= side**2:
+        if not 0 < profile.vlm.pixels <= side**2:
             yield "vlm_pixels", side**2
 
 
 def _plan(profile: Profile, images: Images, device: Device) -> Plan:
     on_cpu = device.name == "cpu"
     dtype = torch.float32 if on_cpu else torch.bfloat16
-    local = profile.path(profile.vlm)
-    source = str(local) if local.is_dir() else profile.vlm
-    tuning = profile.settings("tuning", TuningSettings)
-    vlm = shaped_vlm(source, profile.vlm_pixels, dtype, tuning)
+    local = profile.path(profile.vlm.name)
+    source = str(local) if local.is_dir() else profile.vlm.name
+    tuning = profile.tuning
+    vlm = shaped_vlm(source, profile.vlm.pixels, dtype, tuning)
     classes, total = len(images.labels), images.total
     counts = count_parameters(vlm.model, trained="lora_")
     fetch = 0.0 if vlm.here else 2 * (counts.total - counts.trained) / 1e9
@@ -379,12 +380,12 @@ def _plan(profile: Profile, images: Images, device: Device) -> Plan:
     networks = list(_networks(profile, classes, models))
     resident = sum(4.0 * count_parameters(network).total for _, network in networks)
     with torch.device("meta"):
-        settings = profile.settings("head", HeadSettings)
+        settings = profile.head
         width = vlm.core.config.get_text_config().hidden_size
         head = count_parameters(DistillationHead(width, classes, settings.depth)).total
-        gate = count_parameters(build_gate(profile.gate_kinds[0], classes)).total
+        gate = count_parameters(build_gate(profile.gates[0], classes)).total
     models["head"] = (head, head, 0.0)
-    models[f"gate, {profile.gate_kinds[0].replace('_', ' ')}"] = (gate, gate, 0.0)
+    models[f"gate, {profile.gates[0].replace('_', ' ')}"] = (gate, gate, 0.0)
 
     *of_vlm, export = _vlm_stages(profile, images, device, vlm, resident)
     stages = [
@@ -392,7 +393,7 @@ def _plan(profile: Profile, images: Images, device: Device) -> Plan:
         *(_vision_stage(name, network, profile, images, device) for name, network in networks),
         _small_stage(profile, images),
     ]
-    in_use, _ = vlm.weights(profile.vlm_quantize == "nf4")
+    in_use, _ = vlm.weights(profile.vlm.quantize == "nf4")
     stages = [
         replace(stage, weights=stage.weights + in_use)  # the VLM waits in memory meanwhile
         if stage.name.startswith("vision")
@@ -414,10 +415,10 @@ def _networks(
     profile: Profile, classes: int, models: dict
 ) -> Iterator[tuple[str, torch.nn.Module]]:
     """The vision models without numbers; each is entered into ``models``."""
-    first = f"{profile.vision_name}@{profile.vision_weights}"
-    for text in (first, *profile.vision_further):
+    first = f"{profile.vision.name}@{profile.vision.weights}"
+    for text in (first, *profile.further_vision):
         name, _, weights = text.partition("@")
-        network, whole = _network(name, profile.vision_image_size, classes)
+        network, whole = _network(name, profile.vision.image_size, classes)
         size = count_parameters(network).total
         absent = weights == "timm" and not fetched(network.pretrained_cfg["hf_hub_id"] or name)
         models[name] = (size, size, 4 * whole / 1e9 if absent else 0.0)
@@ -441,7 +442,7 @@ def _vlm_stages(
     seen = [vlm.image(*size) for size in images.sizes]
     mean = np.mean([tokens for _, tokens in seen])
     usual, largest = min(seen, key=lambda s: abs(s[1] - mean)), max(seen, key=lambda s: s[1])
-    batch, total = profile.vlm_batch_size, images.total
+    batch, total = profile.vlm.batch_size, images.total
     on_cpu = device.name == "cpu"
     field = "single" if on_cpu else "half"
 
@@ -451,23 +452,23 @@ def _vlm_stages(
         size = step(largest).bytes + spare
         return Stage(name, math.ceil(count / batch), weights, size, **work, **more)
 
-    in_use, spare = vlm.weights(profile.vlm_quantize == "nf4")
+    in_use, spare = vlm.weights(profile.vlm.quantize == "nf4")
     yield stage("features", total, lambda s: features_step(vlm, s[0], batch), in_use, spare)
 
-    trained, spare_tuning = vlm.weights(bool(profile.vlm_quantize))
+    trained, spare_tuning = vlm.weights(bool(profile.vlm.quantize))
     lora = count_parameters(vlm.model, trained="lora_").trained
     lengths = [_question(vlm, asked) + vlm.length(answer) + 1 for asked, answer in images.texts]
-    rows = profile.tuning_batch_size
+    rows = profile.tuning.batch_size
     low = torch.bfloat16 if device.bf16 or not on_cpu else None
 
     def tuned(image: tuple[int, int], text: float):
         length = image[1] + round(text)
-        return tuning_step(vlm, image[0], rows, length, profile.tuning_recompute, low)
+        return tuning_step(vlm, image[0], rows, length, profile.tuning.recompute, low)
 
     padded = np.quantile(lengths, rows / (rows + 1)) if rows > 1 else np.mean(lengths)
-    steps = math.ceil(images.instructions / rows) * profile.tuning_epochs
+    steps = math.ceil(images.instructions / rows) * profile.tuning.epochs
     yield Stage(
-        f"tuning, {profile.tuning_epochs} epochs",
+        f"tuning, {profile.tuning.epochs} epochs",
         steps,
         trained + 8 * lora + resident,  # AdamW's two averages
         tuned(largest, max(lengths)).bytes + spare_tuning,
@@ -484,7 +485,7 @@ def _vlm_stages(
     held = in_use + resident
     yield stage("answers scored", total + images.val + images.test, scored, held, spare)
 
-    cache = vlm.cache(batch * (largest[1] + trunk + profile.vlm_max_new_tokens))
+    cache = vlm.cache(batch * (largest[1] + trunk + profile.vlm.max_new_tokens))
     token = in_use / device.bandwidth  # seconds to read the weights once
     reading = token * answer * math.ceil(images.test / batch)
     yield stage(
@@ -525,11 +526,11 @@ def _vision_stage(
     name: str, network: torch.nn.Module, profile: Profile, images: Images, device: Device
 ) -> Stage:
     """Training, with the val split judged after each epoch, and logits of every image."""
-    size, rows = profile.vision_image_size, profile.vision_batch_size
-    steps = profile.vision_epochs * max(1, images.train // rows)
+    size, rows = profile.vision.image_size, profile.vision.batch_size
+    steps = profile.vision.epochs * max(1, images.train // rows)
     trained = vision_step(network, rows, size, torch.bfloat16 if device.bf16 else None)
     judged = vision_step(network, EVALUATED, size, train=False)
-    seen = profile.vision_epochs * images.val + images.total
+    seen = profile.vision.epochs * images.val + images.total
     work = {"half" if device.bf16 else "single": steps * trained.flops}
     work["single"] = work.get("single", 0.0) + seen / EVALUATED * judged.flops
     return Stage(
@@ -544,17 +545,17 @@ def _vision_stage(
 def _small_stage(profile: Profile, images: Images) -> Stage:
     """Two heads, every gate that the report compares, that as published and both models' own."""
     rows = images.train if profile.gate_split == "train" else images.val
-    steps = 2 * profile.head_epochs * math.ceil(images.train / profile.head_batch_size)
-    gates = (len(profile.gate_kinds) + 2) * (profile.gate_folds + 1) * profile.gate_epochs
-    steps += gates * math.ceil(rows / profile.gate_batch_size)
+    steps = 2 * profile.head.epochs * math.ceil(images.train / profile.head.batch_size)
+    gates = (len(profile.gates) + 2) * (profile.gate.folds + 1) * profile.gate.epochs
+    steps += gates * math.ceil(rows / profile.gate.batch_size)
     return Stage("heads, gates", steps, extra=(steps * SMALL_STEP[0], steps * SMALL_STEP[1]))
 
 
 def main(args) -> int:
     """The command ``plan``; exit code 1 where the run does not fit."""
-    profile = chosen(args)
+    profile = asked_profile(args)
     if args.images:
-        images = Images.assumed(args.images, args.classes, profile.tuning_kinds)
+        images = Images.assumed(args.images, args.classes, profile.tuning.kinds)
     elif args.data and not args.data.is_dir():
         raise InputError(f"{args.data} is no folder; without images say how many: --images N")
     else:

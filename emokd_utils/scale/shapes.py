@@ -25,7 +25,8 @@ from torch.utils.flop_counter import flop_registry
 from ..costs import weight_bytes
 from ..errors import InputError
 from ..families import family_of
-from ..tuning import TuningSettings, add_lora
+from ..settings import TuningSettings
+from ..tuning import add_lora
 from ..vlm import limit_pixels, loading, recompute_layers
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)

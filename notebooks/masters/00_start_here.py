@@ -45,15 +45,17 @@ from matplotlib.patches import FancyBboxPatch, Patch
 
 from emokd_utils import checks, figures
 from emokd_utils.cli import doctor
-from emokd_utils.complementarity import Estimate, accuracy_difference, accuracy_interval
+from emokd_utils.complementarity import accuracy_difference, accuracy_interval
 from emokd_utils.costs import count_parameters
-from emokd_utils.distillation import HeadSettings
 from emokd_utils.emovlm_kd import EmoVLMKD
-from emokd_utils.gating import gate_inputs
+from emokd_utils.evidence import Claim, Estimate
+from emokd_utils.gates import gate_inputs
 from emokd_utils.instructions import answer_for, categorical_prompt
-from emokd_utils.profiles import get_profile, project_root
-from emokd_utils.run.pipeline import HEAD, TUNED, VISION, Pipeline, gate_name
-from emokd_utils.run.results import Claim
+from emokd_utils.predictions import HEAD, TUNED, VISION, gate_name
+from emokd_utils.profiles import project_root
+from emokd_utils.run.environment import named_profile
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.settings import HeadSettings
 
 # %% [markdown]
 # ## Is everything here?
@@ -86,11 +88,11 @@ print("mend first: " + ", ".join(failed) if failed else "nothing to mend")
 #
 # Model, data and every setting stand in one flat object, the **profile**. A setting's first word names the
 # stage that it belongs to. The default is `mini`, for a laptop; the environment variable `EMOKD_PROFILE` or
-# `get_profile("name")` picks another. For every lesson at once EMOKD_DATA names another folder of images, and
+# `named_profile("name")` picks another. For every lesson at once EMOKD_DATA names another folder of images, and
 # EMOKD_SET other values: `EMOKD_SET="tuning_epochs=2 head_depth=3"`.
 
 # %%
-profile = get_profile()
+profile = named_profile()
 settings = pd.Series(asdict(profile), name=profile.name)
 settings[settings.index.str.startswith(("data", "vlm_", "vision_", "head_"))]
 
@@ -100,7 +102,7 @@ settings[settings.index.str.startswith(("data", "vlm_", "vision_", "head_"))]
 
 # %%
 softer = replace(profile, name="softer", head_temperature=4.0)
-print(profile.settings("head", HeadSettings))
+print(profile.head)
 print(softer.settings("head", HeadSettings))
 
 # %% [markdown]
@@ -311,7 +313,7 @@ def draw_answer(image, says, title):
 
 # %%
 predictions = pipeline.predictions()
-final = gate_name(pipeline.profile.gate_kinds[0])
+final = gate_name(pipeline.profile.gates[0])
 tuned, head = predictions[TUNED], predictions[HEAD]
 apart = np.flatnonzero(tuned.predicted_index != head.predicted_index)
 print(f"on {len(apart)} of {len(tuned)} test images VLM and head name different emotions")

@@ -38,10 +38,10 @@ from sklearn.preprocessing import StandardScaler
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import Estimate, accuracy_difference, wilson
+from emokd_utils.complementarity import accuracy_difference
 from emokd_utils.emotions import EKMAN, LABEL_SETS, MIKELS, POLARITY, infer_label_set
+from emokd_utils.evidence import Claim, Estimate, bootstrap, wilson
 from emokd_utils.run.pipeline import Pipeline
-from emokd_utils.run.results import Claim, bootstrap
 from emokd_utils.world import scenes
 
 # %% [markdown]
@@ -227,7 +227,7 @@ def dots(ax, values, x, y):
     facts, fills = [], figures.class_colours(classes)
     for name in classes:
         own = values[table.loc[values.index, "label"] == name]
-        (mx, *ex), (my, *ey) = bootstrap(own[x].to_numpy()), bootstrap(own[y].to_numpy())
+        (mx, *ex, _), (my, *ey, _) = bootstrap(own[x].to_numpy()), bootstrap(own[y].to_numpy())
         ax.plot(ex, [my, my], color=figures.INK, lw=1.2)
         ax.plot([mx, mx], ey, color=figures.INK, lw=1.2)
         marker = "s" if dataset.label_set.polarity.get(name) == "negative" else "o"

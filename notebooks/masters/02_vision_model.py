@@ -41,18 +41,19 @@ from PIL import Image, ImageOps
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import Estimate, accuracy_difference, share, wilson
+from emokd_utils.complementarity import accuracy_difference
+from emokd_utils.evidence import Claim, Estimate, bootstrap, share, wilson
 from emokd_utils.explanations import answers_of, cue_boxes, grad_cam, occlusion, share_table
-from emokd_utils.run.pipeline import VISION, Pipeline
-from emokd_utils.run.results import Claim, bootstrap
-from emokd_utils.vision import Pixels, VisionSettings, augment, build_network, schedule
+from emokd_utils.predictions import VISION
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.vision import Pixels, augment, build_network, schedule
 from emokd_utils.world.scenes import scene_objects
 
 # %%
 pipeline = Pipeline()
 workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
 data, classes = workbench.dataset, list(workbench.dataset.label_set)
-settings = workbench.profile.settings("vision", VisionSettings)
+settings = workbench.profile.vision
 print(", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", "val", "test")), "images")
 
 # %% [markdown]
@@ -248,7 +249,7 @@ print(
 
 # %%
 data, classes = pipeline.dataset, list(pipeline.dataset.label_set)
-settings = pipeline.profile.settings("vision", VisionSettings)
+settings = pipeline.profile.vision
 epochs, best = pipeline.vision_history()
 history = pd.DataFrame(epochs).set_index("epoch")
 history.loc[sorted({1, len(history) // 2 or 1, best, len(history)})].round(3)
@@ -583,11 +584,11 @@ if known:
     pairs = zip(groups["content"].iterrows(), maps["content"], strict=True)
     extra = np.array([on_object(scene, *found) for (_, scene), found in pairs])
     extra = extra[~np.isnan(extra)]
-    extra = Estimate(*bootstrap(extra), len(extra))
+    extra = bootstrap(extra)
     words = f"by {extra.points} scenes"
     print(Claim("hiding the object costs more than hiding elsewhere", extra.low > 0, words))
 for name, found in maps.items():
-    value, low, high = 100 * np.array(bootstrap(np.array([fall.max() for fall, _ in found])))
+    value, low, high = 100 * np.array(bootstrap(np.array([fall.max() for fall, _ in found]))[:3])
     print(f"{name}: the costliest patch takes {value:.1f} points ", end="")
     print(f"[{low:.1f}, {high:.1f}], mean of n = {len(found)} scenes")
 

@@ -37,7 +37,8 @@ import torch
 from PIL import Image
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import Estimate, accuracy_difference, accuracy_interval, share
+from emokd_utils.complementarity import accuracy_difference, accuracy_interval
+from emokd_utils.evidence import Claim, Estimate, bootstrap, share
 from emokd_utils.explanations import (
     Explanation,
     answers_of,
@@ -47,8 +48,8 @@ from emokd_utils.explanations import (
     share_table,
 )
 from emokd_utils.instructions import answer_for, categorical_prompt, chat_text
-from emokd_utils.run.pipeline import ZERO_SHOT, Pipeline
-from emokd_utils.run.results import Claim, bootstrap
+from emokd_utils.predictions import ZERO_SHOT
+from emokd_utils.run.pipeline import Pipeline
 from emokd_utils.vlm import common_prefix, parse_answer, tree_mask
 
 # %%
@@ -360,7 +361,7 @@ print(f"tokens read for {len(answers)} answers: {alone} one by one, {together} i
 # %%
 scores = vlm.score([part.open(name) for name in part.ids], prompt, answers)
 left_out = 1 - np.exp(scores).sum(1)
-mean, low, high = bootstrap(left_out)
+mean, low, high, _ = bootstrap(left_out)
 print("left out of the account, mean:", Estimate(mean, low, high, len(part)).percent)
 probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
 scored = workbench.zero_shot().select(part.ids)
@@ -456,7 +457,7 @@ print(Claim(text, moved.low > 0.1, moved.percent))
 # %%
 zero = workbench.zero_shot().split("val")
 truth = np.bincount(zero.label_index, minlength=len(classes)) / len(zero)
-mean, low, high = np.array([bootstrap(column) for column in zero.probabilities.T]).T
+mean, low, high, _ = np.array([bootstrap(column) for column in zero.probabilities.T]).T
 with figures.style():
     fig, ax = plt.subplots(figsize=(9, 4.2), layout="constrained")
     x, colours = np.arange(len(classes)), figures.class_colours(classes)
@@ -592,7 +593,7 @@ weights = {  # (layers, heads, rows, columns) for each image
 }
 by_layer = np.array([w.mean(1).sum((1, 2)) for w in weights.values()])  # (images, layers)
 for layer, values in enumerate(by_layer.T):
-    print(f"layer {layer + 1}: the image gets", Estimate(*bootstrap(values), len(values)).percent)
+    print(f"layer {layer + 1}: the image gets", bootstrap(values).percent)
 if told:
     shares = {name: w.mean((0, 1)) / w.mean((0, 1)).sum() for name, w in weights.items()}
     shown = {name: {"map": Explanation(x, "attention", "VLM")} for name, x in shares.items()}

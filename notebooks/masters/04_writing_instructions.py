@@ -44,11 +44,10 @@ import torch
 import torch.nn.functional as F
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import Estimate, share
 from emokd_utils.emotions import MIKELS
+from emokd_utils.evidence import Claim, Estimate, bootstrap, share
 from emokd_utils.instructions import (
     IGNORED,
-    KINDS,
     AnswerCollator,
     answer_for,
     categorical_prompt,
@@ -58,8 +57,8 @@ from emokd_utils.instructions import (
     write_instructions,
 )
 from emokd_utils.run.pipeline import Pipeline
-from emokd_utils.run.results import Claim, bootstrap
 from emokd_utils.scale.ask import WriterSettings, estimate, judge
+from emokd_utils.settings import KINDS
 
 # %%
 pipeline = Pipeline()
@@ -462,7 +461,7 @@ print(f"a blind guess, all {logits.shape[-1]:,} tokens alike, would have {even:.
 
 # %%
 outside = (every * (~learnt).cpu()).sum(1) / every.sum(1)
-mean, low, high = bootstrap(outside.double().numpy())
+mean, low, high, _ = bootstrap(outside.double().numpy())
 text = "without the mask more than half of the loss of a row is not about its answer"
 print(Claim(text, low > 0.5, Estimate(mean, low, high, len(some)).percent))
 
@@ -502,7 +501,7 @@ mine = (every * learnt.cpu()).sum(1) / learnt.cpu().sum(1)
 kinds = np.array([item.kind for item in some])
 for kind in sorted(set(kinds)):
     values = mine.double().numpy()[kinds == kind]
-    mean, low, high = bootstrap(values)  # over instructions
+    mean, low, high, _ = bootstrap(values)  # over instructions
     print(f"{kind:13} {mean:.2f} nats a token [{low:.2f}, {high:.2f}], n = {len(values)}")
 
 # %% [markdown]

@@ -37,12 +37,14 @@ import pandas as pd
 import torch
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import accuracy_difference, four_way, mcnemar_exact, wilson
+from emokd_utils.complementarity import accuracy_difference, four_way, mcnemar_exact
 from emokd_utils.costs import count_parameters
+from emokd_utils.evidence import Claim, wilson
 from emokd_utils.instructions import AnswerCollator, write_instructions
-from emokd_utils.run.pipeline import TUNED, ZERO_SHOT, Pipeline
-from emokd_utils.run.results import Claim
-from emokd_utils.tuning import InstructionDataset, TuningSettings, add_lora, bf16_is_fast
+from emokd_utils.predictions import TUNED, ZERO_SHOT
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.training import bf16_is_fast
+from emokd_utils.tuning import InstructionDataset, add_lora
 from emokd_utils.vlm import recompute_layers
 
 # %% [markdown]
@@ -52,7 +54,7 @@ from emokd_utils.vlm import recompute_layers
 # %%
 pipeline = Pipeline()
 workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
-settings = workbench.profile.settings("tuning", TuningSettings)
+settings = workbench.profile.tuning
 base, tuned = workbench.base, workbench.tuned_vlm()
 print(settings)
 
@@ -260,7 +262,7 @@ def unseen_loss():
 # %%
 torch.manual_seed(0)
 size = min(16, settings.batch_size)
-if workbench.profile.tuning_recompute:  # a large model's layers are computed again (lesson 10)
+if workbench.profile.tuning.recompute:  # a large model's layers are computed again (lesson 10)
     recompute_layers(core)
 adapter = [p for p in model.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(adapter, lr=settings.lr, weight_decay=0.0)
@@ -314,7 +316,7 @@ if len(log):
     early = log.loc[log["epoch"] <= max(1, log["epoch"].iloc[0]), "loss"].iloc[-1]
     way = (start - early) / (start - end)
     title = f"The loss falls from {start:.2f} to {end:.2f}, "
-    title += f"{way:.0%} of the way in the first of {pipeline.profile.tuning_epochs} epochs"
+    title += f"{way:.0%} of the way in the first of {pipeline.profile.tuning.epochs} epochs"
 
 
 # %%

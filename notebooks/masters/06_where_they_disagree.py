@@ -30,6 +30,7 @@
 # The two models are the tuned VLM of lesson 5 and the vision model of lesson 2. We call them **A** and **B**.
 
 # %%
+from dataclasses import replace
 from math import comb
 
 import matplotlib.pyplot as plt
@@ -40,7 +41,6 @@ from statsmodels.stats.multitest import multipletests
 
 from emokd_utils import checks, figures
 from emokd_utils.complementarity import (
-    Estimate,
     accuracy_difference,
     cohen_kappa,
     compare,
@@ -48,15 +48,15 @@ from emokd_utils.complementarity import (
     four_way,
     mcnemar_exact,
     oracle_accuracy,
-    share,
     yules_q,
 )
-from emokd_utils.distillation import HeadSettings, train_head
+from emokd_utils.distillation import train_head
+from emokd_utils.evidence import Claim, Estimate, share
+from emokd_utils.evidence import bootstrap as mean_interval
 from emokd_utils.explanations import boxes, cue_boxes, share_inside, share_table
 from emokd_utils.explorer import GateView, explore
-from emokd_utils.run.pipeline import TUNED, VISION, Pipeline
-from emokd_utils.run.results import Claim
-from emokd_utils.run.results import bootstrap as mean_interval
+from emokd_utils.predictions import TUNED, VISION
+from emokd_utils.run.pipeline import Pipeline
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
@@ -732,7 +732,7 @@ print(f"one roll for each image: {bootstrap(oracle_lead, first, rolled).points}"
 # %%
 features, labels = pipeline.features(), pipeline.dataset.label_index
 rows = {split: pipeline.rows(split) for split in ("train", "val", "test")}
-settings = pipeline.profile.settings("head", HeadSettings, alpha=0.0)
+settings = replace(pipeline.profile.head, alpha=0.0)
 
 
 def twin(seed):

@@ -28,6 +28,8 @@
 # absurd.
 
 # %%
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
@@ -35,9 +37,10 @@ import torch.nn.functional as F
 
 from emokd_utils import checks, figures
 from emokd_utils.complementarity import accuracy_difference
-from emokd_utils.distillation import DistillationHead, HeadSettings, distillation_loss, train_head
-from emokd_utils.run.pipeline import HEAD, HEAD_PLAIN, VISION, Pipeline
-from emokd_utils.run.results import Claim
+from emokd_utils.distillation import DistillationHead, distillation_loss, train_head
+from emokd_utils.evidence import Claim
+from emokd_utils.predictions import HEAD, HEAD_PLAIN, VISION
+from emokd_utils.run.pipeline import Pipeline
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
@@ -241,9 +244,7 @@ print(
 
 # %%
 def accuracy_on_val(alpha, temperature, seed):
-    settings = pipeline.profile.settings(
-        "head", HeadSettings, alpha=alpha, temperature=temperature, epochs=12
-    )
+    settings = replace(pipeline.profile.head, alpha=alpha, temperature=temperature, epochs=12)
     made = train_head(
         x,
         y,

@@ -35,11 +35,14 @@ import torch
 import torch.nn.functional as F
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import Estimate, accuracy_difference, share
+from emokd_utils.complementarity import accuracy_difference
+from emokd_utils.evidence import Claim, Estimate, bootstrap, share
 from emokd_utils.explorer import GateView, explore
-from emokd_utils.gating import GATES, INPUT_MODES, SIDES, build_gate, gate_inputs, optimism
-from emokd_utils.run.pipeline import HEAD, TUNED, Pipeline
-from emokd_utils.run.results import Claim, bootstrap
+from emokd_utils.gates import GATES, build_gate, gate_inputs
+from emokd_utils.gating import SIDES, optimism
+from emokd_utils.predictions import HEAD, TUNED
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.settings import INPUT_MODES
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
@@ -373,7 +376,7 @@ figures.show(figures.gate_weights(trust, cues))
 # %%
 def mean_of(values):
     """Mean with its 95 % interval over images."""
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*bootstrap(values))
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*bootstrap(values)[:3])
 
 
 part = np.full(len(test), "all images") if cues is None else cues.to_numpy()

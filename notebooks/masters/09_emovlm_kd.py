@@ -32,6 +32,8 @@
 # price, thanks to which part, and where is it still wrong?
 
 # %%
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -39,16 +41,18 @@ import torch
 from PIL import Image
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import Estimate, share
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE
 from emokd_utils.distillation import DistillationHead
 from emokd_utils.emovlm_kd import EmoVLMKD, softmax
+from emokd_utils.evidence import Claim, Estimate, bootstrap, share
 from emokd_utils.explorer import GateView, explore
-from emokd_utils.gating import GateSettings, gate_inputs, train_gate
+from emokd_utils.gates import gate_inputs
+from emokd_utils.gating import train_gate
 from emokd_utils.images import open_image
 from emokd_utils.instructions import answer_for, categorical_prompt
-from emokd_utils.run.pipeline import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION, Pipeline
-from emokd_utils.run.results import Claim, Results, bootstrap, readable
+from emokd_utils.predictions import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run.results import Results, readable
 from emokd_utils.world.scenes import make_scene
 
 # %% [markdown]
@@ -285,7 +289,7 @@ print(f"a head of this form for Qwen2-VL-7B, which gives 3,584 features: {paper:
 
 
 # %%
-settings = pipeline.profile.settings("gate", GateSettings, kind=pipeline.profile.gate_kinds[0])
+settings = replace(pipeline.profile.gate, kind=pipeline.profile.gates[0])
 fit, test = pipeline.rows(pipeline.profile.gate_split), pipeline.rows("test")
 
 
@@ -330,7 +334,7 @@ left_out = {name: np.stack(right) for name, right in found.items() if name != "w
 for name, row in (("no head", TUNED), ("no VLM", HEAD), ("gate as published", PUBLISHED)):
     left_out[name] = results.correct(row)
 whole = results.correct(results.final).astype(float)
-lost = {name: Estimate(*bootstrap((whole - right).mean(0)), n) for name, right in left_out.items()}
+lost = {name: bootstrap((whole - right).mean(0)) for name, right in left_out.items()}
 lost = dict(sorted(lost.items(), key=lambda item: item[1].value))
 
 # %%
@@ -529,7 +533,7 @@ for name, turned in changed.items():
     print(f"{name:10} answers otherwise at half dusk: {share(turned).percent}")
 
 # %%
-more = Estimate(*bootstrap(changed["head"].astype(float) - changed["VLM"]), len(fresh))
+more = bootstrap(changed["head"].astype(float) - changed["VLM"])
 print(Claim("the head changes its mind more often than the VLM", more.low > 0, more.points))
 
 # %% [markdown]

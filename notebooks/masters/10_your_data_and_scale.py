@@ -41,22 +41,25 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import wilson
 from emokd_utils.costs import count_parameters, flops
 from emokd_utils.data import load_dataset, stratified_split
 from emokd_utils.distillation import DistillationHead
 from emokd_utils.emotions import infer_label_set
 from emokd_utils.errors import InputError
+from emokd_utils.evidence import Claim, wilson
 from emokd_utils.images import open_image
 from emokd_utils.instructions import categorical_prompt
-from emokd_utils.profiles import get_profile, reduced
-from emokd_utils.run.pipeline import HEAD, TUNED, VISION, Pipeline, gate_name
-from emokd_utils.run.results import Claim, Results
+from emokd_utils.predictions import HEAD, TUNED, VISION, gate_name
+from emokd_utils.profiles import reduced
+from emokd_utils.run.environment import named_profile
+from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run.results import Results
 from emokd_utils.scale.archive import export, install
 from emokd_utils.scale.convert import SOURCES, convert
 from emokd_utils.scale.plan import GPUS, Images, plan
 from emokd_utils.scan import scan
-from emokd_utils.tuning import TuningSettings, add_lora
+from emokd_utils.settings import TuningSettings
+from emokd_utils.tuning import add_lora
 
 # %% [markdown]
 # ## A folder of images
@@ -261,7 +264,7 @@ print(f"{len(shuffled[0] - shuffled[1])} of {len(ours)}")
 
 # %%
 few = replace(
-    reduced(get_profile()),
+    reduced(named_profile()),
     name="few",
     tuning_kinds=("categorical",),
     gate_kinds=("concat_linear",),
@@ -313,7 +316,7 @@ print(Claim(text, own > 0.10, f"the interval of {final} is {100 * own:.0f} point
 # `emokd_utils/profiles.py` says which is which and how to choose.
 
 # %%
-mini, large = get_profile("mini"), get_profile("paper")
+mini, large = named_profile("mini"), named_profile("paper")
 changed = {k: (v, asdict(large)[k]) for k, v in asdict(mini).items() if v != asdict(large)[k]}
 pd.DataFrame(changed, index=["mini", "paper"]).T
 

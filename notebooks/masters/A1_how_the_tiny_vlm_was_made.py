@@ -47,10 +47,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from emokd_utils import checks, figures
-from emokd_utils.complementarity import wilson
 from emokd_utils.costs import count_parameters
+from emokd_utils.evidence import Claim, wilson
 from emokd_utils.profiles import project_root
-from emokd_utils.run.results import Claim
 from emokd_utils.vlm import VLM
 from emokd_utils.world import pretrain
 from emokd_utils.world.corpus import CATEGORICAL_PROMPTS, WHY, WORDS, draw_turn, tokenizer_corpus

@@ -1,0 +1,131 @@
+"""Evidence: a measured value with its interval, and a sentence with the numbers that carry it.
+
+Shares have Wilson's interval. Everything else has bootstrap percentile intervals (Efron &
+Tibshirani 1993, An Introduction to the Bootstrap, chapter 13, doi 10.1201/9780429246593) over
+images drawn with replacement: an image is drawn with all that is known of it, so that what two
+models say about it stays paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+
+from .errors import InputError
+
+RESAMPLES = 2000
+LEVEL = 0.95
+NAN = float("nan")
+
+
+class Interval(NamedTuple):
+    """Ends of a confidence interval, in the unit of what it is about; nan where undefined."""
+
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """A value measured on n images, with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def points(self) -> str:
+        """A difference of shares as text: ``+3.1 points [+0.7, +5.4], n = 1,200``."""
+        value, low, high = (f"{100 * x:+.1f}" for x in self[:3])
+        return f"{value} points [{low}, {high}], n = {self.n:,}"
+
+    @property
+    def percent(self) -> str:
+        """A share as text: ``64.6 % [61.9, 67.2], n = 1,200``."""
+        value, low, high = (f"{100 * x:.1f}" for x in self[:3])
+        return f"{value} % [{low}, {high}], n = {self.n:,}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence about the results, whether this run supports it, and the numbers."""
+
+    text: str
+    holds: bool
+    evidence: str
+
+    def __str__(self) -> str:
+        return f"[{'holds' if self.holds else 'DOES NOT HOLD'}] {self.text}: {self.evidence}"
+
+
+def wilson(right: int, n: int, level: float = LEVEL) -> Interval:
+    """Wilson's score interval of a share, `right` of n (1927, doi 10.1080/01621459.1927.10502953).
+
+    Raises InputError for counts that are no share.
+    """
+    if not 0 <= right <= n:
+        raise InputError(f"{right} of {n} is no share: count at most n right")
+    if n == 0:
+        return Interval(NAN, NAN)
+    found = binomtest(int(right), int(n)).proportion_ci(level, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def share(count: int | np.ndarray, n: int | None = None, level: float = LEVEL) -> Estimate:
+    """`count` of n, or the share of True in a boolean array, in [0, 1] with Wilson's interval.
+
+    All nan where n is 0. Errors as `wilson`.
+    """
+    if n is None:
+        right = np.asarray(count)
+        count, n = right.sum(), right.size
+    return Estimate(count / n if n else NAN, *wilson(int(count), int(n), level), int(n))
+
+
+def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
+    """The mean of `values` (n,), one an image, with its interval over resampled images; nan for
+    none."""
+    n = len(values)
+    if not n:
+        return Estimate(NAN, NAN, NAN, 0)
+    draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+    return Estimate(float(np.mean(values)), *percentile_interval(values[draws].mean(1)), n)
+
+
+def bootstrap_counts(
+    counts: np.ndarray,
+    measure: Callable[[np.ndarray], np.ndarray],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The interval of a measure that depends on counts (K,) of K kinds of images alone.
+
+    measure: counts (R, K) to values (R,), nan where undefined; such resamples are left out.
+    """
+    return percentile_interval(measure(resampled_counts(counts, resamples, seed)), level)
+
+
+def resampled_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Counts (resamples, K) of n = counts.sum() images drawn with replacement from counts (K,).
+
+    Whole resamples are drawn at once as multinomial counts, which is the same distribution.
+    """
+    n = int(counts.sum())
+    if n == 0:
+        return np.zeros((resamples, len(counts)), dtype=np.int64)
+    return np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+
+
+def percentile_interval(values: np.ndarray, level: float = LEVEL) -> Interval:
+    """The middle `level` of resampled values (R,), those that are nan left out."""
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return Interval(NAN, NAN)
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))

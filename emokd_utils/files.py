@@ -1,0 +1,154 @@
+"""Files that hold results: arrays with what they are about, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from .errors import InputError
+
+ROWS_FORMAT = "emokd-rows-1"
+
+
+def canonical_json(obj: Any) -> str:
+    """`obj` as JSON with sorted keys and no spaces; a tuple reads as a list.
+
+    Raises InputError for what JSON cannot hold exactly: NaN, infinities, keys that are not text,
+    arrays, paths and other objects.
+    """
+    _refuse_odd_keys(obj)
+    try:
+        return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a key cannot be made of these inputs ({error}): "
+            "give text, finite numbers, true, false, null, and lists and dicts of them"
+        ) from error
+
+
+def _refuse_odd_keys(obj: Any) -> None:
+    if isinstance(obj, dict):
+        for key, value in obj.items():
+            if not isinstance(key, str):
+                raise InputError(f"a key cannot be made of a dict with the key {key!r}: use text")
+            _refuse_odd_keys(value)
+    elif isinstance(obj, list | tuple):
+        for value in obj:
+            _refuse_odd_keys(value)
+
+
+def fingerprint(obj: Any) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of `obj` as canonical JSON.
+
+    Raises InputError for what canonical_json refuses.
+    """
+    return hashlib.sha256(canonical_json(obj).encode()).hexdigest()[:16]
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; renamed to `path` at the end of the block, or removed where
+    the block fails, so that `path` is always whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Any], about: Any, file_format: str
+) -> None:
+    """Write named arrays, or torch tensors on the CPU, to one safetensors file.
+
+    about: JSON-able, kept with them. file_format: what `load_tensors` asks for.
+    """
+    # safetensors writes an array's memory as it lies, which for a view is not its content.
+    dense = {name: np.asarray(values, order="C") for name, values in tensors.items()}
+    metadata = {"format": file_format, "about": json.dumps(about)}
+    with written_aside(Path(path)) as aside:
+        save_file(dense, aside, metadata)
+
+
+def load_tensors(path: str | Path, file_format: str) -> tuple[dict[str, np.ndarray], Any]:
+    """What `save_tensors` wrote: arrays by name, and what they are about.
+
+    Raises InputError when the file is missing, damaged or of another format.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != file_format:
+                raise InputError(
+                    f"{path} has the format {metadata.get('format')!r}, not {file_format!r}: "
+                    "make it anew"
+                )
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            return tensors, json.loads(metadata["about"])
+    except (OSError, SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read, make it anew: {error}") from error
+
+
+def save_rows(path: str | Path, image_ids: Sequence[str], rows: np.ndarray) -> None:
+    """Write an array (n, ...) with one row an image together with the n ids.
+
+    Raises InputError where there are not as many ids, or an id comes twice.
+    """
+    aligned_rows(image_ids, image_ids, rows)
+    save_tensors(path, {"rows": rows}, {"ids": list(image_ids)}, ROWS_FORMAT)
+
+
+def load_rows(path: str | Path, image_ids: Sequence[str]) -> np.ndarray:
+    """The rows that `save_rows` wrote, in the order of `image_ids`.
+
+    Raises InputError when the file is damaged or an id is missing.
+    """
+    tensors, about = load_tensors(path, ROWS_FORMAT)
+    return aligned_rows(image_ids, about["ids"], tensors["rows"])
+
+
+def aligned_rows(
+    image_ids: Sequence[str], cached_ids: Sequence[str], rows: np.ndarray
+) -> np.ndarray:
+    """Rows (m, ...) of `rows` (n, ...), which belong to `cached_ids`, in the order of `image_ids`.
+
+    Raises InputError when `rows` has not one row a cached id, when a cached id comes twice, or
+    when an asked id is missing (the first is named).
+    """
+    if len(cached_ids) != len(rows):
+        raise InputError(f"{len(rows)} rows for {len(cached_ids)} ids: make the file anew")
+    place: dict[str, int] = {}
+    for row, image_id in enumerate(cached_ids):
+        if place.setdefault(image_id, row) != row:
+            raise InputError(f"the id {image_id!r} comes twice: give each id once")
+    missing = [image_id for image_id in image_ids if image_id not in place]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(image_ids)} ids are not there, the first is {missing[0]!r}: "
+            "make the file anew for these images"
+        )
+    return np.asarray(rows)[[place[image_id] for image_id in image_ids]]

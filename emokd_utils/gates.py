@@ -1,0 +1,236 @@
+"""Gates: five ways to make one prediction of the student head's output and the VLM's answer.
+
+A gate sees two inputs of C values an image, s from the student and v from the VLM, and returns C
+logits. The paper compares five kinds and settles on concatenation with a linear layer (Lee, Lee &
+Park 2025, EmoVLM-KD, doi 10.1109/CVPRW67362.2025.00560, section on the gate module). It names the
+kinds; apart from concat_linear, the equations below are this project's own reading of the names.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from .errors import InputError
+from .settings import INPUT_MODES
+from .training import as_matrix
+
+FLOOR = 1e-4
+"""No probability is taken below this before its logarithm."""
+
+
+class Gate(nn.Module):
+    """A gate for C = num_classes: forward(s (n, C), v (n, C)) -> logits (n, C)."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Shares (n, 2) of student and VLM in each decision, in [0, 1], rows summing to 1.
+
+        A side's contribution is how far the winning logit, taken against the mean logit, moves
+        when that side is flattened: every value replaced by the side's mean, which favours no
+        class. The shares are the two absolute contributions over their sum, or one half each
+        where both are zero. A VLM answer outside the label set is flat, so its share is 0.
+        """
+        full = self(student, vlm)
+        winner = full.argmax(dim=1, keepdim=True)
+        lead = _lead(full, winner)
+        without = torch.cat(
+            [
+                _lead(self(_flat(student), vlm), winner),
+                _lead(self(student, _flat(vlm)), winner),
+            ],
+            dim=1,
+        )
+        moved = (lead - without).abs()
+        total = moved.sum(dim=1, keepdim=True)
+        return torch.where(total > 1e-6, moved / total.clamp_min(1e-6), 0.5)
+
+
+class ConcatLinear(Gate):
+    """y = W [s; v] + b, the paper's gate. Starts as y = s + v."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.linear = _two_identities(num_classes)
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        return self.linear(torch.cat([student, vlm], dim=1))
+
+
+class Bilinear(Gate):
+    """y_k = s^T W_k v + b_k: every pair of a student's and a VLM's value has a weight a class.
+
+    There are no terms in s or v alone, so an image whose VLM input is all zero (an answer outside
+    the label set) gets the logits b whatever the student says. Starts with W near zero.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.bilinear = nn.Bilinear(num_classes, num_classes, num_classes)
+        nn.init.normal_(self.bilinear.weight, std=0.02)
+        nn.init.zeros_(self.bilinear.bias)
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        return self.bilinear(student, vlm)
+
+
+class MixtureOfExperts(Gate):
+    """y = r_s (A s + a) + r_v (B v + b), (r_s, r_v) = softmax(R [s; v] + r).
+
+    One linear expert a side and a router that weighs them image by image. Starts with both
+    experts the identity and both weights one half.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.student_expert = _identity(num_classes)
+        self.vlm_expert = _identity(num_classes)
+        self.router = _zeros(2 * num_classes, 2)
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        share = self.weights(student, vlm)
+        return share[:, :1] * self.student_expert(student) + share[:, 1:] * self.vlm_expert(vlm)
+
+    def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """The router's weights (n, 2): rows sum to 1."""
+        return torch.softmax(self.router(torch.cat([student, vlm], dim=1)), dim=1)
+
+
+class DynamicWeighting(Gate):
+    """y = w c_s s + (1 - w) c_v v, with one w = sigmoid(MLP([s; v])) an image.
+
+    The MLP has one hidden layer of 16 GELU units. c_s and c_v are learned positive scales, one a
+    side, that bring a one-hot answer and unbounded logits to a common scale; both start at 1.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.weigh = nn.Sequential(nn.Linear(2 * num_classes, 16), nn.GELU(), nn.Linear(16, 1))
+        self.log_scale = nn.Parameter(torch.zeros(2))
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        share = self.weights(student, vlm)
+        scale = self.log_scale.exp()
+        return share[:, :1] * scale[0] * student + share[:, 1:] * scale[1] * vlm
+
+    def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """(w, 1 - w) for each row (n, 2)."""
+        w = torch.sigmoid(self.weigh(torch.cat([student, vlm], dim=1)))
+        return torch.cat([w, 1 - w], dim=1)
+
+
+class CrossGating(Gate):
+    """y = P [g_s * s; g_v * v] + p, with g_s = sigmoid(A v + a) and g_v = sigmoid(B s + b).
+
+    Each side opens or closes every value of the other (* is element by element). Starts with all
+    gates half open and y = (s + v) / 2.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.open_student = _zeros(num_classes, num_classes)
+        self.open_vlm = _zeros(num_classes, num_classes)
+        self.project = _two_identities(num_classes)
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        gated_student = torch.sigmoid(self.open_student(vlm)) * student
+        gated_vlm = torch.sigmoid(self.open_vlm(student)) * vlm
+        return self.project(torch.cat([gated_student, gated_vlm], dim=1))
+
+
+GATES: dict[str, type[Gate]] = {
+    "concat_linear": ConcatLinear,
+    "bilinear": Bilinear,
+    "mixture_of_experts": MixtureOfExperts,
+    "dynamic_weighting": DynamicWeighting,
+    "cross_gating": CrossGating,
+}
+
+
+def build_gate(name: str, num_classes: int) -> Gate:
+    """A fresh gate of a kind in GATES; InputError listing the kinds for any other name."""
+    if name not in GATES:
+        raise InputError(f"no gate is called {name!r}: choose one of {', '.join(GATES)}")
+    return GATES[name](num_classes)
+
+
+def gate_inputs(
+    student_logits: np.ndarray,
+    vlm_probabilities: np.ndarray | None,
+    vlm_one_hot: np.ndarray | None,
+    mode: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The two inputs of a gate, each float32 (n, C), from what the two models yield.
+
+    mode, one of INPUT_MODES:
+    - "logits_onehot": the student's raw logits and the VLM's one-hot answer, as in the paper's
+      published code;
+    - "softmax_onehot": the student's softmax and the one-hot answer, as in the paper's figure;
+    - "probabilities": the student's softmax and the VLM's label probabilities;
+    - "log_probabilities": the logarithms of both, no probability taken below 1e-4.
+
+    student_logits: (n, C). vlm_probabilities: (n, C), rows sum to 1. vlm_one_hot: (n, C), a single
+    1 a row, or none where the answer lay outside the label set. The one a mode does not use may be
+    None. Raises InputError for an unknown mode or arrays that do not fit.
+    """
+    if mode not in INPUT_MODES:
+        raise InputError(f"no mode is called {mode!r}: choose one of {', '.join(INPUT_MODES)}")
+    logits = as_matrix(student_logits, "student_logits")
+    one_hot = mode.endswith("onehot")
+    name, value = (
+        ("vlm_one_hot", vlm_one_hot) if one_hot else ("vlm_probabilities", vlm_probabilities)
+    )
+    if value is None:
+        raise InputError(f"{name} is None: mode {mode!r} needs it")
+    vlm = as_matrix(value, name, logits.shape[1])
+    if len(vlm) != len(logits):
+        raise InputError(f"{name} has {len(vlm)} rows, student_logits {len(logits)}: align by id")
+
+    if mode == "logits_onehot":
+        student = logits
+    elif mode == "log_probabilities":
+        student = torch.log_softmax(logits, dim=1).clamp_min(float(np.log(FLOOR)))
+        vlm = vlm.clamp_min(FLOOR).log()
+    else:
+        student = torch.softmax(logits, dim=1)
+    return student.numpy().copy(), vlm.numpy().copy()
+
+
+def _flat(values: torch.Tensor) -> torch.Tensor:
+    return values.mean(dim=1, keepdim=True).expand_as(values)
+
+
+def _lead(logits: torch.Tensor, winner: torch.Tensor) -> torch.Tensor:
+    return logits.gather(1, winner) - logits.mean(dim=1, keepdim=True)
+
+
+def _identity(num_classes: int) -> nn.Linear:
+    linear = nn.Linear(num_classes, num_classes)
+    nn.init.eye_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _two_identities(num_classes: int) -> nn.Linear:
+    """[s; v] -> s + v."""
+    linear = nn.Linear(2 * num_classes, num_classes)
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(num_classes).repeat(1, 2))
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _zeros(features: int, outputs: int) -> nn.Linear:
+    linear = nn.Linear(features, outputs)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear

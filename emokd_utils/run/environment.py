@@ -1,0 +1,46 @@
+"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from argparse import Namespace
+
+from ..errors import InputError
+from ..profiles import Profile, get_profile, with_settings
+
+
+def named_profile(name: str | None = None) -> Profile:
+    """The profile called `name`; without a name the one in EMOKD_PROFILE, else ``mini``.
+
+    The environment may change it: EMOKD_DATA names a folder of images in the place of the profile's
+    own, and EMOKD_SET has fields of the profile in EMOKD_PROFILE, ``stage.field=value`` with spaces
+    between them and quotes around what has spaces inside.
+
+    Raises InputError for an unknown name, and for EMOKD_SET as `profiles.with_settings`.
+    """
+    usual = os.environ.get("EMOKD_PROFILE") or "mini"
+    name = name or usual
+    profile = get_profile(name)
+    if data := os.environ.get("EMOKD_DATA"):
+        profile = profile.changed(data=data)
+    if name == usual:
+        text = os.environ.get("EMOKD_SET", "")
+        try:
+            settings = shlex.split(text)
+        except ValueError as error:
+            raise InputError(
+                f"EMOKD_SET={text}: {error}; write 'field=value field=value'"
+            ) from None
+        profile = with_settings(profile, settings)
+    return profile
+
+
+def asked_profile(args: Namespace) -> Profile:
+    """The profile that a command line asks for: ``--profile`` with ``--vlm``, ``--vision``,
+    ``--set`` and, where the command has it, ``--further-vision``. Raises InputError as
+    `profiles.with_settings`."""
+    models = [f"{name}={value}" for name in ("vlm", "vision") if (value := getattr(args, name))]
+    profile = with_settings(named_profile(args.profile), [*models, *args.settings])
+    further = getattr(args, "further_vision", [])
+    return profile.changed(further_vision=(*profile.further_vision, *further))
