@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from scipy.special import softmax
 
 from .distillation import TrainedHead
 from .emotions import LabelSet
@@ -18,9 +18,6 @@ from .gates import gate_inputs
 from .gating import TrainedGate
 from .instructions import answer_for, categorical_prompt
 from .vlm import VLM
-
-if TYPE_CHECKING:
-    from .run.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -47,39 +44,31 @@ class EmoVLMKD:
     gate: TrainedGate
     label_set: LabelSet
 
-    @classmethod
-    def from_pipeline(cls, pipeline: Pipeline, seed: int = 0, kind: str | None = None) -> EmoVLMKD:
-        """Assemble what a pipeline has trained; what is missing is made."""
-        return cls(
-            pipeline.tuned_vlm(seed),
-            pipeline.head(seed),
-            pipeline.gate(seed, kind),
-            pipeline.dataset.label_set,
-        )
-
     def answer(self, images: Sequence[Image.Image]) -> list[Answer]:
         """One answer an image; each image passes the VLM's visual encoder once."""
         labels = self.label_set.labels
         scores, features = self.vlm.score_with_features(
             images, categorical_prompt(self.label_set), [answer_for(label) for label in labels]
-        )
-        vlm, logits = softmax(scores), self.head.logits(features)
+        )  # (n, C), (n, d)
+        vlm, logits = softmax(np.float64(scores), axis=1), self.head.logits(features)  # (n, C) each
         one_hot = np.eye(len(labels))[vlm.argmax(1)]
         inputs = gate_inputs(logits, vlm, one_hot, self.gate.settings.inputs)
-        final, weights = softmax(self.gate.logits(*inputs)), self.gate.weights(*inputs)
-        rows = zip(final, vlm, softmax(logits), weights, strict=True)
+        final, shares = (
+            softmax(np.float64(self.gate.logits(*inputs)), axis=1),
+            self.gate.weights(*inputs),
+        )
+        head = softmax(np.float64(logits), axis=1)
         return [
             Answer(
-                labels[int(p.argmax())],
-                *(dict(zip(labels, map(float, row), strict=True)) for row in (p, v, s)),
-                (float(w[0]), float(w[1])),
+                labels[int(final[k].argmax())],
+                _by_label(labels, final[k]),
+                _by_label(labels, vlm[k]),
+                _by_label(labels, head[k]),
+                (float(shares[k, 0]), float(shares[k, 1])),
             )
-            for p, v, s, w in rows
+            for k in range(len(images))
         ]
 
 
-def softmax(values: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, in float64."""
-    values = np.asarray(values, dtype=np.float64)
-    values = np.exp(values - values.max(axis=-1, keepdims=True))
-    return values / values.sum(axis=-1, keepdims=True)
+def _by_label(labels: Sequence[str], probabilities: np.ndarray) -> dict[str, float]:
+    return dict(zip(labels, map(float, probabilities), strict=True))

@@ -36,7 +36,7 @@ def within(settings: object, **ranges: tuple[float, float]) -> None:
 
 
 INF = float("inf")
-ABOVE_0 = (1e-12, 1e12)
+ABOVE_0 = (1e-12, 1e38)
 SHARE = (0.0, 1.0)
 COUNT = (1, INF)
 

@@ -8,14 +8,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from emokd_utils.distillation import (
-    HIDDEN_WIDTHS,
     DistillationHead,
     TrainedHead,
     distillation_loss,
     train_head,
 )
 from emokd_utils.errors import InputError
-from emokd_utils.files import aligned_rows, load_rows, save_rows
 from emokd_utils.settings import HeadSettings
 
 FAST = HeadSettings(lr=3e-3, epochs=12, batch_size=32, patience=12)
@@ -128,79 +126,17 @@ def test_no_gradient_reaches_the_teacher():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("depth", "parameters"),
     [
-        ({"labels": torch.tensor([0, 3])}, r"0\.\.2; found 3"),
-        ({"labels": torch.tensor([-1, 0])}, "found -1"),
-        ({"labels": torch.tensor([0])}, r"int64 tensor \(2,\)"),
-        ({"labels": torch.tensor([0.0, 1.0])}, "int64"),
-        ({"student_logits": torch.zeros(2, 3, dtype=torch.int64)}, "student_logits"),
-        ({"student_logits": torch.zeros(6)}, "student_logits"),
-        ({"student_logits": torch.zeros(0, 3), "labels": torch.zeros(0).long()}, "n > 0"),
-        ({"teacher_logits": torch.zeros(2, 4)}, "teacher_logits"),
-        ({"teacher_logits": torch.zeros(1, 3)}, "teacher_logits"),
-        ({"teacher_logits": None}, "set alpha 0"),
-        ({"alpha": 1.1}, "alpha"),
-        ({"alpha": -0.1}, "alpha"),
-        ({"alpha": float("nan")}, "alpha"),
-        ({"temperature": 0.0}, "temperature"),
-        ({"temperature": float("inf")}, "temperature"),
+        (1, 3_679_240),
+        (5, 3584 * 1024 + 1024 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 8 + 1992),
     ],
 )
-def test_loss_refuses_what_does_not_fit(change, message):
-    fitting = {"student_logits": torch.zeros(2, 3), "teacher_logits": torch.zeros(2, 3)}
-    fitting["labels"] = torch.tensor([0, 2])
-    distillation_loss(**fitting)
-    with pytest.raises(InputError, match=message):
-        distillation_loss(**(fitting | change))
-
-
-def test_the_papers_head_has_its_number_of_parameters():
-    head = DistillationHead(3584, 8)
-    assert sum(p.numel() for p in head.parameters()) == 3_679_240
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_widths_of_each_depth(depth):
-    head = DistillationHead(12, 3, depth=depth)
-    linears = [layer for layer in head.layers if isinstance(layer, torch.nn.Linear)]
-    expected = [12, *HIDDEN_WIDTHS[:depth], 3]
-    assert [linears[0].in_features, *(layer.out_features for layer in linears)] == expected
+def test_the_papers_head_has_its_number_of_parameters(depth, parameters):
+    head = DistillationHead(3584, 8, depth)
+    assert sum(p.numel() for p in head.parameters()) == parameters
     kinds = [type(layer).__name__ for layer in head.layers]
     assert kinds == ["Linear", "GELU", "Dropout"] * depth + ["Linear"]
-    assert head(torch.zeros(4, 12)).shape == (4, 3)
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"depth": 0}, {"depth": 6}, {"dropout": 1.0}, {"num_classes": 1}]
-)
-def test_head_refuses_what_does_not_fit(arguments):
-    with pytest.raises(InputError):
-        DistillationHead(**({"in_features": 4, "num_classes": 3} | arguments))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"alpha": 2.0},
-        {"temperature": -1.0},
-        {"lr": 0.0},
-        {"weight_decay": -0.1},
-        {"epochs": 0},
-        {"patience": 0},
-        {"batch_size": 0},
-        {"threads": 0},
-        {"monitor": "test_accuracy"},
-    ],
-)
-def test_settings_refuse_what_does_not_fit(change):
-    with pytest.raises(InputError):
-        HeadSettings(**change)
-
-
-def test_defaults_are_the_papers():
-    assert (HeadSettings().alpha, HeadSettings().temperature) == (0.5, 2.0)
-    assert (HeadSettings().depth, HeadSettings().lr) == (1, 1e-5)
 
 
 def test_head_learns_and_keeps_its_best_epoch():
@@ -237,27 +173,15 @@ def test_training_stops_when_validation_no_longer_improves():
 
 def test_same_seed_same_numbers_and_global_state_untouched():
     torch.manual_seed(7)
-    before = torch.get_rng_state()
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
     first = train(seed=3)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
     torch.manual_seed(8)
     second, other = train(seed=3), train(seed=4)
     x = toy(20, 9)[0]
     assert first.history == second.history
     assert np.array_equal(first.logits(x), second.logits(x))
     assert not np.array_equal(first.logits(x), other.logits(x))
-
-
-def test_number_of_threads_is_left_as_found_and_changes_nothing():
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        first = train()
-        assert torch.get_num_threads() == 2
-        torch.set_num_threads(1)
-        assert train().history == first.history
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_alpha_zero_training_ignores_the_teacher():
@@ -311,7 +235,7 @@ def test_load_refuses_what_is_no_head(tmp_path):
         ({"labels": np.zeros(240)}, "whole numbers"),
         ({"labels": np.zeros(239, int)}, "labels must be 240"),
         ({"teacher_logits": None}, "teacher_logits is None"),
-        ({"teacher_logits": np.zeros((239, 3))}, "align both by id"),
+        ({"teacher_logits": np.zeros((239, 3))}, "align by id"),
         ({"teacher_logits": np.zeros((240, 4))}, "teacher_logits"),
         ({"val_features": np.zeros((90, 5))}, "val_features"),
         ({"val_labels": np.full(90, -1)}, "val_labels"),
@@ -320,52 +244,3 @@ def test_load_refuses_what_is_no_head(tmp_path):
 def test_training_refuses_what_does_not_fit(change, message):
     with pytest.raises(InputError, match=message):
         train(**change)
-
-
-def test_logits_refuse_other_features():
-    with pytest.raises(InputError, match="features"):
-        train(HeadSettings(epochs=1)).logits(np.zeros((2, 5)))
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.permutations(range(6)), st.lists(st.integers(0, 5), max_size=8))
-def test_aligning_undoes_any_shuffle(order, asked):
-    names = [f"test/awe/{i}.png" for i in range(6)]
-    rows = np.arange(12.0).reshape(6, 2)
-    found = aligned_rows([names[i] for i in asked], [names[i] for i in order], rows[list(order)])
-    assert np.array_equal(found, rows[asked])
-
-
-@pytest.mark.parametrize(
-    ("ids", "cached", "message"),
-    [
-        (["a", "x", "y"], ["a", "b", "c"], "2 of 3 ids .* first is 'x'"),
-        (["a"], ["a", "b", "a"], "'a' twice"),
-        (["a"], ["a", "b"], "3 rows for 2 ids"),
-    ],
-)
-def test_aligning_refuses_what_does_not_fit(ids, cached, message):
-    with pytest.raises(InputError, match=message):
-        aligned_rows(ids, cached, np.zeros((3, 2)))
-
-
-def test_a_cache_keeps_rows_with_their_ids(tmp_path):
-    path = tmp_path / "features.safetensors"
-    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
-    save_rows(path, ["a", "b", "c"], rows)
-    assert np.array_equal(load_rows(path, ["c", "a"]), rows[[2, 0]])
-    with pytest.raises(InputError, match="first is 'd'"):
-        load_rows(path, ["a", "d"])
-    with pytest.raises(InputError, match="twice"):
-        save_rows(path, ["a", "b", "a"], rows)
-
-
-def test_a_cache_shuffled_against_its_ids_is_refused(tmp_path):
-    path = tmp_path / "features.safetensors"
-    save_rows(path, ["a", "b"], np.array([[1.0, 2.0], [3.0, 4.0]]))
-    text = path.read_bytes()
-    swapped = text.replace(rb"[\"a\", \"b\"]", rb"[\"b\", \"a\"]")
-    assert swapped != text
-    path.write_bytes(swapped)
-    with pytest.raises(InputError, match="do not belong together"):
-        load_rows(path, ["a", "b"])

@@ -1,13 +1,16 @@
-"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET."""
+"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET, EMOKD_RUN."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from argparse import Namespace
+from pathlib import Path
 
+from .. import processes
 from ..errors import InputError
 from ..profiles import Profile, get_profile, with_settings
+from .card import CARD
 
 
 def named_profile(name: str | None = None) -> Profile:
@@ -44,3 +47,30 @@ def asked_profile(args: Namespace) -> Profile:
     profile = with_settings(named_profile(args.profile), [*models, *args.settings])
     further = getattr(args, "further_vision", [])
     return profile.changed(further_vision=(*profile.further_vision, *further))
+
+
+def join_processes() -> None:
+    """Take part where a launcher has started several processes of the same command."""
+    processes.join(int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def imported_run(data: Path | str | None, runs: Path) -> Path | None:
+    """The imported run that `data` is, or without `data` the one in `runs` that EMOKD_RUN names
+    (which may be a path as well); None where there is none.
+
+    Raises InputError where EMOKD_RUN names what is none, or EMOKD_DATA is set as well.
+    """
+    if data is not None:
+        return Path(data) if (Path(data) / CARD).is_file() else None
+    name = os.environ.get("EMOKD_RUN")
+    if not name:
+        return None
+    if os.environ.get("EMOKD_DATA"):
+        raise InputError("EMOKD_RUN and EMOKD_DATA both say what to work on: unset one of them")
+    folder = runs / name
+    if not (folder / CARD).is_file():
+        raise InputError(
+            f"EMOKD_RUN is {name!r}, but {folder} is no imported run: "
+            "`python -m emokd_utils import ARCHIVE` makes one; or unset the variable"
+        )
+    return folder

@@ -1,0 +1,238 @@
+"""What the command line takes: ``python -m emokd_utils COMMAND ...``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import __version__
+from ..profiles import project_root
+
+Parser = argparse.ArgumentParser
+
+
+def build_parser() -> Parser:
+    """The command line; ``args.command`` names the command."""
+    parser = Parser(
+        prog="python -m emokd_utils", description="EmoVLM-KD, trained and measured end to end."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add_options) in COMMANDS.items():
+        add_options(commands.add_parser(name, help=text))
+    return parser
+
+
+# --------------------------------------------------------------------------------- kinds of values
+
+
+def count(text: str) -> int:
+    """``text`` as a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """``text`` as a whole number from 0 to 2**32 - 1, the range of numpy's seeds."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**32 - 1")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """``text`` as the number of a port, 1 to 65535."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 1 to 65535")
+    return int(text)
+
+
+# ------------------------------------------------------------------------- options of many commands
+
+
+def _profile(parser: Parser) -> None:
+    usual = os.environ.get("EMOKD_PROFILE") or "mini"
+    text = "settings to use (default: the variable EMOKD_PROFILE, else mini)"
+    parser.add_argument("--profile", default=usual, metavar="NAME", help=text)
+
+
+def _models(parser: Parser) -> None:
+    vision = "another vision model, by its timm name, and where it starts (see --further-vision)"
+    field = "another field of the profile, as head.alpha=0.3 (may be given more than once)"
+    add = parser.add_argument
+    add("--vlm", default="", metavar="ID_OR_FOLDER", help="another VLM than the profile's")
+    add("--vision", default="", metavar="NAME[@WEIGHTS]", help=vision)
+    add("--set", action="append", default=[], dest="settings", metavar="FIELD=VALUE", help=field)
+
+
+def _further(parser: Parser) -> None:
+    text = (
+        "one more vision model for the table, by its timm name; WEIGHTS: where it starts, `timm` "
+        "(downloaded) or a safetensors file (may be given more than once)"
+    )
+    parser.add_argument(
+        "--further-vision", action="append", default=[], metavar="NAME[@WEIGHTS]", help=text
+    )
+
+
+def _data(parser: Parser) -> None:
+    text = "your own images, as DIR/train/<class>/*.png and DIR/test/... (default: EmoScenes)"
+    parser.add_argument("--data", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--skip-bad", action="store_true", help="go on without unreadable images")
+    _runs(parser)
+
+
+def _runs(parser: Parser) -> None:
+    text = "where results are kept and found again (default: the project's runs/)"
+    usual = project_root() / "runs"
+    parser.add_argument("--runs", type=Path, default=usual, metavar="DIR", help=text)
+
+
+def _seed(parser: Parser, text: str = "whose (default: 0)") -> None:
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help=text)
+
+
+def _bound(parser: Parser) -> None:
+    text = "10^6 bytes, unpacked, at most (default: 2000)"
+    parser.add_argument("--max-mb", type=count, default=2000, metavar="N", help=text)
+
+
+# ------------------------------------------------------------------------------ options of each one
+
+
+def _no_options(parser: Parser) -> None:
+    """The command takes none."""
+
+
+def _run(parser: Parser) -> None:
+    for add_options in (_profile, _models, _data, _further):
+        add_options(parser)
+    seeds = parser.add_mutually_exclusive_group()
+    _seed(seeds, "one seed (default: 0)")
+    text = "K seeds, and intervals over them"
+    seeds.add_argument("--seeds", type=count, default=1, metavar="K", help=text)
+    text = "divide all images anew K times, train on each division, and report over them"
+    seeds.add_argument("--splits", type=count, metavar="K", help=text)
+    parser.add_argument("--reduced", action="store_true", help="a small run of every stage")
+
+
+def _check(parser: Parser) -> None:
+    for add_options in (_profile, _data):
+        add_options(parser)
+
+
+def _plan(parser: Parser) -> None:
+    for add_options in (_profile, _models, _data):
+        add_options(parser)
+    text = (
+        "T4, L4, A100-40 ... or cpu (default: the one here; without one an L4 for weights in 4 bits, "
+        "else the CPU)"
+    )
+    parser.add_argument("--gpu", metavar="NAME", help=text)
+    parser.add_argument("--images", type=count, metavar="N", help="without images: how many")
+    text = "with --images (default: 8)"
+    parser.add_argument("--classes", type=count, default=8, metavar="C", help=text)
+
+
+def _demo(parser: Parser) -> None:
+    for add_options in (_profile, _models, _data, _seed):
+        add_options(parser)
+    text = "which gate (default: the profile's first)"
+    parser.add_argument("--gate", metavar="KIND", help=text)
+    text = "of 127.0.0.1 (default: the first free from 7860)"
+    parser.add_argument("--port", type=port, metavar="N", help=text)
+    parser.add_argument("--open", action="store_true", help="open it in the browser")
+
+
+def _export(parser: Parser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT.zip", help="the archive to write")
+    for add_options in (_profile, _models, _further, _data):
+        add_options(parser)
+    kept = parser.add_mutually_exclusive_group()
+    _seed(kept)
+    kept.add_argument("--seeds", type=count, default=1, metavar="K", help="those of K seeds")
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument("--originals", action="store_true", help="the images as they are")
+    images.add_argument("--no-images", action="store_true", help="no images at all")
+    text = "thumbnails' longer side (256)"
+    parser.add_argument("--pixels", type=count, default=256, metavar="N", help=text)
+    text = "make no explanations and reasons for the lessons"
+    parser.add_argument("--only-kept", action="store_true", help=text)
+    _bound(parser)
+
+
+def _import(parser: Parser) -> None:
+    parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="what `export` wrote")
+    text = "of the run (default: the archive's)"
+    parser.add_argument("--name", metavar="NAME", help=text)
+    _runs(parser)
+    _bound(parser)
+
+
+def _bench(parser: Parser) -> None:
+    _profile(parser)
+    _models(parser)
+    parser.add_argument("--images", type=count, metavar="N", help="how many images to time")
+
+
+def _write_instructions(parser: Parser) -> None:
+    _profile(parser)
+    _data(parser)
+    source = parser.add_mutually_exclusive_group(required=True)
+    text = "ask this model (server: OPENAI_BASE_URL, key: OPENAI_API_KEY)"
+    source.add_argument("--model", metavar="NAME", help=text)
+    text = "answers in the JSON of the paper's published code"
+    source.add_argument("--import", dest="source", type=Path, metavar="FILE", help=text)
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="estimate only; asks nothing")
+    stop = "stop when the journal holds so many"
+    add("--max-images", type=count, metavar="N", help=f"{stop} images")
+    add("--max-tokens", type=count, metavar="N", help=f"{stop} tokens")
+    add("--max-cost", type=float, metavar="X", help="stop before it costs more")
+    add("--price-in", type=float, metavar="X", help="of a million tokens in")
+    add("--price-out", type=float, metavar="X", help="of a million tokens out")
+    add("--rpm", type=float, metavar="N", help="requests a minute (default: 60)")
+    add("--concurrency", type=count, metavar="N", help="at once (default: 4)")
+    text = "where the journal is (default: instructions/ beside the profile's results)"
+    add("--out", type=Path, metavar="DIR", help=text)
+
+
+def _convert(parser: Parser) -> None:
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="one of --list, imagefolder or datasets")
+    text = "the unpacked release; for datasets also an id"
+    add("source", nargs="?", metavar="SOURCE", help=text)
+    add("out", nargs="?", type=Path, metavar="OUT", help="the folder to write")
+    _seed(parser, "of a split (default: 0)")
+    add("--link", action="store_true", help="hard links instead of copies")
+    text = "the paper's data sets; with NAME all that is known of it"
+    add("--list", action="store_true", help=text)
+
+
+def _scenes(parser: Parser) -> None:
+    usual = project_root() / "data" / "emoscenes"
+    text = "where (default: the project's data/emoscenes)"
+    parser.add_argument("--root", type=Path, default=usual, metavar="DIR", help=text)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--check", action="store_true", help="compare with the known checksum")
+    action.add_argument("--render", action="store_true", help="render the sprite sheet from SVG")
+
+
+COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
+    "doctor": ("check that everything needed is here", _no_options),
+    "run": ("train and measure every part, write the report", _run),
+    "check": ("compare what is kept with the checksums of when it was made", _check),
+    "plan": ("what a run would take: downloads, disk, memory, hours; fetches nothing", _plan),
+    "demo": ("a page to try what a run has trained on your images", _demo),
+    "export": ("write a run's results and thumbnails as one archive", _export),
+    "import": ("check such an archive and install it as a run", _import),
+    "bench": ("time every stage beside the published loop", _bench),
+    "write-instructions": (
+        "have a large model write instructions, or import such texts",
+        _write_instructions,
+    ),
+    "convert": ("bring a released data set to the layout of --data", _convert),
+    "scenes": ("make EmoScenes, the built-in data", _scenes),
+}

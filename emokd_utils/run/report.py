@@ -1,0 +1,216 @@
+"""``report.md`` and its figures: the final table, the claims, the costs, in one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from .. import figures
+from ..evidence import RESAMPLES
+from ..files import load_tensors, write_text
+from ..predictions import (
+    BOTH_RUN,
+    EMOVLM_KD,
+    HEAD,
+    PUBLISHED,
+    TOGETHER,
+    TUNED,
+    VISION,
+    VLM_ALONE,
+    ZERO_SHOT,
+    gate_name,
+)
+from . import stages
+from .results import Repeated, Results
+from .run import Run
+
+
+def write_report(results: Results) -> str:
+    """Write ``report.md`` and its figures to the run's folder; returns the text to print."""
+    run, seeds = results.run, results.seeds
+    costs, claims = run.costs(seeds[0]), results.claims()
+    shown = _with_costs(readable(results.table()), costs, results.final)
+    written = run.tuned(seeds[0], "generate")
+    prompt = results.predictions[seeds[0]][TUNED].provenance["prompt"]
+    lines = []
+    for name, axes in _figures(results, costs).items():
+        figures.save(axes, run.folder / f"{name}.png")
+        lines += [f"![{figures.alt_text(axes)}]({name}.png)", ""]
+    text = f"""# EmoVLM-KD on {run.source.name}
+
+{_about(run)}
+
+## Accuracy on the test split (n = {len(results.ids)}, seeds {", ".join(map(str, seeds))})
+
+{markdown(shown)}
+
+Accuracy in per cent with a 95 % interval (bootstrap over images, {RESAMPLES} resamples), averaged over seeds.
+"{PUBLISHED}": raw logits and one-hot answers, gate trained on the train split.
+Parameters and the median time for one image are of the whole set-up that gives the answer.
+
+{markdown(results.per_seed().map(lambda v: f"{100 * v:.1f}"))}
+
+## What it shows
+
+{chr(10).join(f"- {claim}" for claim in claims)}
+
+## What the teacher adds
+
+The distilled head minus the head without a teacher, on the same images:
+
+{chr(10).join(f"- {line}" for line in results.teacher_gain())}
+
+## Where the two models disagree
+
+{markdown(results.disagreement().set_index("seed").map(_short))}
+
+## What it costs
+
+{markdown(costs.map(_short))}
+
+## How the answers were read
+
+Label scoring gives the probabilities above. By *generate and parse* the tuned VLM (seed {seeds[0]})
+is right on {written.accuracy:.1%} of n = {len(written)} test images, and {int(written.invalid.sum())} of its
+answers name no label.
+Prompt: `{prompt}`
+
+{chr(10).join(f"- {line}" for line in _gates(run, seeds))}
+
+## Figures
+
+Where a figure shows single predictions (four-way map, confusion, cues) they are those of seed {seeds[0]}.
+
+{chr(10).join(lines)}"""
+    write_text(run.folder / "report.md", text)
+    path = run.folder / "report.md"
+    return "\n".join([shown.to_string(), "", *map(str, claims), "", f"The report: {path}"])
+
+
+def _figures(results: Results, costs: pd.DataFrame) -> dict:
+    table, names = results.table(), results.predictions[results.seeds[0]]
+    pair = (names[TUNED], names[VISION], (TUNED, VISION))
+    n, cues = len(results.ids), results.run.cues
+    drawn = {
+        "four-way": figures.four_way_map(*pair),
+        "oracle-gap": figures.oracle_gap(table, n, singles=(TUNED, VISION)),
+        "confusion": figures.confusion_pair(*pair)[0].figure,
+        "cost": figures.cost_accuracy(_beside_costs(costs, table, results.final), n=n),
+    }
+    if cues is not None:
+        chosen = {name: names[name] for name in (TUNED, VISION, HEAD, results.final)}
+        drawn["cues"] = figures.cue_bars(chosen, cues)
+    return drawn
+
+
+def _gates(run: Run, seeds: Sequence[int]) -> list[str]:
+    """A line on each kind of gate: what it was trained on, and whether it passes a side through."""
+    lines: dict[str, list[str]] = {}
+    for kind in run.profile.gates:
+        for seed in seeds:
+            gate = run.artefact(stages.gate, seed, *run.gate_settings(kind), "head")
+            _, about = load_tensors(gate.path("gate.safetensors"), "emokd-gate-1")
+            passed = about["passed_through"]
+            line = (
+                f"{gate_name(kind)}: on {about['settings']['inputs']}, trained on {about['rows']} "
+                f"rows of {about['trained_on']}"
+                + (f", passes the {passed} through" if passed else "")
+            )
+            lines.setdefault(line, []).append(str(seed))
+    return [f"{line}, seed{'s' * (len(of) > 1)} {', '.join(of)}" for line, of in lines.items()]
+
+
+def write_repeated(results: Repeated) -> str:
+    """Write ``repeated.md`` to the runs' folder; returns the text to print."""
+    run, table = results.runs[0], results.table()
+    each = [f"{100 * r.least:.1f} to {100 * r.greatest:.1f}" for r in table.itertuples()]
+    shown = readable(table[["accuracy", "low", "high"]]).assign(**{"single divisions": each})
+    others = [TUNED, VISION, HEAD, BOTH_RUN]
+    gains = [f"- minus {name}: {results.difference(results.final, name).points}" for name in others]
+    text = f"""# EmoVLM-KD on {run.source.name}, {len(results.runs)} divisions
+
+{_about(run)}
+
+Each division draws train, val and test anew from all images, class by class, and trains every part
+again. {len(results.right[TUNED])} images were tested at least once; intervals (95 %, bootstrap) are
+over these images.
+
+{markdown(shown)}
+
+{results.final}
+
+{chr(10).join(gains)}
+"""
+    path = run.folder / "repeated.md"
+    write_text(path, text)
+    return "\n".join([shown.to_string(), "", results.final, *gains, "", f"The report: {path}"])
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A data frame as a Markdown table; the index is the first column."""
+    frame = frame.reset_index()
+    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + " --- |" * len(frame.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in frame.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The result table in per cent, with the interval beside the accuracy."""
+    shown = pd.DataFrame(index=table.index)
+    shown["accuracy %"] = [
+        f"{100 * r.accuracy:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]"
+        for r in table.itertuples()
+    ]
+    for column in table.columns.drop(["accuracy", "low", "high"]):
+        shown[column] = ["" if pd.isna(v) else f"{100 * v:.1f}" for v in table[column]]
+    return shown
+
+
+def _rows_of_costs(final: str) -> Mapping[str, str]:
+    """The row of the result table of each set-up of the cost table."""
+    return {VLM_ALONE: TUNED, TOGETHER: BOTH_RUN, EMOVLM_KD: final}
+
+
+def _with_costs(shown: pd.DataFrame, costs: pd.DataFrame, final: str) -> pd.DataFrame:
+    """The readable table with parameters and time of each set-up; the vision model's are what it
+    adds to the VLM, since both were timed apart. A head alone is no set-up of its own."""
+    set_ups = {ZERO_SHOT: VLM_ALONE} | {row: name for name, row in _rows_of_costs(final).items()}
+    of = {
+        row: tuple(costs.loc[name, ["parameters", "ms per image"]]) for row, name in set_ups.items()
+    }
+    of[VISION] = tuple(costs.loc[TOGETHER, ["added parameters", "added ms"]])
+    return shown.assign(
+        parameters=[f"{of[row][0]:,.0f}" if row in of else "" for row in shown.index],
+        **{"ms per image": [f"{of[row][1]:.1f}" if row in of else "" for row in shown.index]},
+    )
+
+
+def _beside_costs(costs: pd.DataFrame, table: pd.DataFrame, final: str) -> pd.DataFrame:
+    """The cost table with the accuracy and interval of the model that each set-up is."""
+    rows = _rows_of_costs(final)
+    accuracy = table.loc[[rows[name] for name in costs.index], ["accuracy", "low", "high"]]
+    return pd.concat([costs, accuracy.set_axis(costs.index)], axis=1)
+
+
+def _short(value: object) -> str:
+    """A number as read in a table: three digits, thousands set apart."""
+    if isinstance(value, float) and abs(value) < 1000:
+        return f"{value:.3g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+
+
+def _about(run: Run) -> str:
+    data = run.dataset
+    counts = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "val", "test"))
+    labels = ", ".join(data.label_set.labels)
+    text = f"{counts} images; labels: {labels}. Profile `{run.profile.name}`."
+    if run.source.built_in:
+        return text + (
+            " These are results on built-in, drawn data: they say nothing about photographs or people "
+            "(see the datasheet in `data/emoscenes/`)."
+        )
+    return text + (
+        " TinyVLM, where it is the VLM, was made for drawn scenes and knows no photographs: expect "
+        "modest numbers; they show that the method runs, not what it can reach."
+    )

@@ -1,0 +1,306 @@
+"""The stages: what each depends on, how it is made, how it is loaded.
+
+A stage is a function of a run and of arguments that gives a `Recipe`; with it go its version and
+the files that may travel. Raise the version whenever what a stage computes changes: the numbers of
+a small run, kept beside the tests, tell when that was forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import processes
+from ..data import ImageDataset
+from ..files import fingerprint, load_rows, save_rows, write_text
+from ..lazy import lazy
+from ..predictions import Predictions
+from ..scan import ScanReport, listing_fingerprint, scan
+from ..settings import VisionSettings
+from ..world.describe import describe_scene
+from .store import Recipe, stage
+
+distillation = lazy("distillation")
+gates = lazy("gates")
+gating = lazy("gating")
+instructions = lazy("instructions")
+tuning = lazy("tuning")
+vision = lazy("vision")
+
+HOW_IT_IS_TUNED = ("recompute", "checkpoint_steps", "instructions")
+"""Fields of TuningSettings that do not change the result, or are in the key by content."""
+
+
+# ------------------------------------------------------------------------------------------ images
+
+
+@stage(1)
+def scanned(run) -> Recipe[ScanReport]:
+    """What is wrong with the folder of images."""
+
+    def make(to: Path) -> None:
+        write_text(to / "scan.json", scan(run.root).to_json())
+
+    def load(at: Path) -> ScanReport:
+        return ScanReport.from_json((at / "scan.json").read_text(encoding="utf-8"))
+
+    return Recipe({"listing": listing_fingerprint(run.root)}, make, load)
+
+
+@stage(1, "features.safetensors", together=True)
+def features(run) -> Recipe[np.ndarray]:
+    """(n, d) float32: the frozen visual encoder's mean-pooled output of every image."""
+    ids = run.dataset.ids
+
+    def make(to: Path) -> None:
+        rows = run.base.dataset_features(run.dataset, run.progress)
+        save_rows(to / "features.safetensors", ids, rows)
+
+    inputs = {"vlm": run.source.vlm_key, "data": run.dataset.fingerprint}
+    return Recipe(inputs, make, lambda at: load_rows(at / "features.safetensors", ids))
+
+
+# ------------------------------------------------------------------------------------ vision model
+
+
+@stage(1, "model.json", has_weights=True)
+def vision_model(run, seed: int, further: str = "") -> Recipe:
+    """The fine-tuned vision model."""
+    settings = vision_settings(run.profile.vision, further)
+    mark = run.source.mark_of(settings.weights)
+
+    def make(to: Path) -> None:
+        file = run.profile.path(settings.weights)
+        start = str(file) if mark != settings.weights else settings.weights
+        trained = vision.fine_tune(
+            run.dataset, replace(settings, weights=start), seed, run.progress
+        )
+        trained.save(to)
+
+    inputs = {
+        "settings": asdict(replace(settings, weights=mark)),
+        "data": run.dataset.fingerprint,
+        "seed": seed,
+    }
+    return Recipe(inputs, make, lambda at: vision.VisionModel.load(at), f"seed{seed}")
+
+
+def vision_settings(settings: VisionSettings, further: str) -> VisionSettings:
+    """Those of a further vision model, ``name`` or ``name@weights``; of the teacher without one."""
+    if not further:
+        return settings
+    name, _, weights = further.partition("@")
+    return replace(settings, name=name, weights=weights)
+
+
+@stage(1, "logits.safetensors")
+def teacher_logits(run, seed: int, further: str = "") -> Recipe[np.ndarray]:
+    """(n, C) float32: the vision model's logits of every image."""
+    ids, model = run.dataset.ids, run.artefact(vision_model, seed, further)
+
+    def make(to: Path) -> None:
+        save_rows(to / "logits.safetensors", ids, model.value.logits(run.dataset))
+
+    return Recipe(
+        {"vision": model.key},
+        make,
+        lambda at: load_rows(at / "logits.safetensors", ids),
+        f"seed{seed}",
+    )
+
+
+# --------------------------------------------------------------------------------------------- VLM
+
+
+def answers(
+    run, part: ImageDataset, method: str, vlm: Callable, inputs: dict, label: str
+) -> Recipe:
+    """A VLM's predictions for some images, by label scoring or by generate and parse."""
+
+    def make(to: Path) -> None:
+        tokens = run.profile.vlm.max_new_tokens
+        found = vlm().predict(part, method, max_new_tokens=tokens, progress=run.progress)
+        found.save(to / "predictions.csv")
+
+    inputs = inputs | {"vlm": run.source.vlm_key, "data": part.fingerprint, "method": method}
+    return Recipe(inputs, make, lambda at: Predictions.load(at / "predictions.csv"), label)
+
+
+@stage(1, "predictions.csv", "predictions.json", together=True)
+def zero_shot(run, method: str) -> Recipe[Predictions]:
+    """The untuned VLM's predictions for val and test."""
+    return answers(run, run.part("val", "test"), method, lambda: run.base, {}, method)
+
+
+@stage(1, "tuning.json", has_weights=True, together=True)
+def adapter(run, seed: int) -> Recipe[Path]:
+    """The folder of the LoRA adapter; tuning.json beside it tells how training went."""
+    settings, source = run.profile.tuning, run.source
+    known = {k: v for k, v in asdict(settings).items() if k not in HOW_IT_IS_TUNED}
+    inputs = {
+        "settings": known,
+        "vlm": source.vlm_key + " nf4" * (run.profile.vlm.quantize == "nf4-tuning"),
+        "data": run.dataset.fingerprint,
+        "metadata": source.metadata_key(run.dataset),
+        "seed": seed,
+    }
+    if settings.instructions:
+        inputs["instructions"] = source.mark_of(settings.instructions)
+
+    def make(to: Path) -> None:
+        train = run.part("train")
+        if not settings.instructions:
+            written = instructions.write_instructions(train, settings.kinds, seed, describe_scene)
+        else:
+            journal = run.profile.path(settings.instructions)
+            written = instructions.read_instructions(journal, train, settings.kinds, seed)
+        checkpoints = run.folder / f".tuning-{fingerprint(inputs)}"
+        log = tuning.instruction_tune(
+            run.load_vlm(tuning=True),
+            train,
+            written[0],
+            settings,
+            seed,
+            to,
+            progress=run.progress,
+            checkpoints=checkpoints,
+        )
+        note = {"counts": written[1], "log": log}
+        write_text(to / "tuning.json", json.dumps(note, indent=1))
+        if processes.first():
+            shutil.rmtree(checkpoints, ignore_errors=True)
+
+    return Recipe(inputs, make, lambda at: at, f"seed{seed}")
+
+
+@stage(1, "predictions.csv", "predictions.json", together=True)
+def tuned(run, seed: int, method: str) -> Recipe[Predictions]:
+    """The tuned VLM's predictions: every image by label scoring, the test split by generating."""
+    part = run.dataset if method == "score" else run.part("test")
+    inputs = {"adapter": run.artefact(adapter, seed).key}
+    label = f"seed{seed}-{method}"
+    return answers(run, part, method, lambda: run.tuned_vlm(seed), inputs, label)
+
+
+# ----------------------------------------------------------------------------------- head and gate
+
+
+@stage(1, "head.safetensors")
+def head(run, seed: int, alpha: float, temperature: float, depth: int) -> Recipe:
+    """The distilled head; alpha 0: without a teacher."""
+    settings = replace(run.profile.head, alpha=alpha, temperature=temperature, depth=depth)
+    seen, taught = run.artefact(features), run.artefact(teacher_logits, seed, "")
+
+    def make(to: Path) -> None:
+        train, val = run.rows("train"), run.rows("val")
+        x, y = seen.value, run.dataset.label_index
+        trained = distillation.train_head(
+            x[train],
+            y[train],
+            taught.value[train] if alpha else None,
+            val_features=x[val],
+            val_labels=y[val],
+            num_classes=len(run.dataset.label_set),
+            settings=settings,
+            seed=seed,
+        )
+        trained.save(to / "head.safetensors")
+
+    inputs = {"settings": asdict(settings), "features": seen.key, "seed": seed}
+    if alpha:
+        inputs["teacher"] = taught.key
+    return Recipe(
+        inputs,
+        make,
+        lambda at: distillation.TrainedHead.load(at / "head.safetensors"),
+        f"alpha{alpha:g}-seed{seed}",
+    )
+
+
+@stage(1, "logits.safetensors")
+def head_logits(run, seed: int, *settings) -> Recipe[np.ndarray]:
+    """(n, C) float32: a head's logits of every image."""
+    trained, seen, ids = (
+        run.artefact(head, seed, *settings),
+        run.artefact(features),
+        run.dataset.ids,
+    )
+
+    def make(to: Path) -> None:
+        save_rows(to / "logits.safetensors", ids, trained.value.logits(seen.value))
+
+    return Recipe(
+        {"head": trained.key, "features": seen.key},
+        make,
+        lambda at: load_rows(at / "logits.safetensors", ids),
+        f"seed{seed}",
+    )
+
+
+def gate_sides(run, seed: int, mode: str, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a gate is given, (n, C) each; side "vision" puts the vision model in the head's place."""
+    vlm = run.tuned(seed)
+    logits = run.teacher_logits(seed) if side == "vision" else run.head_logits(seed)
+    return gates.gate_inputs(logits, vlm.probabilities, vlm.one_hot(), mode)
+
+
+@stage(1, "gate.safetensors")
+def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
+    """A gate, trained on one split."""
+    settings = replace(run.profile.gate, kind=kind, inputs=mode)
+    first = (
+        run.artefact(teacher_logits, seed, "")
+        if side == "vision"
+        else run.artefact(head_logits, seed, *run.head_settings())
+    )
+
+    def make(to: Path) -> None:
+        student, vlm = gate_sides(run, seed, mode, side)
+        rows = run.rows(split)
+        trained = gating.train_gate(
+            student[rows],
+            vlm[rows],
+            run.dataset.label_index[rows],
+            num_classes=len(run.dataset.label_set),
+            settings=settings,
+            seed=seed,
+            trained_on=split,
+        )
+        trained.save(to / "gate.safetensors")
+
+    inputs = {
+        "settings": asdict(settings),
+        "split": split,
+        "side": side,
+        "first": first.key,
+        "vlm": run.artefact(tuned, seed, "score").key,
+        "seed": seed,
+    }
+    return Recipe(
+        inputs,
+        make,
+        lambda at: gating.TrainedGate.load(at / "gate.safetensors"),
+        f"{kind}-{side}-seed{seed}",
+    )
+
+
+@stage(1, "logits.safetensors", "shares.safetensors")
+def gate_logits(run, seed: int, *settings) -> Recipe[tuple[np.ndarray, np.ndarray]]:
+    """A gate's logits (n, C) of every image, and the shares (n, 2) of its two sides; float32."""
+    trained, ids = run.artefact(gate, seed, *settings), run.dataset.ids
+    *_, mode, _, side = settings
+
+    def make(to: Path) -> None:
+        sides = gate_sides(run, seed, mode, side)
+        save_rows(to / "logits.safetensors", ids, trained.value.logits(*sides))
+        save_rows(to / "shares.safetensors", ids, trained.value.weights(*sides))
+
+    def load(at: Path) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(load_rows(at / f"{name}.safetensors", ids) for name in ("logits", "shares"))
+
+    return Recipe({"gate": trained.key}, make, load, f"{settings[0]}-{side}-seed{seed}")

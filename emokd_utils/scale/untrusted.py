@@ -1,0 +1,111 @@
+"""What came in an archive, read and compared with the data set that it is said to be of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..distillation import HEAD_FORMAT, TrainedHead
+from ..files import load_rows, load_tensors
+from ..gating import GATE_FORMAT, TrainedGate
+from ..maps import CAVEATS, load_explanations
+from ..predictions import EMOVLM_KD, TOGETHER, VLM_ALONE, Predictions
+from ..run.card import RunCard, check_texts, need, untrusted_json
+
+COST_COLUMNS = 8
+HISTORY = ("epoch", "train_loss", "val_loss", "val_accuracy")  # of each epoch of a vision model
+_MAX_WIDTH, _MAX_CELLS = 2**14, 256  # of a head's input; of an explanation, a side
+
+
+def check_artefact(stage: str, at: Path, card: RunCard, scratch: Path) -> None:
+    """Read an artefact and compare it with the data set; whatever is raised, it is not sound."""
+    checks = {
+        "features": lambda: _rows(at / "features.safetensors", card, None),
+        "teacher_logits": lambda: _rows(at / "logits.safetensors", card, len(card.label_set)),
+        "head_logits": lambda: _rows(at / "logits.safetensors", card, len(card.label_set)),
+        "gate_logits": lambda: _gate_rows(at, card),
+        "zero_shot": lambda: _predictions(at / "predictions.csv", card, scratch),
+        "tuned": lambda: _predictions(at / "predictions.csv", card, scratch),
+        "head": lambda: _head(at / "head.safetensors", card),
+        "gate": lambda: _gate(at / "gate.safetensors", card),
+        "cost_table": lambda: _costs(at / "costs.csv"),
+        "explained": lambda: _maps(at / "maps.safetensors", card),
+        "reasons": lambda: _reasons(at / "reasons.json", card),
+        "adapter": lambda: _history(at / "tuning.json", "log"),
+        "vision_model": lambda: _history(at / "model.json", "history"),
+    }
+    checks[stage]()
+
+
+def _rows(file: Path, card: RunCard, columns: int | None) -> None:
+    rows = load_rows(file, list(card.table.index))
+    need(rows.ndim == 2 and columns in (None, rows.shape[1]), f"{file.name} (of another width)")
+    need(rows.dtype == np.float32 and np.isfinite(rows).all(), f"{file.name} (not finite)")
+
+
+def _gate_rows(at: Path, card: RunCard) -> None:
+    _rows(at / "logits.safetensors", card, len(card.label_set))
+    _rows(at / "shares.safetensors", card, 2)
+
+
+def _predictions(file: Path, card: RunCard, scratch: Path) -> None:
+    read = Predictions.load(file)
+    rows = card.table.loc[list(read.ids)]
+    of = (read.classes, read.splits, read.labels)
+    wanted = (tuple(card.label_set), tuple(rows["split"]), tuple(rows["label"]))
+    need(of == wanted, "predictions (of other data)")
+    # Only what is written again as it was has the escapes that keep formulas out of a spreadsheet.
+    again = read.save(scratch / "again.csv").read_bytes()
+    need(again == file.read_bytes(), "predictions (not as `Predictions.save` writes)")
+
+
+def _head(file: Path, card: RunCard) -> None:
+    arrays, about = load_tensors(file, HEAD_FORMAT)
+    width = about["in_features"]
+    need(arrays["mean"].shape == (width,) and width <= _MAX_WIDTH, "head (of another width)")
+    need(about["num_classes"] == len(card.label_set), "head (of other classes)")
+    TrainedHead.load(file)
+
+
+def _gate(file: Path, card: RunCard) -> None:
+    about = load_tensors(file, GATE_FORMAT)[1]
+    need(about["num_classes"] == len(card.label_set), "gate (of other classes)")
+    TrainedGate.load(file)
+
+
+def _costs(file: Path) -> None:
+    costs = pd.read_csv(file, index_col=0)
+    need(list(costs.index) == [VLM_ALONE, TOGETHER, EMOVLM_KD], "costs (other rows)")
+    need(costs.shape[1] <= COST_COLUMNS * 2, "costs (other columns)")
+    need(all(kind.kind in "if" for kind in costs.dtypes), "costs (no numbers)")
+
+
+def _maps(file: Path, card: RunCard) -> None:
+    for image, maps in load_explanations(file).items():
+        need(card.table.loc[image, "split"] == "test", "maps (of other images)")
+        for explanation in maps.values():
+            values, (left, top, right, bottom) = explanation.values, explanation.area
+            need(values.ndim == 2 and max(values.shape) <= _MAX_CELLS, "maps (too large)")
+            need(0 <= left < right <= 1 and 0 <= top < bottom <= 1, "maps (beside the image)")
+            need(np.isfinite(values).all(), "maps (not finite)")
+            known = explanation.method in CAVEATS
+            need(known and explanation.label in ("", *card.label_set), "maps (of an unknown kind)")
+
+
+def _reasons(file: Path, card: RunCard) -> None:
+    texts = untrusted_json(file.read_bytes(), file.name)
+    need(set(card.table.loc[list(texts), "split"]) <= {"test"}, "reasons (of other images)")
+    check_texts(list(texts.values()), len(card.table))
+
+
+def _history(file: Path, name: str) -> None:
+    about = untrusted_json(file.read_bytes(), file.name)
+    rows = about[name]
+    kinds = {type(value) for row in rows for value in row.values()}
+    need(kinds <= {int, float}, f"{file.name} (no numbers)")
+    if name == "history":
+        columns = [tuple(row) for row in rows]
+        need(len(set(columns)) == 1 and set(HISTORY) <= set(columns[0]), "epochs")
+        need(about["best_epoch"] in [row["epoch"] for row in rows], "best epoch")

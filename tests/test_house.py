@@ -1,0 +1,178 @@
+"""The house: which module may import which, and how long anything may be.
+
+``python tests/test_house.py`` prints the five that are nearest to their limit.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "emokd_utils"
+
+BASE = "errors files lazy settings profiles processes training evidence".split()
+LESSONS = (
+    "emotions data folders scan predictions weights vision families instructions answers loading vlm "
+    "tuning complementarity maps explanations distillation gates gating emovlm_kd costs"
+).split()
+ROOMS = [("figures", "world"), ("run",), ("checks", "explorer", "scale"), ("cli",)]
+"""Each may import those before it, and none beside it."""
+
+LIMITS = {"lesson": 250, "module": 400, "function": 45}
+TOTALS = {
+    "Python in the package": (13_000, "emokd_utils/**/*.py"),
+    "Python in checks": (3_200, "emokd_utils/checks/*.py"),
+    "JavaScript and CSS": (1_900, "emokd_utils/**/*.[jc]ss*"),
+    "tests": (7_500, "tests/*.py"),
+}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {name_of(path): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")}
+PACKAGES = {name_of(path) for path in PACKAGE.rglob("__init__.py")}
+
+
+def place(module: str) -> tuple[int, int]:
+    """Storey and order within it: a module imports what has a lower place."""
+    room = module.partition(".")[0]
+    for storey, order in enumerate((BASE, LESSONS)):
+        if room in order:
+            return storey, order.index(room)
+    storey = next(k for k, rooms in enumerate(ROOMS) if room in rooms)
+    return 2 + storey, 0
+
+
+def imported(module: str, node: ast.AST) -> list[tuple[str, str]]:
+    """Own modules that a statement imports, lazily too, each with the name taken from it."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lazy":
+        return [(node.args[0].value, "")]
+    if not isinstance(node, ast.ImportFrom) or not node.level:
+        return []
+    parts = module.split(".") if module else []
+    if module not in PACKAGES:
+        parts = parts[:-1]
+    base = ".".join(parts[: len(parts) - node.level + 1] + ([node.module] if node.module else []))
+    found = []
+    for alias in node.names:
+        inner = f"{base}.{alias.name}".strip(".")
+        found.append((inner, "") if inner in MODULES else (base, alias.name))
+    return found
+
+
+def arrows() -> list[tuple[str, str, str]]:
+    """(module, module that it imports, name) for every import, wherever it stands."""
+    return [
+        (module, target, name)
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        for target, name in imported(module, node)
+        if module and target
+    ]
+
+
+def test_a_module_imports_only_what_lies_below_it():
+    wrong = []
+    for module, target, name in arrows():
+        room, other = module.partition(".")[0], target.partition(".")[0]
+        if module == "__main__":
+            continue
+        if room == other:
+            continue
+        if place(target) >= place(module):
+            wrong.append(f"{module} imports {target} ({name})")
+    assert not wrong
+
+
+def test_rooms_hold_no_circle():
+    of: dict[str, set[str]] = {}
+    for module, target, _ in arrows():
+        of.setdefault(module, set()).add(target)
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path, module])
+        if module not in done:
+            for target in sorted(of.get(module, set()) - {module}):
+                if module not in PACKAGES:  # a package that hands on its modules' names is no part
+                    visit(target, (*path, module))
+            done.add(module)
+
+    for module in sorted(MODULES):
+        visit(module, ())
+
+
+def test_no_private_name_crosses_a_module():
+    wrong = [
+        f"{m} takes {t}.{n}" for m, t, n in arrows() if n.startswith("_") and n != "__version__"
+    ]
+    for module, tree in MODULES.items():
+        own = {target.rpartition(".")[2] for m, target, _ in arrows() if m == module}
+        wrong += [
+            f"{module} reads {node.value.id}.{node.attr}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in own
+            and node.attr.startswith("_")
+        ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_what_has_its_one_place_is_nowhere_else(module):
+    tree, room = MODULES[module], module.partition(".")[0]
+    text = ast.unparse(tree)
+    assert room in ("run", "cli") or "os.environ" not in text and "getenv" not in text
+    assert "TYPE_CHECKING" not in text
+    mains = [n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "main"]
+    assert room == "cli" or not mains, "commands are in cli"
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = [node for node in ast.walk(function) if imported(module, node)]
+            assert not inner, f"{function.name} imports an own module when it is called"
+
+
+class Measured(NamedTuple):
+    what: str
+    lines: int
+    limit: int
+
+
+def count(path: Path) -> int:
+    return len(path.read_text("utf-8").splitlines())
+
+
+def measured() -> list[Measured]:
+    """Every module, function and total with its limit."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = name_of(path)
+        kind = "lesson" if module in LESSONS else "module"
+        found.append(Measured(module or "emokd_utils", count(path), LIMITS[kind]))
+        for node in ast.walk(MODULES[module]):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                found.append(Measured(f"{module}.{node.name}()", lines, LIMITS["function"]))
+    for what, (limit, pattern) in TOTALS.items():
+        found.append(Measured(what, sum(count(path) for path in ROOT.glob(pattern)), limit))
+    return found
+
+
+def test_nothing_is_longer_than_it_may_be():
+    assert not [f"{m.what}: {m.lines} of {m.limit} lines" for m in measured() if m.lines > m.limit]
+
+
+if __name__ == "__main__":
+    nearest = sorted(measured(), key=lambda m: m.lines / m.limit, reverse=True)
+    for m in nearest[:5]:
+        print(f"{m.lines:6,} of {m.limit:6,} lines  {m.what}")
+    raise SystemExit(any(m.lines > m.limit for m in nearest))
