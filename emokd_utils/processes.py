@@ -4,35 +4,42 @@
 ``torchrun --nproc_per_node 2 -m emokd_utils run`` does). Every process goes through the same stages;
 tuning shares each batch, predictions and features are divided by image and gathered in order, and
 the first process alone trains what is small, writes and speaks. With one process nothing here does
-anything.
+anything, and nothing imports torch.
 """
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import TypeVar
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=24)  # for a process that waits while the first one trains
 
+_world = (0, 1)
 
-@functools.cache
-def world() -> tuple[int, int]:
-    """Number of this process, from 0, and how many there are."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        return 0, 1
+
+def join(count: int) -> None:
+    """Meet the other processes; `count` is how many were launched together (WORLD_SIZE).
+
+    A second call does nothing.
+    """
+    global _world
+    if count == 1 or _world[1] > 1:
+        return
     import torch.distributed as dist
+    from accelerate import PartialState
 
     if not dist.is_initialized():
-        from accelerate import PartialState
-
         PartialState(timeout=PATIENCE)
-    return dist.get_rank(), dist.get_world_size()
+    _world = dist.get_rank(), dist.get_world_size()
+
+
+def world() -> tuple[int, int]:
+    """Number of this process, from 0, and how many there are; (0, 1) before `join`."""
+    return _world
 
 
 def first() -> bool:
@@ -53,9 +60,9 @@ def gather(items: list[T]) -> list[T]:
         return items
     import torch.distributed as dist
 
-    found: list = [None] * count
-    dist.all_gather_object(found, items)
-    return [item for one in found for item in one]
+    parts: list = [None] * count
+    dist.all_gather_object(parts, items)
+    return list(chain.from_iterable(parts))
 
 
 def agree(value: T) -> T:

@@ -41,13 +41,14 @@ def fit(
     epochs: int,
     patience: int,
     monitor: str = "val_loss",
+    after_epoch: Callable[[dict[str, float]], object] = lambda record: None,
 ) -> Fitted:
     """Train until `patience` epochs have brought nothing better on the val rows.
 
     train_epoch: trains for one epoch and returns its mean loss. val_logits: logits (m, C) of the
     val rows. val_labels: int64 (m,). snapshot: a copy of what is to be kept of the epoch just
     trained. monitor: what makes an epoch better, "val_loss" or "val_accuracy"; the other one
-    decides between equals.
+    decides between equals. after_epoch: is told what was noted of the epoch.
 
     Raises InputError where no epoch had a finite loss.
     """
@@ -61,6 +62,7 @@ def fit(
         history.append(
             {"epoch": epoch, "train_loss": train_loss, "val_loss": loss, "val_accuracy": accuracy}
         )
+        after_epoch(history[-1])
         score = (-loss, accuracy) if monitor == "val_loss" else (accuracy, -loss)
         if score > best_score and math.isfinite(loss):
             best_score, best_epoch, best = score, epoch, snapshot()

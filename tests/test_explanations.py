@@ -30,7 +30,8 @@ from emokd_utils.explanations import (
 )
 from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.settings import VisionSettings
-from emokd_utils.vision import VisionModel, build_network
+from emokd_utils.vision import VisionModel
+from emokd_utils.weights import build_network
 
 
 def corner(images):

@@ -21,7 +21,7 @@ from emokd_utils.settings import (
     VisionSettings,
 )
 from emokd_utils.tuning import instruction_tune
-from emokd_utils.vision import build_network
+from emokd_utils.weights import build_network
 from emokd_utils.vlm import VLM
 from emokd_utils.world.scenes import ensure_scenes
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -46,7 +47,7 @@ from ..predictions import (
     gate_name,
     versions,
 )
-from ..processes import finish, first
+from ..processes import finish, first, join
 from ..profiles import MINI, Profile, project_root, reduced
 from ..scale.ask import load_written
 from ..scan import ScanReport, listing_fingerprint, scan
@@ -102,6 +103,7 @@ class Pipeline:
         make: bool = True,
         resplit: int | None = None,
     ):
+        join(int(os.environ.get("WORLD_SIZE", "1")))
         self.resplit = resplit
         self.profile = profile if isinstance(profile, Profile) else named_profile(profile)
         self.root = Path(data) if data is not None else self.profile.path(self.profile.data)

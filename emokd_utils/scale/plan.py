@@ -39,7 +39,7 @@ from ..profiles import Profile
 from ..run.environment import asked_profile
 from ..run.pipeline import EXPLAINED, MISSED, Pipeline
 from ..settings import VisionSettings
-from ..vision import build_network
+from ..weights import build_network
 from ..vlm import REASON_TOKENS, common_prefix
 from .ask import load_written
 from .shapes import (

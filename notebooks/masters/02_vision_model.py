@@ -46,7 +46,8 @@ from emokd_utils.evidence import Claim, Estimate, bootstrap, share, wilson
 from emokd_utils.explanations import answers_of, cue_boxes, grad_cam, occlusion, share_table
 from emokd_utils.predictions import VISION
 from emokd_utils.run.pipeline import Pipeline
-from emokd_utils.vision import Pixels, augment, build_network, schedule
+from emokd_utils.vision import Pixels, augment, schedule
+from emokd_utils.weights import build_network
 from emokd_utils.world.scenes import scene_objects
 
 # %%
