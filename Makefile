@@ -20,7 +20,7 @@ help:
 	@echo "make lab        open JupyterLab"
 	@echo "make test       all tests, the slow ones too"
 	@echo "make quick      the quick tests"
-	@echo "make lint       check style; make format mends what can be mended"
+	@echo "make lint       check style, imports' rule and budgets; make format mends what can be mended"
 	@echo "make notebooks  build and execute the notebooks from their masters"
 	@echo "make release    write the course as assignments for nbgrader into release/"
 	@echo "make sprites    render the sprite sheet from data/emoscenes/objects/*.svg"
@@ -43,6 +43,7 @@ quick: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) tests/test_house.py
 
 format: $(VENV)/.installed-dev
 	$(PY) -m ruff check --fix .
