@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import Any
 
 from .errors import InputError
-from .settings import PROJECTIONS
+
+Inputs = dict[str, Any]  # what a processor gives, name -> tensor
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,11 @@ class Family:
 
     types: tuple[str, ...]
     text: str
-    grid: Callable[[object, dict[str, torch.Tensor], int], tuple[int, int, int]]
+    grid: Callable[[object, Inputs, int], tuple[int, int, int]]
     area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]]
 
     def lora_targets(self, projections: Sequence[str]) -> str:
-        """A pattern for these projections of the language model. Raises InputError for others."""
-        if not projections or set(projections) - set(PROJECTIONS):
-            raise InputError(
-                f"LoRA on the projections {', '.join(projections) or '(none)'}: choose some of "
-                f"{', '.join(PROJECTIONS)}"
-            )
+        """A pattern for these projections (of `settings.PROJECTIONS`) of the language model."""
         return rf".*\b{self.text}\.layers\.\d+\.self_attn\.(?:{'|'.join(projections)})_proj"
 
 
@@ -98,14 +93,14 @@ def family_of(config) -> Family:
     )
 
 
-def image_inputs(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def image_inputs(inputs: Inputs) -> Inputs:
     """Of a processor's output what the visual encoder needs."""
     names = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "image_sizes")
     return {name: inputs[name] for name in names if name in inputs}
 
 
-def positions(model, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """(r, n, L) rotary positions: r = 3 (time, row, column) where the model counts so, else 1."""
+def positions(model, inputs: Inputs):
+    """Tensor (r, n, L) of rotary positions: r = 3 (time, row, column) where the model counts so, else 1."""
     if hasattr(model.model, "get_rope_index"):
         return model.model.get_rope_index(
             inputs["input_ids"],

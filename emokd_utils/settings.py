@@ -56,7 +56,7 @@ class VLMSettings:
 
     name: the folder of a saved model or its id on the hub. quantize: "" for the weights as
     published, "nf4" for 4 bits, "nf4-tuning" for 4 bits while it is tuned. pixels: what it sees of
-    an image at most (`vlm.limit_pixels`; 0: what its processor allows). batch_size: images that
+    an image at most (`loading.limit_pixels`; 0: what its processor allows). batch_size: images that
     pass it at once. max_new_tokens: of a generated answer.
     """
 

@@ -6,6 +6,8 @@ et al. 2025, doi:10.1109/CVPRW67362.2025.00560: rank 8, alpha 8, dropout 0.05). 
 apart from the base.
 """
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,17 +23,17 @@ from .data import ImageDataset
 from .errors import InputError
 from .families import family_of
 from .instructions import AnswerCollator, Instruction
+from .loading import quiet_peft
 from .processes import first, world
 from .settings import TuningSettings
 from .training import bf16_is_fast
-from .vlm import VLM, quiet_peft
+from .vlm import VLM
 
 
 def add_lora(model, settings: TuningSettings):
     """Wrap a model with LoRA; everything but the adapter is frozen.
 
-    Per adapted matrix (out x in) the adapter has rank * (in + out) parameters. Raises InputError for
-    a projection that there is not.
+    Per adapted matrix (out x in) the adapter has rank * (in + out) parameters.
     """
     config = LoraConfig(
         r=settings.rank,
@@ -43,6 +45,17 @@ def add_lora(model, settings: TuningSettings):
     )
     with quiet_peft():
         return get_peft_model(model, config)
+
+
+def recompute_layers(model) -> None:
+    """In the backward pass each layer computes its inside anew (gradient checkpointing).
+
+    transformers has gradients flow from the embeddings on, of text and image, which LoRA does not
+    need: with them the frozen visual encoder would be gone through backwards as well. To be called
+    once the adapter is there, for peft does the same to a model that recomputes.
+    """
+    model.activation_checkpointing_enable()
+    model.disable_input_require_grads()
 
 
 class ProgressBar(TrainerCallback):
@@ -73,7 +86,8 @@ class InstructionDataset(Dataset):
     def __init__(
         self, dataset: ImageDataset, instructions: Sequence[Instruction], megabytes: float = 500
     ):
-        self.dataset, self.instructions, self.room = dataset, list(instructions), 1e6 * megabytes
+        self.dataset, self.instructions = dataset, list(instructions)
+        self.free_bytes = 1e6 * megabytes
         self.opened: dict[str, Image.Image] = {}
 
     def __len__(self) -> int:
@@ -85,8 +99,8 @@ class InstructionDataset(Dataset):
         if image is None:
             image = self.dataset.open(item.image_id)
             size = 3 * image.width * image.height
-            if size <= self.room:
-                self.room -= size
+            if size <= self.free_bytes:
+                self.free_bytes -= size
                 self.opened[item.image_id] = image
         return {"image": image, "prompt": item.prompt, "answer": item.answer}
 
@@ -98,60 +112,32 @@ def instruction_tune(
     settings: TuningSettings,
     seed: int,
     out: Path,
-    callbacks: Sequence[TrainerCallback] = (),
     progress: bool = True,
     checkpoints: Path | None = None,
-    checkpoint_steps: int = 100,
 ) -> list[dict]:
     """Tune ``vlm`` on ``instructions`` about images of ``dataset`` and write the adapter to
     ``out``.
 
     The model in ``vlm`` is wrapped with the adapter. ``checkpoints``: a folder for the state after
-    every ``checkpoint_steps`` steps; what is there is gone on from. Several processes share each
-    batch. Returns the training log (one dict per logged step). Raises InputError when there is
+    every ``settings.checkpoint_steps`` steps; what is there is gone on from. Several processes share
+    each batch. Returns the training log (one dict per logged step). Raises InputError when there is
     nothing to learn from, or the processes do not divide the batch.
     """
     if not instructions:
         raise InputError(
             "there are no instructions to tune on; write_instructions made none for this data"
         )
-    _, count = world()
-    if settings.batch_size % count:
-        raise InputError(
-            f"a batch of {settings.batch_size} cannot be shared by {count} processes: choose a "
-            "tuning_batch_size that they divide"
-        )
+    arguments = _arguments(settings, seed, vlm.device, out, checkpoints)
     torch.manual_seed(seed)
     model = add_lora(vlm.core, settings)
-    arguments = TrainingArguments(
-        output_dir=str(checkpoints or out / "trainer"),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size // count,
-        ddp_find_unused_parameters=False,
-        learning_rate=settings.lr,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.05,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        bf16=bf16_is_fast(),
-        use_cpu=vlm.device.type == "cpu",
-        seed=seed,
-        save_strategy="steps" if checkpoints else "no",
-        save_steps=checkpoint_steps,
-        save_total_limit=2,
-        report_to="none",
-        logging_steps=25,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        dataloader_num_workers=0,
-    )
+    if settings.recompute:
+        recompute_layers(model.get_base_model())
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=InstructionDataset(dataset, instructions),
         data_collator=AnswerCollator(vlm.processor),
-        callbacks=[*callbacks, *([ProgressBar()] if progress and first() else [])],
+        callbacks=[ProgressBar()] if progress and first() else [],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
@@ -162,11 +148,42 @@ def instruction_tune(
     return trainer.state.log_history
 
 
+def _arguments(
+    settings: TuningSettings, seed: int, device: torch.device, out: Path, checkpoints: Path | None
+) -> TrainingArguments:
+    _, count = world()
+    if settings.batch_size % count:
+        raise InputError(
+            f"a batch of {settings.batch_size} cannot be shared by {count} processes: choose a "
+            "tuning.batch_size that they divide"
+        )
+    return TrainingArguments(
+        output_dir=str(checkpoints or out / "trainer"),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size // count,
+        ddp_find_unused_parameters=False,
+        learning_rate=settings.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        bf16=bf16_is_fast(device),
+        use_cpu=device.type == "cpu",
+        seed=seed,
+        save_strategy="steps" if checkpoints else "no",
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=2,
+        report_to="none",
+        logging_steps=25,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+
 def _last_checkpoint(folder: Path | None) -> str | None:
     """The last whole checkpoint; one that was cut off while it was written has no state."""
-    if folder is None or not folder.is_dir():
+    if folder is None:
         return None
-    found = [
-        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()
-    ]
-    return str(max(found, key=lambda path: int(path.name.partition("-")[2]))) if found else None
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.partition("-")[2]))) if whole else None

@@ -4,8 +4,8 @@ import re
 import torch
 
 from emokd_utils import checks
+from emokd_utils.answers import parse_answer
 from emokd_utils.emotions import MIKELS
-from emokd_utils.vlm import parse_answer
 
 LESSON = checks.exercises("3")
 

@@ -19,8 +19,8 @@ from emokd_utils.instructions import (
     categorical_prompt,
     write_instructions,
 )
+from emokd_utils.loading import limit_pixels
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, changed, project_root
-from emokd_utils.run.pipeline import Recompute
 from emokd_utils.scale.plan import GPUS, Device, Images, get_device, plan
 from emokd_utils.scale.shapes import (
     MODELS,
@@ -31,9 +31,9 @@ from emokd_utils.scale.shapes import (
     tuning_step,
 )
 from emokd_utils.settings import TuningSettings
-from emokd_utils.tuning import add_lora, instruction_tune
+from emokd_utils.tuning import add_lora, instruction_tune, recompute_layers
 from emokd_utils.vision import fine_tune
-from emokd_utils.vlm import VLM, limit_pixels
+from emokd_utils.vlm import VLM
 from emokd_utils.world.scenes import ensure_scenes
 
 TINY = str(project_root() / MINI.vlm.name)
@@ -116,7 +116,7 @@ def test_operations_of_a_tuning_step_are_those_counted(batch, recompute):
     vlm = VLM.load(TINY)
     model = add_lora(vlm.core, MINI.tuning).train()
     if recompute:
-        Recompute().on_train_begin(None, None, None, model)
+        recompute_layers(model.get_base_model())
     inputs = AnswerCollator(vlm.processor)(batch[1])
     formulas = costs._CPU_OPERATIONS | BACKWARD
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
@@ -144,14 +144,11 @@ def measured_peak(call):
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("low", [False, True])
 def test_memory_of_tuning_is_that_measured(dataset, batch, tmp_path, monkeypatch, low, recompute):
-    monkeypatch.setattr(tuning, "bf16_is_fast", lambda: low)
+    monkeypatch.setattr(tuning, "bf16_is_fast", lambda *_: low)
     vlm, train = VLM.load(TINY), dataset.split("train")
-    settings = replace(MINI.tuning, epochs=1)
-    callbacks = [Recompute()] * recompute
+    settings = replace(MINI.tuning, epochs=1, recompute=recompute)
     peak = costs.weight_bytes(vlm.model) + measured_peak(
-        lambda: instruction_tune(
-            vlm, train, batch[2][:64], settings, 0, tmp_path, callbacks, progress=False
-        )
+        lambda: instruction_tune(vlm, train, batch[2][:64], settings, 0, tmp_path, progress=False)
     )
     device, own = replace(CPU, bf16=low), replace(MINI, tuning_recompute=recompute)
     found = stage(plan(own, Images.of(dataset, MINI), device), "tuning")

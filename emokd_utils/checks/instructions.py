@@ -5,10 +5,10 @@ import re
 
 import torch
 
+from ..answers import parse_answer
 from ..checks import Exercise, Mistake, NotAttempted, attempted
 from ..emotions import EKMAN, MIKELS
 from ..instructions import IGNORED, answer_for
-from ..vlm import parse_answer
 
 # ------------------------------------------------------------------------------------- the labels
 

@@ -5,9 +5,9 @@ import re
 
 import torch
 
+from ..answers import parse_answer
 from ..checks import Exercise, Mistake, NotAttempted, calls
 from ..emotions import MIKELS
-from ..vlm import parse_answer
 
 # ---------------------------------------------------------------------------------- visual tokens
 

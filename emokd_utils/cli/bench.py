@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from ..answers import parse_answer
 from ..distillation import DistillationHead, distillation_loss, train_head
 from ..emovlm_kd import softmax
 from ..gates import build_gate, gate_inputs
@@ -22,7 +23,7 @@ from ..gating import train_gate
 from ..instructions import answer_for, categorical_prompt
 from ..run.environment import asked_profile
 from ..run.pipeline import Pipeline
-from ..vlm import VLM, parse_answer
+from ..vlm import VLM
 
 EPOCHS = 5  # the paper's number, for head and gate alike
 WANTED = {"distillation": 10, "gate": 20, "VLM prediction": 5}  # least ratios

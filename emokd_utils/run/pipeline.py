@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
 
 from ..costs import Part, compare, count_parameters
 from ..data import ImageDataset, load_dataset
@@ -34,6 +33,7 @@ from ..files import fingerprint, load_rows, save_rows
 from ..gates import gate_inputs
 from ..gating import TrainedGate, train_gate
 from ..instructions import answer_for, categorical_prompt, write_instructions
+from ..loading import read_config
 from ..predictions import (
     BOTH_RUN,
     HEAD,
@@ -53,7 +53,7 @@ from ..scale.ask import load_written
 from ..scan import ScanReport, listing_fingerprint, scan
 from ..tuning import instruction_tune
 from ..vision import VisionModel, fine_tune
-from ..vlm import VLM, read_config, recompute_layers
+from ..vlm import VLM
 from ..world import scenes
 from .environment import asked_profile, named_profile
 from .store import Artefact, NotMadeError, Store
@@ -63,15 +63,6 @@ if TYPE_CHECKING:
 
 EXPLAINED, MISSED = 40, 150
 """Test images of each cue that are explained, and at most so many missed ones that get reasons too."""
-
-
-class Recompute(TrainerCallback):
-    """Has the model's layers compute their inside anew, once the adapter is there: peft, told
-    before, would have gradients flow through the visual encoder."""
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        """Tell the model."""
-        recompute_layers(model.get_base_model())
 
 
 class Pipeline:
@@ -293,10 +284,8 @@ class Pipeline:
                 settings,
                 seed,
                 to,
-                callbacks=[Recompute()] * self.profile.tuning.recompute,
                 progress=self.progress,
                 checkpoints=checkpoints,
-                checkpoint_steps=self.profile.tuning.checkpoint_steps,
             )
             note = {"counts": counts, "log": log}
             (to / "tuning.json").write_text(json.dumps(note, indent=1), encoding="utf-8")

@@ -38,9 +38,10 @@ from ..instructions import (
 from ..profiles import Profile
 from ..run.environment import asked_profile
 from ..run.pipeline import EXPLAINED, MISSED, Pipeline
+from ..scoring import common_prefix
 from ..settings import VisionSettings
+from ..vlm import REASON_TOKENS
 from ..weights import build_network
-from ..vlm import REASON_TOKENS, common_prefix
 from .ask import load_written
 from .shapes import (
     ShapedVLM,
@@ -315,7 +316,7 @@ class Plan:
 def plan(profile: Profile, images: Images, device: Device) -> Plan:
     """The plan of a run; where it does not fit, with the changes that make it.
 
-    Raises InputError as `shapes.shaped_vlm` and `vision.build_network`.
+    Raises InputError as `shapes.shaped_vlm` and `weights.build_network`.
     """
     found = best = _plan(profile, images, device)
     fields: dict[str, object] = {}

@@ -25,9 +25,9 @@ from torch.utils.flop_counter import flop_registry
 from ..costs import weight_bytes
 from ..errors import InputError
 from ..families import family_of
+from ..loading import limit_pixels, readable_errors
 from ..settings import TuningSettings
-from ..tuning import add_lora
-from ..vlm import limit_pixels, loading, recompute_layers
+from ..tuning import add_lora, recompute_layers
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314)."""
@@ -286,7 +286,7 @@ class ShapedVLM:
 def shaped_vlm(source: str, pixels: int, dtype: torch.dtype, settings: TuningSettings) -> ShapedVLM:
     """The VLM of a folder or hub id, without numbers and without the network.
 
-    pixels: as `vlm.limit_pixels`, 0: no limit. Raises InputError for an id whose configuration is
+    pixels: as `loading.limit_pixels`, 0: no limit. Raises InputError for an id whose configuration is
     neither in MODELS nor on this machine.
     """
     from transformers import (
@@ -313,7 +313,7 @@ def shaped_vlm(source: str, pixels: int, dtype: torch.dtype, settings: TuningSet
                 f"{source} is not on this machine, and its configuration is not known (known: "
                 f"{', '.join(MODELS)}): give a folder with its config and processor files"
             ) from error
-        with loading(source):
+        with readable_errors(source):
             processor = AutoProcessor.from_pretrained(source, local_files_only=True)
         image_processor = processor.image_processor
     if pixels:

@@ -10,8 +10,8 @@
 #
 # ## Minutes and machine
 #
-# About 45 minutes to read and run, 60 more for the exercises; any laptop, no GPU. Module:
-# `emokd_utils.vlm`.
+# About 45 minutes to read and run, 60 more for the exercises; any laptop, no GPU. Modules:
+# `emokd_utils.vlm`, and what it uses: `answers` and `scoring`.
 #
 # <!-- measured -->
 
@@ -37,6 +37,7 @@ import torch
 from PIL import Image
 
 from emokd_utils import checks, figures
+from emokd_utils.answers import parse_answer
 from emokd_utils.complementarity import accuracy_difference, accuracy_interval
 from emokd_utils.evidence import Claim, Estimate, bootstrap, share
 from emokd_utils.explanations import (
@@ -50,7 +51,7 @@ from emokd_utils.explanations import (
 from emokd_utils.instructions import answer_for, categorical_prompt, chat_text
 from emokd_utils.predictions import ZERO_SHOT
 from emokd_utils.run.pipeline import Pipeline
-from emokd_utils.vlm import common_prefix, parse_answer, tree_mask
+from emokd_utils.scoring import common_prefix, tree_mask
 
 # %%
 pipeline = Pipeline()

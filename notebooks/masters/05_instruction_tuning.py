@@ -43,9 +43,8 @@ from emokd_utils.evidence import Claim, wilson
 from emokd_utils.instructions import AnswerCollator, write_instructions
 from emokd_utils.predictions import TUNED, ZERO_SHOT
 from emokd_utils.run.pipeline import Pipeline
-from emokd_utils.training import bf16_is_fast
-from emokd_utils.tuning import InstructionDataset, add_lora
-from emokd_utils.vlm import recompute_layers
+from emokd_utils.training import autocast
+from emokd_utils.tuning import InstructionDataset, add_lora, recompute_layers
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 6 minutes if nothing is
@@ -248,7 +247,7 @@ def loss_on(data, places):
     batch = collate([data[k % len(data)] for k in places])
     batch = {name: value.to(base.device) for name, value in batch.items()}
     learnt = int((batch["labels"][:, 1:] != -100).sum())
-    with torch.autocast(base.device.type, torch.bfloat16, enabled=bf16_is_fast()):
+    with autocast(base.device):
         return model(**batch).loss, learnt  # the mean over so many tokens
 
 

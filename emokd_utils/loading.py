@@ -1,0 +1,141 @@
+"""A vision-language model from a folder or the hub: precision, device, adapter, size of images."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isqrt
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+from transformers.utils import logging
+
+from .errors import InputError
+from .families import family_of
+from .training import bf16_is_fast, default_device
+
+
+@contextmanager
+def readable_errors(source: str) -> Iterator[None]:
+    """What transformers says of a model that it cannot load, as one InputError that names it."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError, SafetensorError) as error:
+        raise InputError(
+            f"{source} cannot be loaded: {' '.join(str(error).split())} (A model is given as the "
+            "folder of a saved one, or by its id on the Hugging Face hub, which must be in reach.)"
+        ) from error
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without the warning that peft causes by asking transformers for a name it is about to drop."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
+
+
+def read_config(source: str):
+    """The configuration of a model: of the folder of a saved one, or by its id on the hub.
+
+    Raises InputError where there is none, and for a family that `families` does not know.
+    """
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise InputError(
+            f"{source} holds no config.json; name the folder of a saved model or a hub id"
+        )
+    with readable_errors(source):
+        config = AutoConfig.from_pretrained(source)
+    family_of(config)
+    return config
+
+
+def load_model(
+    source: str, adapter: str | Path | None, device: str | None, quantize: str, pixels: int
+) -> tuple:
+    """The model and its processor; for arguments and errors see `vlm.VLM.load`."""
+    logging.disable_progress_bar()
+    read_config(source)
+    with readable_errors(source):  # what is small, before gigabytes are fetched
+        processor = AutoProcessor.from_pretrained(source)
+    if pixels:
+        limit_pixels(processor.image_processor, pixels)
+    device = device or default_device().type
+    if device == "cpu":
+        keep_freed_memory()
+    dtype = torch.float32 if device == "cpu" else "auto"
+    options = _four_bits(quantize, device) if quantize else {}
+    with readable_errors(source):
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **options)
+    if adapter is not None:
+        model = _adapted(model, Path(adapter))
+    return model.to(device), processor
+
+
+def _adapted(model, adapter: Path):
+    from peft import PeftModel
+
+    if not (adapter / "adapter_config.json").is_file():
+        raise InputError(
+            f"{adapter} holds no adapter_config.json; name the folder that tuning wrote"
+        )
+    with quiet_peft():
+        return PeftModel.from_pretrained(model, str(adapter))
+
+
+def _four_bits(kind: str, device: str) -> dict:
+    """What `from_pretrained` is to be told so that it quantises on this device."""
+    if kind != "nf4":
+        raise InputError(f"there is no quantisation {kind!r}; choose 'nf4', or '' for none")
+    try:
+        from bitsandbytes import supported_torch_devices
+    except ImportError as error:
+        raise InputError(
+            f'weights in 4 bits need bitsandbytes: `pip install -e ".[gpu]"` ({error})'
+        ) from error
+    if (name := device.split(":")[0]) not in supported_torch_devices:
+        raise InputError(
+            f"bitsandbytes keeps no weights in 4 bits on {name!r}: use a GPU by CUDA, or vlm.quantize="
+        )
+    half = torch.bfloat16 if bf16_is_fast(device) else torch.float16
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32 if name == "cpu" else half,
+    )
+    where = torch.cuda.current_device() if device == "cuda" else device
+    return {"quantization_config": config, "device_map": {"": where}}
+
+
+def limit_pixels(image_processor, pixels: int) -> None:
+    """Have an image processor make images smaller that have more than ``pixels`` pixels.
+
+    SmolVLM's makes every image as large as its number of tiles allows: here as many tiles a side as
+    fit a square of ``pixels``, at least one. One that makes all images of one size stays as it is.
+    """
+    size = image_processor.size
+    if hasattr(image_processor, "max_image_size"):
+        tile = image_processor.max_image_size["longest_edge"]
+        size["longest_edge"] = min(size["longest_edge"], tile * max(1, isqrt(pixels) // tile))
+    elif hasattr(image_processor, "merge_size"):
+        size["longest_edge"] = min(size["longest_edge"], pixels)
+        size["shortest_edge"] = min(size["shortest_edge"], pixels)
+
+
+def keep_freed_memory(megabytes: int = 256) -> None:
+    """Have glibc keep so much freed memory for the next layer, in place of a return to the system.
+
+    Without it each layer's outputs are fresh pages, and a CPU spends a tenth of a pass on them. The
+    numbers stay the same. Other C libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-1, megabytes * 2**20)  # M_TRIM_THRESHOLD
+    mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, the largest that is taken
