@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from emokd_utils import vision
 from emokd_utils.data import ImageDataset, load_dataset
-from emokd_utils.emotions import get_label_set
+from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.settings import VisionSettings
 from emokd_utils.vision import Pixels, VisionModel, augment, build_network, fine_tune, schedule
@@ -329,7 +329,7 @@ def test_logits_of_images_are_those_of_the_data_set(model, data):
 
 
 def test_other_labels_are_refused(model, data):
-    other = replace(data, label_set=get_label_set("mikels"))
+    other = replace(data, label_set=MIKELS)
     with pytest.raises(InputError, match="train a vision model on this data set"):
         model.predict(other)
 
