@@ -3,7 +3,7 @@
 The layout is ImageFolder's, ``ROOT/{train,val,test}/<emotion>/*.png``, with an optional
 ``ROOT/metadata.csv`` whose column ``file`` holds the image id: the path relative to ROOT, with
 forward slashes. Without ``val/``, a tenth of each class of ``train/`` is set apart for validation.
-`scanning` finds what is wrong with such a folder, `images` opens a file.
+`scan` finds what is wrong with such a folder, `images` opens a file.
 """
 
 from __future__ import annotations
@@ -20,20 +20,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .emotions import LabelSet
+from .emotions import LabelSet, infer_label_set, labels_of
 from .errors import InputError
-from .files import fingerprint
+from .files import checksum, fingerprint
+from .folders import SPLITS, read_metadata
 from .images import open_image
-from .scan import (
-    SPLITS,
-    ScanReport,
-    infer_labels,
-    labels_of,
-    list_files,
-    metadata_problems,
-    read_metadata,
-    scan,
-)
+from .scan import ScanReport, listing_fingerprint, scan
+
+TEST_SHARE, VAL_SHARE = 0.25, 0.15  # of all images, where splits are drawn anew
+VAL_FRACTION = 0.1  # of each class of train, set apart where there is no val/
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,61 +79,51 @@ class ImageDataset:
         ids = tuple(ids)
         if ids == self.ids:
             return self
-        unknown = [image for image in ids if image not in self.table.index]
+        unknown = [image_id for image_id in ids if image_id not in self.table.index]
         if unknown:
             raise InputError(f"no image {unknown[0]!r} in {self.root} ({len(unknown)} unknown ids)")
-        twice = [image for image, count in Counter(ids).items() if count > 1]
+        twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
         if twice:
             raise InputError(f"image {twice[0]!r} is asked for twice: give each id once")
         key = fingerprint({"of": self.fingerprint, "ids": ids})
         return ImageDataset(self.root, self.label_set, self.table.loc[list(ids)], key)
 
-    def resplit(self, seed: int, test: float = 0.25, val: float = 0.15) -> ImageDataset:
-        """The same images with their splits drawn anew, class by class, as shares of all images.
+    def resplit(self, seed: int) -> ImageDataset:
+        """The same images with their splits drawn anew, class by class: a quarter of all for test,
+        15 % for val.
 
         The draw follows from the ids and the seed; copies of one file stay together. For data sets
-        too small for one split to say much (`report.repeated`). Raises InputError for shares that
-        leave nothing to train on.
+        too small for one split to say much.
         """
-        if not (0 < test and 0 < val and test + val < 1):
-            raise InputError(
-                f"test {test} and val {val}: use shares above 0 that sum to less than 1"
-            )
-        contents = {}
-        for image in self.ids:
-            with (self.root / image).open("rb") as file:
-                contents[image] = hashlib.file_digest(file, "sha256").hexdigest()
-        content = pd.Series(contents)
+        content = pd.Series({image_id: checksum(self.root / image_id) for image_id in self.ids})
         left = self.table.index[~content.duplicated()]
         table = self.table.assign(split="train")
-        for name, part in (("test", test), ("val", val / (1 - test))):
-            drawn = stratified_split(left, self.table.loc[left, "label"], part, seed)
+        for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE / (1 - TEST_SHARE))):
+            drawn = stratified_split(left, self.table.loc[left, "label"], share, seed)
             table.loc[content.isin(set(content[list(drawn)])), "split"] = name
             left = left.difference(drawn)
-        key = fingerprint({"of": self.fingerprint, "resplit": [seed, test, val]})
+        key = fingerprint({"of": self.fingerprint, "resplit": [seed, TEST_SHARE, VAL_SHARE]})
         return ImageDataset(self.root, self.label_set, table, key)
 
-    def open(self, image: str) -> Image.Image:
+    def open(self, image_id: str) -> Image.Image:
         """The image with this id, as `open_image` gives it; InputError for an unknown id."""
-        if image not in self.table.index:
-            raise InputError(f"no image {image!r} in {self.root}: ids are like {self.ids[:1]}")
-        return open_image(self.root / image)
+        if image_id not in self.table.index:
+            raise InputError(f"no image {image_id!r} in {self.root}: ids are like {self.ids[:1]}")
+        return open_image(self.root / image_id)
 
 
 def load_dataset(
     root: str | os.PathLike,
     *,
-    val_fraction: float = 0.1,
-    seed: int = 0,
     label_set: LabelSet | None = None,
     skip_bad: bool = False,
     report: ScanReport | None = None,
 ) -> ImageDataset:
     """The images below `root`, sorted by id; none is decoded but by the scan.
 
-    val_fraction, seed: where there is no val/, that part of each class of train/ is set apart by
-        `stratified_split`; such images keep their id train/... and have the split val. Images of
-        the same pixels go together.
+    Where there is no val/, a tenth of each class of train/ is set apart by `stratified_split`; such
+    images keep their id train/... and have the split val. Images of the same pixels go together.
+
     label_set: for the names of the class folders; by default inferred from them.
     skip_bad: go on without the files that the scan found bad, and without the copies, in an
         earlier split, of images of a later one.
@@ -149,72 +134,56 @@ def load_dataset(
     of another state of the folder.
     """
     root = Path(root)
-    if not 0 < val_fraction < 1:
-        raise InputError(f"val_fraction is {val_fraction}: use a number between 0 and 1, as 0.1")
-    listing = list_files(root)
     if report is None:
         report = scan(root, label_set=label_set)
-    if report.listing != listing.fingerprint:
+    elif report.listing != listing_fingerprint(root):
         raise InputError(f"{root} has changed since it was scanned: scan it again")
-    label_set = label_set or infer_labels(report.folders)
-    label_of = labels_of(report.folders, label_set)
+    label_set = label_set or infer_label_set(report.folders)
+    _refuse(root, report, skip_bad)
 
-    found = report.problems
-    kinds = set(found["kind"])
-    if "missing split" in kinds:
-        missing = found["path"][found["kind"] == "missing split"].iloc[0]
+    images = report.images
+    with_val = "val" in set(images["split"])
+    if skip_bad:
+        images = images.drop(index=report.of_kind("duplicate across splits")["path"])
+    label_of = labels_of(report.folders, label_set)
+    table = images[["split"]].assign(label=images["folder"].map(label_of))
+    if not with_val:
+        table["split"] = _with_val(table, images["pixels"])
+    for split in SPLITS:
+        if not (table["split"] == split).any():
+            mend = "add images to each class of train/" if split == "val" else report.text(limit=5)
+            raise InputError(f"{root}: no usable image is left for {split}; {mend}")
+    content = zip(table.index, table["label"], table["split"], images["sha256"], strict=True)
+    key = fingerprint({"labels": list(label_set), "images": list(content)})
+    if (metadata := read_metadata(root)) is not None:
+        table = table.join(metadata.drop(columns=["split", "label"], errors="ignore"))
+    return ImageDataset(root, label_set, table, key)
+
+
+def _refuse(root: Path, report: ScanReport, skip_bad: bool) -> None:
+    for split in report.of_kind("missing split")["path"]:
         raise InputError(
-            f"{root} has no images in {missing}: put some there that appear nowhere else, for "
-            f"instance a fifth of each class of the other split, as {missing}EMOTION/*.png"
+            f"{root} has no images in {split}: put some there that appear nowhere else, for "
+            f"instance a fifth of each class of the other split, as {split}EMOTION/*.png"
         )
     if not report.ok and not skip_bad:
         raise InputError(
             f"{report.text(limit=5)}\nmend the errors, or go on without these files: skip_bad=True "
             "(--skip-bad)"
         )
-    metadata = read_metadata(root)
-    wrong = [
-        f"{path}: {detail}"
-        for kind, path, detail in metadata_problems(metadata, listing, label_of, label_set)
-        if kind == "metadata error"
-    ]
-    if wrong:
+    contradictions = report.of_kind("metadata error")
+    for path, detail in contradictions[["path", "detail"]].to_numpy():
         raise InputError(
-            f"{root}: metadata.csv contradicts the folders in {len(wrong)} places: {wrong[0]}; "
-            "correct it or remove the column"
+            f"{root}: metadata.csv contradicts the folders in {len(contradictions)} places: "
+            f"{path}: {detail}; correct it or remove the column"
         )
 
-    images = report.images
-    before = set(images["split"])
-    if skip_bad:
-        copies = found["path"][found["kind"] == "duplicate across splits"]
-        images = images.drop(index=copies)
-    table = images[["split"]].assign(label=images["folder"].map(label_of))
-    if "val" not in before:
-        table["split"] = _with_val(table, images["pixels"], val_fraction, seed)
-    for split in SPLITS:
-        if not (table["split"] == split).any():
-            raise InputError(
-                f"{root}: no usable image is left for {split}; "
-                + ("add images to each class of train/" if split == "val" else report.text(limit=5))
-            )
-    content = [
-        (image, label, split, digest)
-        for image, label, split, digest in zip(
-            table.index, table["label"], table["split"], images["sha256"], strict=True
-        )
-    ]
-    if metadata is not None:
-        table = table.join(metadata.drop(columns=["split", "label"], errors="ignore"))
-    key = fingerprint({"labels": list(label_set), "images": content})
-    return ImageDataset(root, label_set, table, key)
 
-
-def _with_val(table: pd.DataFrame, pixels: pd.Series, val_fraction: float, seed: int) -> pd.Series:
+def _with_val(table: pd.DataFrame, pixels: pd.Series) -> pd.Series:
     """The splits of `table` with part of train made val; images of the same pixels go together."""
     train = table[table["split"] == "train"]
     first = ~pixels[train.index].duplicated()
-    drawn = stratified_split(first.index[first], train["label"][first], val_fraction, seed)
+    drawn = stratified_split(first.index[first], train["label"][first], VAL_FRACTION)
     chosen = pixels[train.index].isin(set(pixels[list(drawn)]))
     return table["split"].mask(chosen.reindex(table.index, fill_value=False), "val")
 
@@ -228,11 +197,11 @@ def stratified_split(
     on their order or the machine: those with the smallest SHA-256 of seed and id.
     """
     classes = defaultdict(list)
-    for image, label in zip(ids, labels, strict=True):
-        classes[label].append(image)
+    for image_id, label in zip(ids, labels, strict=True):
+        classes[label].append(image_id)
     drawn = []
     for members in classes.values():
-        members.sort(key=lambda image: (hashlib.sha256(f"{seed}/{image}".encode()).digest(), image))
+        members.sort(key=lambda name: (hashlib.sha256(f"{seed}/{name}".encode()).digest(), name))
         count = math.floor(fraction * len(members) + 0.5)
         drawn += members[: min(max(count, 1), len(members) - 1)]
     return tuple(sorted(drawn))

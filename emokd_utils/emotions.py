@@ -13,37 +13,21 @@ from dataclasses import dataclass, field
 
 from .errors import InputError
 
-POLARITIES = ("negative", "positive")
-
-_COLOURS = {
-    "amusement": "#cea600",
-    "awe": "#82ddff",
-    "contentment": "#00b3a0",
-    "excitement": "#f4d699",
-    "anger": "#e90000",
-    "disgust": "#6a756e",
-    "fear": "#730031",
-    "sadness": "#334d88",
-    "joy": "#cea600",
-    "surprise": "#82ddff",
-    "negative": "#334d88",
-    "positive": "#cea600",
+_EMOTIONS = {
+    "amusement": ("positive", "#cea600", ("amused", "amusing")),
+    "awe": ("positive", "#82ddff", ("awed", "awestruck", "in awe")),
+    "contentment": ("positive", "#00b3a0", ("content", "contented")),
+    "excitement": ("positive", "#f4d699", ("excited", "exciting")),
+    "anger": ("negative", "#e90000", ("angry", "angered")),
+    "disgust": ("negative", "#6a756e", ("disgusted", "disgusting")),
+    "fear": ("negative", "#730031", ("fearful", "afraid", "scared", "frightened")),
+    "sadness": ("negative", "#334d88", ("sad", "saddened")),
+    "joy": ("positive", "#cea600", ("joyful", "happy", "happiness")),
+    "surprise": ("positive", "#82ddff", ("surprised", "surprising")),
+    "negative": ("negative", "#334d88", ("neg",)),
+    "positive": ("positive", "#cea600", ("pos",)),
 }
-
-_WORD_FORMS = (
-    ("amusement", "amused", "amusing"),
-    ("awe", "awed", "awestruck", "in awe"),
-    ("contentment", "content", "contented"),
-    ("excitement", "excited", "exciting"),
-    ("anger", "angry", "angered"),
-    ("disgust", "disgusted", "disgusting"),
-    ("fear", "fearful", "afraid", "scared", "frightened"),
-    ("sadness", "sad", "saddened"),
-    ("joy", "joyful", "happy", "happiness"),
-    ("surprise", "surprised", "surprising"),
-    ("negative", "neg"),
-    ("positive", "pos"),
-)
+"""Label -> polarity, colour, other forms of the word."""
 
 
 def normalise(text: str) -> str:
@@ -82,8 +66,9 @@ class LabelSet:
             )
         if set(self.colours) != set(self.labels):
             raise InputError(f"{self.name}: give each of {self.labels} one colour, no other")
-        if set(self.polarity) - set(self.labels) or set(self.polarity.values()) - set(POLARITIES):
-            raise InputError(f"{self.name}: polarity maps labels to one of {POLARITIES}")
+        sides = set(self.polarity.values()) - {"negative", "positive"}
+        if sides or set(self.polarity) - set(self.labels):
+            raise InputError(f"{self.name}: polarity maps labels to 'negative' or 'positive'")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,68 +95,49 @@ class LabelSet:
         for label in self.labels:
             if normalise(label) == form:
                 return label
-        forms = next((group for group in _WORD_FORMS if form in group), ())
-        found = [label for label in self.labels if normalise(label) in forms]
-        return found[0] if len(found) == 1 else None
+        groups = ({label, *forms} for label, (_, _, forms) in _EMOTIONS.items())
+        same_word = next((group for group in groups if form in group), set())
+        spelled = [label for label in self.labels if normalise(label) in same_word]
+        return spelled[0] if len(spelled) == 1 else None
 
 
-def _known(name: str, positive: str, negative: str, reference: str, order: str) -> LabelSet:
-    polarity = dict.fromkeys(positive.split(), "positive")
-    polarity |= dict.fromkeys(negative.split(), "negative")
-    labels = tuple(order.split())
-    return LabelSet(
-        name,
-        labels,
-        {label: polarity[label] for label in labels},
-        {label: _COLOURS[label] for label in labels},
-        reference,
-    )
+def _known(name: str, labels: str, reference: str) -> LabelSet:
+    polarity = {label: _EMOTIONS[label][0] for label in labels.split()}
+    colours = {label: _EMOTIONS[label][1] for label in labels.split()}
+    return LabelSet(name, tuple(labels.split()), polarity, colours, reference)
 
 
 MIKELS = _known(
     "mikels",
-    positive="amusement awe contentment excitement",
-    negative="anger disgust fear sadness",
-    reference="Mikels et al. 2005, doi 10.3758/BF03192732",
-    order="amusement awe contentment excitement anger disgust fear sadness",
+    "amusement awe contentment excitement anger disgust fear sadness",
+    "Mikels et al. 2005, doi 10.3758/BF03192732",
 )
 """Mikels' eight emotions, the positive ones first."""
 
 EKMAN = _known(
     "ekman",
-    positive="joy surprise",
-    negative="anger disgust fear sadness",
-    reference="Ekman 1992, doi 10.1080/02699939208411068",
-    order="anger disgust fear joy sadness surprise",
+    "anger disgust fear joy sadness surprise",
+    "Ekman 1992, doi 10.1080/02699939208411068",
 )
 """Ekman's six emotions, as in Emotion6. That surprise is positive is a convention of this project;
 a surprise can be either."""
 
 POLARITY = _known(
     "polarity",
-    positive="positive",
-    negative="negative",
-    reference="valence, the first dimension of affect: Russell 1980, doi 10.1037/h0077714",
-    order="negative positive",
+    "negative positive",
+    "valence, the first dimension of affect: Russell 1980, doi 10.1037/h0077714",
 )
 """Negative, positive."""
 
 LABEL_SETS: dict[str, LabelSet] = {known.name: known for known in (MIKELS, EKMAN, POLARITY)}
 
 
-def get_label_set(name: str) -> LabelSet:
-    """The known label set of that name, in any case; InputError names the known ones."""
-    if normalise(name) not in LABEL_SETS:
-        raise InputError(f"no label set {name!r}: use one of {', '.join(LABEL_SETS)}")
-    return LABEL_SETS[normalise(name)]
-
-
 def infer_label_set(folder_names: Iterable[str]) -> LabelSet:
     """The label set that folders are named after, in any order.
 
-    A known set where every name spells another of its labels, as `LabelSet.canonical` reads it:
-    the set with just these labels, else the smallest. Otherwise a set 'custom' of the names,
-    sorted, without polarity; beyond eight labels its colours repeat.
+    The smallest known set of which every name spells a label, as `LabelSet.canonical` reads it.
+    Otherwise a set 'custom' of the names, sorted, those that differ in case and spaces only taken
+    once, without polarity; beyond eight labels its colours repeat.
 
     Raises InputError for no names, or fewer than two that belong to no known set.
     """
@@ -179,9 +145,22 @@ def infer_label_set(folder_names: Iterable[str]) -> LabelSet:
     if not names:
         raise InputError("no class folders: put the images in one folder for each class")
     for known in sorted(LABEL_SETS.values(), key=len):
-        found = {known.canonical(name) for name in names}
-        if None not in found and len(found) == len(names):
+        if all(known.canonical(name) for name in names):
             return known
-    palette = [_COLOURS[label] for label in MIKELS]
-    colours = {name: palette[i % len(palette)] for i, name in enumerate(names)}
-    return LabelSet("custom", tuple(names), {}, colours, "the names of the class folders")
+    first_spelling = {normalise(name): name for name in reversed(names)}
+    labels = tuple(sorted(first_spelling.values()))
+    palette = [MIKELS.colours[label] for label in MIKELS]
+    colours = {label: palette[i % len(palette)] for i, label in enumerate(labels)}
+    return LabelSet("custom", labels, {}, colours, "the names of the class folders")
+
+
+def labels_of(folders: Iterable[str], label_set: LabelSet) -> dict[str, str]:
+    """Folder name -> label; two folders may have one label."""
+    labels = {folder: label_set.canonical(folder) for folder in folders}
+    unknown = [folder for folder, label in labels.items() if label is None]
+    if unknown:
+        raise InputError(
+            f"class folder {', '.join(map(repr, unknown))} names no label of {label_set.name!r} "
+            f"({', '.join(label_set)}): rename it or choose another label set"
+        )
+    return labels
