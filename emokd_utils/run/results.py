@@ -343,7 +343,7 @@ def write_report(results: Results) -> str:
     names = results.predictions[seeds[0]]
     figures = {
         "four-way": figures.four_way_map(names[TUNED], names[VISION], (TUNED, VISION)),
-        "oracle-gap": figures.oracle_gap(table, len(results.ids), singles=(TUNED, VISION)),
+        "oracle-gap": figures.oracle_gap(table, len(results.ids)),
         "confusion": figures.confusion_pair(names[TUNED], names[VISION], (TUNED, VISION))[0].figure,
         "cost": figures.cost_accuracy(
             _beside_costs(costs, table, results.final), n=len(results.ids)
