@@ -48,7 +48,7 @@ from PIL import Image
 
 from ..data import ImageDataset
 from ..errors import InputError
-from ..figures.plots import class_colours, model_colours
+from ..figures import class_colours, model_colours
 from ..images import open_image
 from ..predictions import Predictions
 

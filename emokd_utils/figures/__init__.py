@@ -1,55 +1,41 @@
-"""Figures."""
+"""Figures of the lessons and the report, in one style, each with alt text.
 
-from .plots import (
-    BOTH_RIGHT,
-    DPI,
-    MODEL_COLOURS,
-    STYLE,
-    alt_text,
-    calibration,
-    class_colours,
+Every function takes `Predictions` or a result table (shares in 0..1) and mostly an optional `ax`,
+draws, and returns the Matplotlib axes; nothing is shown or saved until asked (`show`, `save`).
+Where images or seeds were sampled there is a 95 % interval, and the line below the title states n.
+Make axes of your own under ``with figures.style():``, so that they match.
+"""
+
+# ruff: noqa: F401 (what is imported here is what the package offers)
+
+from .disagreement import (
     confusion,
     confusion_pair,
-    cost_accuracy,
     cue_bars,
-    expected_calibration_error,
     explanations,
     four_way_map,
-    gate_weights,
-    model_colours,
-    oracle_gap,
-    percent,
     pictures,
+)
+from .gains import (
+    calibration,
+    cost_accuracy,
+    expected_calibration_error,
+    gate_weights,
+    oracle_gap,
     reliability,
+    sweep,
+)
+from .style import (
+    GREY,
+    INK,
+    MODEL_COLOURS,
+    PALE,
+    STYLE,
+    alt_text,
+    class_colours,
+    model_colours,
+    percent,
     save,
     show,
     style,
-    sweep,
 )
-
-__all__ = [
-    "BOTH_RIGHT",
-    "DPI",
-    "MODEL_COLOURS",
-    "STYLE",
-    "alt_text",
-    "calibration",
-    "class_colours",
-    "confusion",
-    "confusion_pair",
-    "cost_accuracy",
-    "cue_bars",
-    "expected_calibration_error",
-    "explanations",
-    "four_way_map",
-    "gate_weights",
-    "model_colours",
-    "oracle_gap",
-    "percent",
-    "pictures",
-    "reliability",
-    "save",
-    "show",
-    "style",
-    "sweep",
-]

@@ -94,7 +94,7 @@ def _figures(results: Results, costs: pd.DataFrame) -> dict:
     n, cues = len(results.ids), results.run.cues
     drawn = {
         "four-way": figures.four_way_map(*pair),
-        "oracle-gap": figures.oracle_gap(table, n, singles=(TUNED, VISION)),
+        "oracle-gap": figures.oracle_gap(table, n),
         "confusion": figures.confusion_pair(*pair)[0].figure,
         "cost": figures.cost_accuracy(_beside_costs(costs, table, results.final), n=n),
     }

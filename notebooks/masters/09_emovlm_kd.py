@@ -205,7 +205,7 @@ low, high = np.percentile(resampled, [2.5, 97.5])
 print(f"{recovered.mean():.0%} [{low:.0%}, {high:.0%}] of the gap, n = {n:,}, {len(seeds)} seed(s)")
 
 # %%
-figures.show(figures.oracle_gap(table, n, singles=(TUNED, VISION)))
+figures.show(figures.oracle_gap(table, n))
 
 # %% [markdown]
 # A share of a small gap is an uncertain number; look at its interval before quoting it. And the oracle is no model: it

@@ -1,0 +1,230 @@
+"""Figures of what is won, by what setting, at what cost, and how far to trust it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, NullLocator
+from scipy.stats import t
+
+from ..errors import InputError
+from ..evidence import share
+from ..predictions import BOTH_RUN, ORACLE, TUNED, VISION, Predictions
+from .style import (
+    BESIDE,
+    DASHED,
+    INK,
+    MODEL_COLOURS,
+    PALE,
+    axes_or_new,
+    drawing,
+    headline,
+    model_colours,
+    percent,
+    percent_with_ends,
+    slices_of,
+)
+
+ENDS = ["accuracy", "low", "high"]
+NO_BREAK = "\u00a0"
+
+
+@drawing()
+def oracle_gap(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
+    """From the better single model to the oracle, and how much of that gap EmoVLM-KD recovers.
+
+    table: rows are models, columns accuracy, low and high in 0..1, as `run` gives them. n: images
+    that accuracy was measured on.
+    """
+    rows = table[ENDS].sort_values("accuracy", kind="stable")
+    best = rows.loc[[TUNED, VISION], "accuracy"].idxmax()
+    low, high = rows.loc[[best, ORACLE], "accuracy"]
+    colours = model_colours(table.index)
+    ax = axes_or_new(ax, (10, 1.9 + 0.42 * len(rows)))
+    ax.axvspan(100 * low, 100 * high, color="#f3f4f6", zorder=0)
+    facts = []
+    for y, (name, row) in enumerate(rows.iterrows()):
+        reach = [[100 * (row.accuracy - row.low)], [100 * (row.high - row.accuracy)]]
+        ax.errorbar(100 * row.accuracy, y, xerr=reach, fmt="o", color=colours[name], ms=9)
+        part = ""
+        if name.startswith(("EmoVLM-KD", BOTH_RUN)) and high > low:
+            part = f", {percent((row.accuracy - low) / (high - low))} of the gap"
+        facts.append(f"{name} {percent_with_ends(*row, 1)}{part}")
+        label, across = percent(row.accuracy, 1) + part, ax.get_yaxis_transform()
+        weight = "bold" if name in (best, ORACLE) or name.startswith("EmoVLM-KD") else "normal"
+        ax.text(1.015, y, label, transform=across, va="center", weight=weight)
+    ax.set_yticks(range(len(rows)), rows.index)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set(ylim=(-0.6, len(rows) - 0.4), xlabel="accuracy (%)")
+    ax.grid(axis="x")
+    gap = "shaded: the gap" if high > low else "no gap: the oracle is no better"
+    note = f"n = {n:,} images; {gap}; lines: 95 % intervals"
+    headline(ax, f"From {best} to the oracle", note, facts[::-1])
+    return ax
+
+
+@drawing()
+def sweep(table: pd.DataFrame, x: str, n: int, ax: Axes | None = None) -> Axes:
+    """Mean accuracy over seeds against a setting, with the 95 % interval of the mean as band.
+
+    table: a row for each run, with columns x (numbers) and accuracy (in 0..1); rows of equal x are
+    its seeds (a lone one has no band). The interval is Student's t over seeds: what another seed
+    would change, not other images. n: images that accuracy was measured on.
+    """
+    runs = table.groupby(x)["accuracy"]
+    low, mean, high = np.array([_mean_with_ends(values) for _, values in runs]).T
+    at, seeds = np.array(list(runs.groups)), sorted(set(runs.size()))
+    ax = axes_or_new(ax, (9, 4.6))
+    ax.fill_between(at, 100 * low, 100 * high, color=MODEL_COLOURS["head"], alpha=0.16, lw=0)
+    ax.plot(at, 100 * mean, "o-", color=MODEL_COLOURS["head"])
+    if at.min() > 0 and at.max() >= 8 * at.min():
+        ax.set_xscale("log", base=2)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(at, [f"{value:g}" for value in at])
+    ax.set(xlabel=f"{x} (no unit)", ylabel="accuracy (%)")
+    ax.grid(axis="y")
+    note = f"n = {n:,} images; mean of {' or '.join(map(str, seeds))} seeds"
+    if max(seeds) > 1:
+        note += "; band: 95 % interval over seeds"
+    rows = zip(at, mean, low, high, strict=True)
+    facts = [f"{x} {value:g}: {percent_with_ends(*ends, 1)}" for value, *ends in rows]
+    headline(ax, f"Accuracy by {x}", note, facts)
+    return ax
+
+
+@drawing()
+def gate_weights(weights: np.ndarray, by: pd.Series | None, ax: Axes | None = None) -> Axes:
+    """How the VLM's share in the decisions is distributed, one histogram a slice.
+
+    weights: (n, 2) shares of head and VLM, rows summing to 1 (`gating.TrainedGate.weights`).
+    by: n slices in the same order, such as the cue; None for the whole. The diamond is the mean
+    with its 95 % interval (Student's t).
+    """
+    of_vlm = pd.Series(weights[:, 1], dtype=float)
+    slices = slices_of(pd.Series(["all images"] * len(of_vlm) if by is None else by))
+    edges, bases = np.linspace(0, 1, 21), np.arange(len(slices))[::-1]
+    shares = {part: np.histogram(of_vlm[k], edges)[0] / k.sum() for part, k in slices.items()}
+    tallest = max(heights.max() for heights in shares.values())
+    ax = axes_or_new(ax, (9.5, 2.1 + 0.95 * len(slices)))
+    look = {"align": "edge", "color": MODEL_COLOURS["VLM"], "alpha": 0.6, "ec": "white"}
+    facts, ticks = [], []
+    for base, (part, inside) in zip(bases, slices.items(), strict=True):
+        ax.bar(100 * edges[:-1], 0.78 * shares[part] / tallest, 5, base, **look)
+        low, mean, high = _mean_with_ends(of_vlm[inside])
+        ax.plot([100 * low, 100 * high], [base - 0.09] * 2, color=INK, lw=2)
+        ax.plot(100 * mean, base - 0.09, "D", color=INK, ms=6)
+        told = f"mean {percent_with_ends(mean, low, high)}"
+        ax.text(1.02, base + 0.3, told, transform=ax.get_yaxis_transform(), va="center")
+        ticks.append(f"{part}\nn = {inside.sum():,}")
+        facts.append(f"{part} (n = {inside.sum():,}) {told}")
+    ax.set_yticks(bases + 0.3, ticks)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set(xlim=(0, 100), ylim=(-0.25, len(slices)), ylabel="height: share of images")
+    ax.set_xlabel("share of the VLM in the decision (%; 0: head alone, 100: VLM alone)")
+    ax.grid(axis="x")
+    note = f"n = {len(of_vlm):,} images; diamond: mean, 95 % interval"
+    headline(ax, "How much say the gate gives the VLM", note, facts)
+    return ax
+
+
+def _mean_with_ends(values: pd.Series) -> tuple[float, float, float]:
+    """Low end, mean, high end (Student's t) of shares; the ends of a single value are nan."""
+    mean, reach = values.mean(), t.ppf(0.975, len(values) - 1) * values.sem()
+    return max(mean - reach, 0.0), mean, min(mean + reach, 1.0)
+
+
+@drawing()
+def cost_accuracy(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
+    """Accuracy against the parameters that a system adds to the VLM.
+
+    table: rows are systems; columns accuracy, low and high in 0..1, and 'added parameters'
+    (`costs.cost_table`). n: images that accuracy was measured on.
+    """
+    ax, colours, facts = axes_or_new(ax, (10, 4.8)), model_colours(table.index), []
+    rows = table.sort_values("accuracy", ascending=False)[["added parameters", *ENDS]]
+    for name, (added, accuracy, low, high) in rows.iterrows():
+        cost = f"{EngFormatter(sep=NO_BREAK)(float(f'{added:.3g}'))} added parameters"
+        reach = 100 * np.array([[accuracy - low], [high - accuracy]])
+        look = {"fmt": "o", "color": colours[name], "ms": 10, "elinewidth": 2.2}
+        label = f"{name}\n{percent(accuracy, 1)}, {cost}"
+        ax.errorbar(added, 100 * accuracy, reach, label=label, **look)
+        facts.append(f"{name} {percent_with_ends(accuracy, low, high, 1)} for {cost}")
+    ax.xaxis.set_major_formatter(EngFormatter(sep=NO_BREAK))
+    ax.set(xlabel="added parameters", ylabel="accuracy (%)")
+    ax.margins(x=0.1, y=0.16)
+    ax.grid()
+    ax.legend(**BESIDE)
+    headline(
+        ax, "What is gained, and what is added", f"n = {n:,} images; lines: 95 % intervals", facts
+    )
+    return ax
+
+
+def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
+    """Accuracy of predictions by how confident they were, in bins of equal width over 0..1.
+
+    Confidence is the probability of the predicted class. A row for each bin that is not empty, by
+    its lower and upper end: n, confidence (mean), accuracy, low and high (Wilson). Invalid answers
+    have no confidence and are left out.
+    """
+    valid = ~predictions.invalid
+    confidence, right = predictions.probabilities.max(axis=1)[valid], predictions.correct[valid]
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    rows = []
+    for k in np.unique(place):
+        inside = place == k
+        accuracy, low, high, n = share(right[inside])
+        rows.append((k / bins, (k + 1) / bins, n, confidence[inside].mean(), accuracy, low, high))
+    return pd.DataFrame(rows, columns=["lower", "upper", "n", "confidence", *ENDS])
+
+
+def expected_calibration_error(predictions: Predictions, bins: int = 10) -> float:
+    """ECE in [0, 1]: mean distance of accuracy from confidence over `calibration`'s bins.
+
+    Bins count as many times as they have images (Guo et al. 2017, arXiv 1706.04599, equation 3).
+    nan without valid answers.
+    """
+    table = calibration(predictions, bins)
+    distance = (table["accuracy"] - table["confidence"]).abs()
+    return float((table["n"] * distance).sum() / table["n"].sum()) if len(table) else float("nan")
+
+
+@drawing()
+def reliability(predictions: Predictions, name: str = "model", ax: Axes | None = None) -> Axes:
+    """Calibration: accuracy against confidence with Wilson intervals, counts as bars, and ECE.
+
+    On the diagonal a model is as often right as it says. name: of the model. Raises InputError
+    where no answer is valid.
+    """
+    table = calibration(predictions)
+    n = int(table["n"].sum())
+    if not n:
+        raise InputError("no answer names a class: there is no confidence to draw")
+    ax = axes_or_new(ax, (9.6, 5))
+    centres = 50 * (table["lower"] + table["upper"])
+    bars = ax.bar(centres, 100 * table["n"] / n, 9.2, color=PALE, label="share of images")
+    ax.bar_label(bars, [f"{count:,}" for count in table["n"]], fontsize=9.5)
+    ax.plot([0, 100], [0, 100], color=INK, lw=1.2, ls=DASHED, label="as often right as said")
+    height, low, high = 100 * table[ENDS].to_numpy().T
+    look = {"fmt": "o-", "color": model_colours([name])[name], "label": f"accuracy of {name}"}
+    ax.errorbar(100 * table["confidence"], height, np.stack([height - low, high - height]), **look)
+    ax.set(xlim=(0, 100), ylim=(0, 104), xlabel="confidence (%)", ylabel="accuracy, share (%)")
+    ax.set(xticks=range(0, 101, 20), yticks=range(0, 101, 20))
+    ax.grid()
+    ax.legend(**BESIDE)
+    said = percent((table["n"] * table["confidence"]).sum() / n)
+    right = percent_with_ends(*share(predictions.correct[~predictions.invalid])[:3])
+    note = f"n = {n:,} images; says {said} on average, right: {right}; "
+    note += f"ECE {expected_calibration_error(predictions):.2f}"
+    if left_out := len(predictions) - n:
+        note += f"; {left_out:,} invalid answers left out"
+    facts = [
+        f"confidence {percent(row.confidence)}: accuracy "
+        f"{percent_with_ends(row.accuracy, row.low, row.high)}, n = {row.n:,}"
+        for row in table.itertuples()
+    ]
+    headline(ax, f"Calibration of {name}", note, facts)
+    return ax
