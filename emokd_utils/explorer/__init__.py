@@ -5,8 +5,7 @@ from disk. `content` says what is shown, `widget` and `page` carry it to the bro
 `explorer.js` draws it and holds the filters.
 """
 
-from ..run.gate_view import GateView
-from .content import CELLS, jensen_shannon
+from .content import CELLS, GateView, jensen_shannon
 from .page import MAX_MB
 from .widget import Explorer, explore
 

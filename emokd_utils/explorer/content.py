@@ -10,7 +10,8 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from ..errors import InputError
 from ..figures import class_colours, model_colours
 from ..images import open_image
 from ..predictions import Predictions
-from ..run.gate_view import GateView
 
 CELLS = ("both", "a", "b", "neither")
 """Who is right: both models, A alone, B alone, neither."""
@@ -36,6 +36,21 @@ _NONE = "(none)"
 _MOST_OPTIONS = 40  # different values of a metadata column that are listed
 _FEW = 12  # so many are listed however few images there are, and numbers not put on a scale
 _CUES = ("content", "atmosphere", "both")
+
+
+@dataclass(frozen=True, eq=False)
+class GateView:
+    """A gate's answers with what went into them, over n images, as `Run.gate_parts` gives them.
+
+    predictions: the gate's. student, vlm: those of its two sides, for the same images. weights:
+    (n, 2) shares of student and VLM in each decision, 0 to 1, rows summing to 1, in the order of
+    `predictions`. What is None is not shown.
+    """
+
+    predictions: Predictions | None
+    student: Predictions | None = None
+    vlm: Predictions | None = None
+    weights: np.ndarray | None = None
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -57,17 +72,7 @@ class Content:
     `Explorer`. present: bool (n,), images that are there. open: id -> image.
     """
 
-    def __init__(
-        self,
-        a: Predictions,
-        b: Predictions,
-        images: Images,
-        gate: Predictions | GateView | None = None,
-        more: Mapping[str, Predictions] | Iterable[Predictions] = (),
-        names: tuple[str, str] | None = None,
-        metadata: pd.DataFrame | None = None,
-        reasons: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, a, b, images, gate, more, names, metadata, reasons) -> None:
         view = gate if isinstance(gate, GateView) else GateView(gate)
         further = more.items() if isinstance(more, Mapping) else [(None, model) for model in more]
         self.models: dict[str, Predictions] = {}
@@ -82,19 +87,20 @@ class Content:
             self._add(model, name)
 
         self.first = self.models[added[0]]
+        ids, weights = self.first.ids, view.weights
         self.share, self.reasons = None, None
-        if view.weights is not None:
-            of_student = dict(zip(view.predictions.ids, view.weights[:, 0], strict=True))
-            self.share = np.array([of_student[image] for image in self.first.ids])
+        if weights is not None:
+            shares = dict(zip(view.predictions.ids, weights[:, 0], strict=True))
+            self.share = np.array([shares[image] for image in ids])
         if reasons is not None:
-            self.reasons = [reasons.get(image) for image in self.first.ids]
+            self.reasons = [reasons.get(image) for image in ids]
         if metadata is None and isinstance(images, ImageDataset):
             metadata = images.table
         facts = self._facts()
-        self.columns = _columns(self.first, metadata, facts)
+        self.columns = _columns(self.first.splits, metadata, facts)
         self.table = facts.join(self.columns)
         self.table.attrs = {"a": added[0], "b": list(self.models)[1]}
-        self.present, self.open = _source(self.first.ids, images)
+        self.present, self.open = _source(ids, images)
 
     def _add(self, model: Predictions, name: str | None = None) -> str:
         """Take in a model; its name, which is that of the same one where it is here already."""
@@ -184,18 +190,13 @@ class Content:
 
 
 def _same(a: Predictions, b: Predictions) -> bool:
-    return a is b or (
-        a.ids == b.ids
-        and a.answers == b.answers
-        and np.array_equal(a.probabilities, b.probabilities)
-    )
+    same = np.array_equal(a.probabilities, b.probabilities)
+    return same and a.ids == b.ids and a.answers == b.answers
 
 
-def _columns(
-    first: Predictions, metadata: pd.DataFrame | None, taken: pd.DataFrame
-) -> pd.DataFrame:
+def _columns(splits: Sequence[str], metadata: pd.DataFrame | None, taken: pd.DataFrame):
     """The metadata of the images, under names that the table has not."""
-    split = pd.DataFrame({"split": first.splits}, index=taken.index)
+    split = pd.DataFrame({"split": splits}, index=taken.index)
     if metadata is None:
         return split
     if not metadata.index.is_unique:
@@ -246,13 +247,12 @@ def _text(value: object) -> str:
 
 def _source(ids: Sequence[str], images: Images) -> tuple[np.ndarray, Callable[[str], Image.Image]]:
     """Which images are there by name, bool (n,), and what opens one; InputError for none at all."""
-    if isinstance(images, str | os.PathLike):
-        root = Path(images)
-        images = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
-        where = str(root)
-    else:
-        where = str(images.root) if isinstance(images, ImageDataset) else "the mapping"
-    here = set(images.ids) if isinstance(images, ImageDataset) else images
+    here, where = images, "the mapping"
+    if isinstance(images, ImageDataset):
+        here, where = set(images.ids), images.root
+    elif isinstance(images, str | os.PathLike):
+        where = Path(images)
+        here = {path.relative_to(where).as_posix(): path for path in where.rglob("*")}
     present = np.array([image in here for image in ids], dtype=bool)
     if ids and not present.any():
         some = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
@@ -262,12 +262,12 @@ def _source(ids: Sequence[str], images: Images) -> tuple[np.ndarray, Callable[[s
         )
     if isinstance(images, ImageDataset):
         return present, images.open
+    # Got by `get`, so that a mapping may draw its pictures when they are asked for.
+    return present, lambda image: _opened(here.get(image))
 
-    def opened(image: str) -> Image.Image:
-        found = images.get(image)
-        return found if isinstance(found, Image.Image) else open_image(found)
 
-    return present, opened
+def _opened(image: Image.Image | str | os.PathLike) -> Image.Image:
+    return image if isinstance(image, Image.Image) else open_image(image)
 
 
 # -------------------------------------------------------------------------------------- as JSON

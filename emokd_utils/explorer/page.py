@@ -37,7 +37,10 @@ def write_page(content: Content, path: Path, view: str, pictures: str, max_mb: f
     view = view.removeprefix("#")
     if pictures == "folder":
         folder = path.with_name(f"{path.stem}_pictures")
-        _write_pictures(content, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for row, data in enumerate(_all(content, _FOLDER_SIZE)):
+            if data is not None:
+                (folder / f"{row:06d}.webp").write_bytes(data)
         page = _page(content, view, {"folder": quote(folder.name)})
     else:
         left = int(max_mb * 1e6) - len(_page(content, view, {"inside": []}))
@@ -92,14 +95,6 @@ def _fitting(content: Content, budget: int, max_mb: float) -> list[str | None]:
         f"the data and {n:,} pictures do not fit into {max_mb:g} MB: write them beside the "
         "page with pictures='folder', explore fewer images, or raise max_mb"
     )
-
-
-def _write_pictures(content: Content, folder: Path) -> None:
-    """Every image as ``<row>.webp`` in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for row, data in enumerate(_all(content, _FOLDER_SIZE)):
-        if data is not None:
-            (folder / f"{row:06d}.webp").write_bytes(data)
 
 
 def _all(content: Content, size: tuple[int, int]) -> Iterable[bytes | None]:

@@ -14,8 +14,7 @@ import traitlets
 
 from ..errors import InputError
 from ..predictions import Predictions
-from ..run.gate_view import GateView
-from .content import Content, Images
+from .content import Content, GateView, Images
 from .page import MAX_MB, STATIC, write_page
 
 _TILE_PICTURE, _OPEN_PICTURE = (224, 80), (1024, 85)  # longest side, WebP quality
@@ -34,8 +33,7 @@ def explore(
 ) -> Explorer:
     """A widget that shows where models A and B agree and where they do not.
 
-    images: a data set, a mapping of image id to PIL image or path, or the folder that the ids are
-        relative to. An image that is missing or damaged is shown as missing.
+    images: a data set, a mapping of id to PIL image or path, or the folder that ids are relative to.
     gate: what combines the two, its Predictions alone or with what went into them.
     more: further predictions of the same images, to be put in A's or B's place; of a mapping the
         keys are the names (also of A, B and the gate where they are among its values).
@@ -53,10 +51,9 @@ class Explorer(anywidget.AnyWidget):
     """What `explore` returns.
 
     table: a row for each image, indexed by id, in the order of the predictions. Columns: label;
-    cell, which is both, a, b or neither; predicted, confidence (0..1) and correct of A and of B;
-    disagreement (bits, 0..1); answer and reason of the VLM; predicted, correct and student's share
-    of the gate; split and the metadata. What was not given has no column. ``attrs`` names A and B,
-    which stay those that were given, whatever is compared in the widget.
+    cell, which is both, a, b or neither; predicted, confidence (0..1) and correct of A and of B, as
+    they were given; disagreement (bits, 0..1); answer and reason of the VLM; predicted, correct and
+    student's share of the gate; split and metadata. What was not given has no column.
     """
 
     _esm = STATIC / "explorer.js"
@@ -107,10 +104,9 @@ class Explorer(anywidget.AnyWidget):
     ) -> Path:
         """Write the explorer, with all its images, as a page that needs no server and no network.
 
-        view: what the page shows at first, as stands behind the # of its address (``cell=a``; its
-            keys are listed in explorer.js); by default what the widget shows now.
-        pictures: 'inside' the page, as large as fits, or in a 'folder' beside it,
-            ``<stem>_pictures``, for many images; mail both then.
+        view: what the page shows at first, as behind the # of its address (``cell=a``; explorer.js
+            lists the keys); by default what the widget shows now.
+        pictures: 'inside' the page, as large as fits, or in a 'folder' ``<stem>_pictures`` beside it.
         max_mb: size of the page at most, in 10^6 bytes.
 
         Raises InputError for another suffix than .html, or more images than fit.
