@@ -1,29 +1,12 @@
-"""Any two models side by side, image by image: a widget, and a page that can be mailed."""
+"""The explorer: seeing, image by image, where two models disagree.
 
-from .content import (
-    CELL_NAMES,
-    CELLS,
-    MAX_MB,
-    NONE,
-    SORTS,
-    STATIC,
-    Explorer,
-    GateView,
-    Images,
-    explore,
-    jensen_shannon,
-)
+`explore` makes a Jupyter widget, and its `to_html` writes the same thing as one page that opens
+from disk. `content` says what is shown, `widget` and `page` carry it to the browser, and
+`explorer.js` draws it and holds the filters.
+"""
 
-__all__ = [
-    "CELLS",
-    "CELL_NAMES",
-    "Explorer",
-    "GateView",
-    "Images",
-    "MAX_MB",
-    "NONE",
-    "SORTS",
-    "STATIC",
-    "explore",
-    "jensen_shannon",
-]
+from .content import CELLS, GateView, jensen_shannon
+from .page import MAX_MB
+from .widget import Explorer, explore
+
+__all__ = ["CELLS", "Explorer", "GateView", "MAX_MB", "explore", "jensen_shannon"]

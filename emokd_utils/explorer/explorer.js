@@ -1,22 +1,33 @@
 // The explorer. One module for the notebook's widget (the default export, for anywidget) and for the
 // page (openPage). What comes from outside (names, answers, metadata) enters the document as text
 // nodes and attribute values only, never as markup.
+//
+// What is shown is one text, the view, written like the query of a URL: "cell=a&label=fear" is what
+// only A got right among the images labelled fear. A page keeps it behind the # of its address. Keys:
+//
+//   a, b               names of the two models
+//   only               rows that a notebook chose, with commas between, in the order to show them
+//   cell               both, a, b or neither: who is right       } these may be
+//   label              a class                                   } repeated, as may
+//   says_a, says_b     a predicted class, or (none)              } a column's value
+//   conf_a, conf_b     LOW..HIGH, probability of the predicted class, 0 to 1
+//   words              all of these words are in the VLM's answer or reason
+//   gate               right or wrong
+//   share              LOW..HIGH, the student's share in the gate's decision, 0 to 1
+//   col.NAME           a metadata column: a value, LOW..HIGH, or words
+//   sort, order        disagreement, conf_a, conf_b, id or given (as in `only`); up or down
+//   open               id of the image that is open
 
 const CELLS = ["both", "a", "b", "neither"];
-const CELL_NAMES = ["both right", "only A", "only B", "neither"];
 const NONE = "(none)";
-const SORTS = ["disagreement", "conf_a", "conf_b", "id"];
 const Z = 1.959963984540054; // of a 95 % interval
-const BINS = 24;
-const STEPS = 200; // of a slider
-const GAP = 10; // between pictures, in pixels
-const KEPT_PICTURES = 600; // in the widget's memory
+const BINS = 24; // of a histogram
+const BATCH = 60; // pictures that are added at once
 
 // ------------------------------------------------------------------------------------------ numbers
 
 /** Wilson's 95 % interval of a share, k of n. */
 function wilson(k, n) {
-  if (!n) return [NaN, NaN];
   const p = k / n;
   const scale = 1 + (Z * Z) / n;
   const middle = (p + (Z * Z) / (2 * n)) / scale;
@@ -24,145 +35,161 @@ function wilson(k, n) {
   return [Math.max(0, middle - reach), Math.min(1, middle + reach)];
 }
 
-const count = (value) => value.toLocaleString("en-GB");
-const fixed = (share, digits) => (100 * share).toFixed(digits);
-const percent = (share, digits = 0) =>
-  Number.isNaN(share) ? "undefined" : `${fixed(share, digits)}\u00a0%`;
-const interval = ([low, high], digits = 0) => `[${fixed(low, digits)}, ${fixed(high, digits)}]`;
-const images = (n) => (n === 1 ? "1 image" : `${count(n)} images`);
-const short = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "");
-
-function unpack(text, Type) {
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  return new Type(bytes.buffer);
+/** Jensen-Shannon divergence of two distributions in bits, 0 to 1 (doi 10.1109/18.61115). */
+function jensenShannon(p, q) {
+  let sum = 0;
+  for (let k = 0; k < p.length; k++) {
+    const middle = (p[k] + q[k]) / 2;
+    if (p[k] > 0) sum += p[k] * Math.log2(p[k] / middle);
+    if (q[k] > 0) sum += q[k] * Math.log2(q[k] / middle);
+  }
+  return Math.round(Math.min(1, Math.max(0, sum / 2)) * 1e6) / 1e6;
 }
 
-/** Jensen-Shannon divergence in bits of each row of two matrices (n, C), to six decimals. */
-function jensenShannon(p, q, n, classes) {
-  const found = new Float64Array(n);
-  for (let row = 0, at = 0; row < n; row++) {
-    let sum = 0;
-    for (let k = 0; k < classes; k++, at++) {
-      const middle = (p[at] + q[at]) / 2;
-      if (p[at] > 0) sum += p[at] * Math.log2(p[at] / middle);
-      if (q[at] > 0) sum += q[at] * Math.log2(q[at] / middle);
-    }
-    found[row] = Math.round(Math.min(1, Math.max(0, sum / 2)) * 1e6) / 1e6;
-  }
-  return found;
+const count = (value) => value.toLocaleString("en-GB");
+const fixed = (share, digits = 0) => (100 * share).toFixed(digits);
+const percent = (share, digits = 0) => `${fixed(share, digits)}\u00a0%`;
+const images = (n) => (n === 1 ? "1 image" : `${count(n)} images`);
+const ofAll = (n, all) => (n === all ? images(n) : `${count(n)} of ${images(all)}`);
+const short = (value) => String(Number(value.toPrecision(4)));
+const verdict = (model, row) => (model.right[row] ? "right" : "wrong");
+
+function floats(text) {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
+}
+
+/** A cell that keeps its text in any spreadsheet and is a formula in none. */
+function csvCell(value) {
+  if (typeof value === "number") return String(value);
+  const text = /^(\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|')/.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 // ------------------------------------------------------------------------------- what is chosen
+
+/** For each kind of filter and a value of it, which rows pass. */
+const PASSES = {
+  set: (filter, chosen) => (row) => chosen.has(filter.codes[row]),
+  range: (filter, [low, high]) => (row) => filter.values[row] >= low && filter.values[row] <= high,
+  text: (filter, text) => {
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    return (row) => words.every((word) => filter.lower(row).includes(word));
+  },
+  only: (filter, rows) => {
+    const inside = new Set(rows);
+    return (row) => inside.has(row);
+  },
+};
+
+/** A value of a filter as the texts of a view, and back; undefined for what cannot be read. */
+const WRITE = {
+  set: (filter, chosen) => [...chosen].sort((x, y) => x - y).map((k) => filter.options[k].name),
+  range: (filter, ends) => [ends.join("..")],
+  text: (filter, text) => [text],
+  only: (filter, rows) => [rows.join(",")],
+};
+const READ = {
+  set: (filter, names) => {
+    const places = names.map((name) => filter.options.findIndex((option) => option.name === name));
+    return new Set(places.filter((k) => k >= 0));
+  },
+  range: (filter, texts) => {
+    const ends = texts.at(-1).split("..").map(Number);
+    return ends.length === 2 && !ends.some(Number.isNaN) ? ends : undefined;
+  },
+  text: (filter, texts) => texts.at(-1),
+  only: (filter, texts, n) => texts.at(-1).split(",").map(Number).filter((row) => row >= 0 && row < n),
+};
 
 /** The data, the two models that are compared, the filters, and the images that pass them. */
 class Engine {
   constructor(data) {
     this.data = data;
-    this.n = data.n;
+    this.n = data.ids.length;
+    this.rows = Array.from({ length: this.n }, (_, row) => row);
     this.classes = data.classes;
-    this.rank = unpack(data.rank, Int32Array);
-    this.labels = unpack(data.labels, Int32Array);
-    this.splits = unpack(data.splits.codes, Int32Array);
-    this.share = data.share && Float64Array.from(unpack(data.share, Float32Array));
     this.models = data.models.map((model) => this.#model(model));
-    this.columns = data.columns.map((column) => ({
-      ...column,
-      codes: column.codes && unpack(column.codes, Int32Array),
-      values: column.kind === "number" ? unpack(column.values, Float64Array) : column.values,
-    }));
+    this.gate = this.models[data.gate]; // undefined where there is none
+    this.share = data.share && floats(data.share);
     this.missing = new Set(data.missing);
+    const byId = [...this.rows].sort((x, y) => (data.ids[x] < data.ids[y] ? -1 : 1));
+    this.rank = new Int32Array(this.n);
+    byId.forEach((row, place) => (this.rank[row] = place));
     this.bits = new Uint32Array(this.n);
     this.active = new Map();
-    this.sort = "disagreement";
-    this.down = true;
-    this.open = null;
-    this.orders = new Map();
-    this.setModels(0, 1);
   }
 
   #model(model) {
-    const { n } = this;
     const size = this.classes.length;
-    const p = unpack(model.probabilities, Float32Array);
-    const predicted = unpack(model.predicted, Int32Array);
-    const confidence = new Float64Array(n);
-    const right = new Uint8Array(n);
-    for (let row = 0; row < n; row++) {
-      let most = 0;
-      for (let k = 0; k < size; k++) most = Math.max(most, p[row * size + k]);
-      confidence[row] = most;
-      right[row] = predicted[row] === this.labels[row] ? 1 : 0;
-    }
-    return { ...model, p, predicted, confidence, right, says: predicted.map((k) => (k < 0 ? size : k)) };
-  }
-
-  get a() {
-    return this.models[this.placeA];
-  }
-
-  get b() {
-    return this.models[this.placeB];
+    const all = floats(model.probabilities);
+    const p = this.rows.map((row) => all.subarray(row * size, (row + 1) * size));
+    const right = model.predicted.map((k, row) => Number(k === this.data.labels[row]));
+    const names = model.predicted.map((k) => this.classes[k]?.name ?? "no label");
+    return { ...model, p, right, names, confidence: p.map((row) => Math.max(...row)) };
   }
 
   /** Whose answers are searched and shown: A's, else B's, else the first there are. */
   get writer() {
-    return [this.a, this.b, ...this.models].find((model) => model.answers) ?? null;
+    return [this.a, this.b, ...this.models].find((model) => model.answers);
   }
 
-  setModels(a, b) {
-    this.placeA = a;
-    this.placeB = b;
-    const [one, two] = [this.a, this.b];
-    const { data } = this;
-    const says = [...this.classes, { name: NONE }];
-    const filters = [
-      {
-        key: "cell",
-        kind: "set",
-        title: "Who is right",
-        options: CELLS.map((name) => ({ name })),
-        codes: one.right.map((right, row) => 2 * (1 - right) + (1 - two.right[row])),
-      },
-      { key: "label", kind: "set", title: "Label", options: this.classes, codes: this.labels },
-      { key: "says_a", kind: "set", title: `${one.name} says`, options: says, codes: one.says, side: "a" },
-      { key: "says_b", kind: "set", title: `${two.name} says`, options: says, codes: two.says, side: "b" },
-      { key: "conf_a", kind: "range", title: `${one.name}: confidence`, values: one.confidence, side: "a", share: true },
-      { key: "conf_b", kind: "range", title: `${two.name}: confidence`, values: two.confidence, side: "b", share: true },
-    ];
-    const writer = this.writer;
-    if (writer || data.reasons) {
-      filters.push({
-        key: "words",
-        kind: "text",
-        title: writer ? `Words in what ${writer.name} wrote` : "Words in the VLM's reason",
-        text: (row) => `${writer ? writer.answers[row] : ""}\n${data.reasons?.[row] ?? ""}`,
-      });
-    }
-    if (data.gate !== null) {
-      const gate = this.models[data.gate];
-      filters.push({
-        key: "gate",
-        kind: "set",
-        title: `Gate: ${gate.name}`,
-        options: [{ name: "right" }, { name: "wrong" }],
-        codes: gate.right.map((right) => 1 - right),
-      });
-    }
-    if (this.share) {
-      filters.push({ key: "share", kind: "range", title: "Gate: the student's share", values: this.share, share: true });
-    }
-    for (const column of this.columns) {
-      const options = column.options?.map((name) => ({ name }));
-      const filter = { key: `col.${column.name}`, title: column.name, column: true, codes: column.codes };
-      if (column.kind === "category") filters.push({ ...filter, kind: "set", options });
-      else if (column.kind === "number") filters.push({ ...filter, kind: "range", values: column.values });
-      else filters.push({ ...filter, kind: "text", text: (row) => column.values[row] });
+  /** What the writer answered for an image, with the reason. */
+  said(row) {
+    return `${this.writer?.answers[row] ?? ""}\n${this.data.reasons?.[row] ?? ""}`;
+  }
+
+  setModels(placeA, placeB) {
+    const [a, b] = [this.models[placeA], this.models[placeB]];
+    Object.assign(this, { placeA, placeB, a, b });
+    this.disagreement = this.rows.map((row) => jensenShannon(a.p[row], b.p[row]));
+    this.cell = this.rows.map((row) => 3 - 2 * a.right[row] - b.right[row]);
+    this.cellNames = ["both right", `only ${a.name}`, `only ${b.name}`, "neither"];
+    const filters = this.#filters().filter((filter) => filter.kind !== "set" || filter.options.length > 1);
+    for (const filter of filters) {
+      if (filter.kind === "range") setEnds(filter);
+      if (filter.kind === "text") filter.lower = lowered(filter.text);
     }
     this.filters = new Map(filters.map((filter) => [filter.key, filter]));
-    for (const filter of filters) if (filter.kind === "range") setEnds(filter);
     for (const key of this.active.keys()) if (!this.filters.has(key)) this.active.delete(key);
-    this.orders.clear();
-    this.disagreement = jensenShannon(one.p, two.p, this.n, this.classes.length);
+  }
+
+  #filters() {
+    const { a, b, data } = this;
+    const named = (names) => names.map((name) => ({ name }));
+    const labels = { key: "label", kind: "set", title: "Label", options: this.classes, codes: data.labels };
+    const cells = { key: "cell", kind: "set", title: "Who is right", options: named(CELLS), codes: this.cell };
+    const filters = [{ key: "only", kind: "only" }, cells, labels];
+    for (const [side, { name, predicted, confidence }] of [["a", a], ["b", b]]) {
+      const options = [...this.classes, { name: NONE }];
+      const codes = predicted.map((k) => (k < 0 ? options.length - 1 : k));
+      filters.push({ key: `says_${side}`, kind: "set", title: `${name} says`, side, options, codes });
+      const title = `${name}: confidence`;
+      filters.push({ key: `conf_${side}`, kind: "range", title, side, values: confidence, share: true });
+    }
+    if (this.writer || data.reasons) {
+      const title = this.writer ? `Words in what ${this.writer.name} wrote` : "Words in the VLM's reason";
+      filters.push({ key: "words", kind: "text", title, text: (row) => this.said(row) });
+    }
+    if (this.gate) {
+      const codes = this.gate.right.map((right) => 1 - right);
+      const title = `Gate: ${this.gate.name}`;
+      filters.push({ key: "gate", kind: "set", title, options: named(["right", "wrong"]), codes });
+    }
+    if (this.share) {
+      const title = "Gate: the student's share";
+      filters.push({ key: "share", kind: "range", title, values: this.share, share: true });
+    }
+    const columns = data.columns.map((column) => ({
+      ...column,
+      key: `col.${column.name}`,
+      title: column.name,
+      column: true,
+      options: column.options && named(column.options),
+      values: column.kind === "range" ? column.values.map((value) => value ?? NaN) : column.values,
+      text: (row) => column.values[row],
+    }));
+    return [...filters, ...columns];
   }
 
   /** Put each model in the other's place, what is chosen of it along with it. */
@@ -177,9 +204,9 @@ class Engine {
     this.setModels(this.placeB, this.placeA);
   }
 
-  /** Set what a filter lets pass: a set of options, [low, high] or text; null lets all pass. */
+  /** Set what a filter lets pass; an empty set, no text and undefined let all pass. */
   set(key, value) {
-    const empty = value === null || value.size === 0 || value === "" || (typeof value === "string" && !value.trim());
+    const empty = value === undefined || value.size === 0 || (typeof value === "string" && !value.trim());
     if (empty) this.active.delete(key);
     else this.active.set(key, value);
   }
@@ -192,102 +219,80 @@ class Engine {
 
   /** Find what passes. Each active filter has a bit, set on the rows that it stops. */
   apply() {
-    const { bits, n } = this;
+    const { bits } = this;
     bits.fill(0);
     this.bitOf = new Map();
     for (const [key, value] of this.active) {
       const filter = this.filters.get(key);
       const bit = (1 << Math.min(this.bitOf.size, 31)) >>> 0;
       this.bitOf.set(key, bit);
-      if (filter.kind === "set") {
-        for (let row = 0; row < n; row++) if (!value.has(filter.codes[row])) bits[row] |= bit;
-      } else if (filter.kind === "range") {
-        const [low, high] = value;
-        const { values } = filter;
-        for (let row = 0; row < n; row++) if (!(values[row] >= low && values[row] <= high)) bits[row] |= bit;
-      } else {
-        const words = value.toLowerCase().split(/\s+/).filter(Boolean);
-        filter.lower ??= Array.from({ length: n }, (_, row) => filter.text(row).toLowerCase());
-        for (let row = 0; row < n; row++) {
-          if (!words.every((word) => filter.lower[row].includes(word))) bits[row] |= bit;
-        }
-      }
+      const passes = PASSES[filter.kind](filter, value);
+      for (const row of this.rows) if (!passes(row)) bits[row] |= bit;
     }
-    this.selection = this.#order().filter((row) => bits[row] === 0);
+    if (this.sort === "given" && !this.active.has("only")) this.sortBy("disagreement");
+    const by = this.#sorting();
+    const sign = this.down ? -1 : 1;
+    this.selection = this.rows.filter((row) => bits[row] === 0);
+    this.selection.sort((x, y) => sign * (by[x] - by[y]) || this.rank[x] - this.rank[y]);
+  }
+
+  #sorting() {
+    if (this.sort === "given") return Object.fromEntries(this.active.get("only").map((row, k) => [row, k]));
+    const { disagreement, a, b, rank } = this;
+    return { disagreement, conf_a: a.confidence, conf_b: b.confidence, id: rank }[this.sort];
+  }
+
+  sortBy(name, down = name !== "id" && name !== "given") {
+    Object.assign(this, { sort: name, down });
   }
 
   /** A function of a row: does it pass all filters but these? */
   passing(...but) {
     let mask = 0xffffffff;
     for (const key of but) mask &= ~(this.bitOf.get(key) ?? 0);
-    const { bits } = this;
-    return (row) => (bits[row] & mask) === 0;
+    return (row) => (this.bits[row] & mask) === 0;
   }
 
   /** How many images that pass all other filters have each option, or lie in each bin. */
-  counts(filter) {
-    const passes = this.passing(filter.key);
-    const found = new Int32Array(filter.kind === "set" ? filter.options.length : BINS);
-    const { codes, values, low, high } = filter;
+  counts({ key, options, codes, values, low, high }) {
+    const found = new Array(options ? options.length : BINS).fill(0);
     const scale = high > low ? BINS / (high - low) : 0;
-    for (let row = 0; row < this.n; row++) {
-      if (!passes(row)) continue;
+    for (const row of this.rows.filter(this.passing(key))) {
       if (codes) found[codes[row]]++;
-      else if (!Number.isNaN(values[row])) found[Math.min(BINS - 1, Math.floor((values[row] - low) * scale))]++;
+      else if (!Number.isNaN(values[row])) {
+        found[Math.min(BINS - 1, Math.floor((values[row] - low) * scale))]++;
+      }
     }
     return found;
-  }
-
-  /** Both right, only A, only B, neither: of the images that pass all filters but the cell's. */
-  fourWay() {
-    return Array.from(this.counts(this.filters.get("cell")));
   }
 
   /** For each label n, and how many of it A and B get right, whatever cells and labels are chosen. */
   byLabel() {
-    const passes = this.passing("cell", "label");
     const found = this.classes.map(() => ({ n: 0, a: 0, b: 0 }));
-    for (let row = 0; row < this.n; row++) {
-      if (!passes(row)) continue;
-      const one = found[this.labels[row]];
-      one.n++;
-      one.a += this.a.right[row];
-      one.b += this.b.right[row];
+    for (const row of this.rows.filter(this.passing("cell", "label"))) {
+      const counted = found[this.data.labels[row]];
+      counted.n++;
+      counted.a += this.a.right[row];
+      counted.b += this.b.right[row];
     }
     return found;
   }
 
-  #order() {
-    const key = `${this.sort} ${this.down}`;
-    if (!this.orders.has(key)) {
-      const by = {
-        disagreement: this.disagreement,
-        conf_a: this.a.confidence,
-        conf_b: this.b.confidence,
-        id: this.rank,
-      }[this.sort];
-      const sign = this.down ? -1 : 1;
-      const { rank } = this;
-      const order = Int32Array.from({ length: this.n }, (_, row) => row);
-      this.orders.set(key, order.sort((x, y) => sign * (by[x] - by[y]) || rank[x] - rank[y]));
-    }
-    return this.orders.get(key);
-  }
-
-  /** The view as the query of a URL; see the Python module for its keys. */
   get view() {
     const query = new URLSearchParams();
     if (this.placeA !== 0) query.append("a", this.a.name);
     if (this.placeB !== 1) query.append("b", this.b.name);
     for (const [key, filter] of this.filters) {
-      const value = this.active.get(key);
-      if (value === undefined) continue;
-      if (filter.kind === "set") [...value].sort((x, y) => x - y).forEach((k) => query.append(key, filter.options[k].name));
-      else query.append(key, filter.kind === "range" ? value.join("..") : value);
+      if (!this.active.has(key)) continue;
+      for (const text of WRITE[filter.kind](filter, this.active.get(key))) query.append(key, text);
     }
-    if (this.sort !== "disagreement") query.append("sort", this.sort);
-    if (this.down !== (this.sort !== "id")) query.append("order", this.down ? "down" : "up");
-    if (this.open !== null) query.append("open", this.data.ids[this.open]);
+    const { sort, down } = this;
+    this.sortBy(this.active.has("only") ? "given" : "disagreement");
+    if (sort !== this.sort) query.append("sort", sort);
+    this.sortBy(sort);
+    if (down !== this.down) query.append("order", down ? "down" : "up");
+    this.down = down;
+    if (this.open !== undefined) query.append("open", this.data.ids[this.open]);
     return query.toString();
   }
 
@@ -301,91 +306,65 @@ class Engine {
     this.active.clear();
     this.setModels(place("a", 0), place("b", 1));
     for (const [key, filter] of this.filters) {
-      const values = query.getAll(key);
-      if (!values.length) continue;
-      if (filter.kind === "set") {
-        const options = values.map((name) => filter.options.findIndex((option) => option.name === name));
-        this.set(key, new Set(options.filter((k) => k >= 0)));
-      } else if (filter.kind === "range") {
-        const ends = values.at(-1).split("..").map(Number);
-        if (ends.length === 2 && !ends.some(Number.isNaN)) this.set(key, ends);
-      } else this.set(key, values.at(-1));
+      const texts = query.getAll(key);
+      if (texts.length) this.set(key, READ[filter.kind](filter, texts, this.n));
     }
-    const sort = query.get("sort");
-    this.sort = SORTS.includes(sort) ? sort : "disagreement";
-    const order = query.get("order");
-    this.down = order === "up" || order === "down" ? order === "down" : this.sort !== "id";
+    const sorts = ["disagreement", "conf_a", "conf_b", "id", "given"];
+    const given = this.active.has("only") ? "given" : "disagreement";
+    this.sortBy(sorts.includes(query.get("sort")) ? query.get("sort") : given);
+    if (query.has("order")) this.down = query.get("order") === "down";
     const opened = this.data.ids.indexOf(query.get("open"));
-    this.open = opened < 0 ? null : opened;
-  }
-
-  /** The selection as CSV, in the columns of `Explorer.selection`. */
-  csv() {
-    const { data, a, b, writer } = this;
-    const name = (model, row) => this.classes[model.predicted[row]]?.name ?? "";
-    const truth = (right) => (right ? "True" : "False");
-    const cell = this.filters.get("cell").codes;
-    const columns = [
-      ["id", (row) => data.ids[row]],
-      ["split", (row) => data.splits.options[this.splits[row]]],
-      ["label", (row) => this.classes[this.labels[row]].name],
-      ["cell", (row) => CELL_NAMES[cell[row]]],
-    ];
-    for (const [side, model] of [["a", a], ["b", b]]) {
-      columns.push(
-        [`predicted_${side}`, (row) => name(model, row)],
-        [`confidence_${side}`, (row) => model.confidence[row]],
-        [`correct_${side}`, (row) => truth(model.right[row])],
-      );
-    }
-    columns.push(["disagreement", (row) => this.disagreement[row]]);
-    if (writer) columns.push(["answer", (row) => writer.answers[row]]);
-    if (data.reasons) columns.push(["reason", (row) => data.reasons[row] ?? ""]);
-    if (data.gate !== null) {
-      const gate = this.models[data.gate];
-      columns.push(["gate_predicted", (row) => name(gate, row)], ["gate_correct", (row) => truth(gate.right[row])]);
-    }
-    if (this.share) columns.push(["gate_student_share", (row) => this.share[row]]);
-    const taken = new Set(columns.map(([title]) => title));
-    for (const column of this.columns) {
-      if (column.name === "split") continue;
-      const title = taken.has(column.name) ? `${column.name} (metadata)` : column.name;
-      taken.add(title);
-      columns.push([title, (row) => this.metadata(column, row)]);
-    }
-    const lines = [columns.map(([title]) => csvCell(title))];
-    for (const row of this.selection) lines.push(columns.map(([, value]) => csvCell(value(row))));
-    return `\ufeff${lines.map((line) => line.join(",")).join("\r\n")}\r\n`;
+    this.open = opened < 0 ? undefined : opened;
   }
 
   /** A metadata value as text or number, empty where there is none. */
   metadata(column, row) {
-    if (column.kind === "category") {
-      const text = column.options[column.codes[row]];
-      return text === NONE ? "" : text;
+    const value = column.codes ? column.options[column.codes[row]] : column.values[row];
+    return value === NONE ? "" : (value ?? "");
+  }
+
+  /** The selection as CSV, in the columns of `Explorer.table`. */
+  csv() {
+    const { data, a, b, writer, gate } = this;
+    const name = (model, row) => this.classes[model.predicted[row]]?.name ?? "";
+    const truth = (right) => (right ? "True" : "False");
+    const columns = {
+      id: (row) => data.ids[row],
+      label: (row) => this.classes[data.labels[row]].name,
+      cell: (row) => CELLS[this.cell[row]],
+    };
+    for (const [side, model] of [["a", a], ["b", b]]) {
+      columns[`predicted_${side}`] = (row) => name(model, row);
+      columns[`confidence_${side}`] = (row) => model.confidence[row];
+      columns[`correct_${side}`] = (row) => truth(model.right[row]);
     }
-    const value = column.values[row];
-    return Number.isNaN(value) ? "" : value;
+    columns.disagreement = (row) => this.disagreement[row];
+    if (writer) columns.answer = (row) => writer.answers[row];
+    if (data.reasons) columns.reason = (row) => data.reasons[row] ?? "";
+    if (gate) {
+      columns.gate_predicted = (row) => name(gate, row);
+      columns.gate_correct = (row) => truth(gate.right[row]);
+    }
+    if (this.share) columns.gate_student_share = (row) => this.share[row];
+    const named = Object.entries(columns);
+    for (const column of data.columns) named.push([column.name, (row) => this.metadata(column, row)]);
+    const lines = this.selection.map((row) => named.map(([, value]) => csvCell(value(row))));
+    lines.unshift(named.map(([title]) => csvCell(title)));
+    return `\ufeff${lines.map((line) => line.join(",")).join("\r\n")}\r\n`;
   }
 }
 
 /** Least and greatest of a range filter's values: 0 and 1 for shares. */
 function setEnds(filter) {
-  let [low, high] = filter.share ? [0, 1] : [Infinity, -Infinity];
-  if (!filter.share) {
-    for (const value of filter.values) {
-      if (value < low) low = value;
-      if (value > high) high = value;
-    }
-  }
-  [filter.low, filter.high] = low <= high ? [low, high] : [0, 0];
+  const known = filter.share ? [0, 1] : filter.values.filter((value) => !Number.isNaN(value));
+  filter.low = known.reduce((x, y) => Math.min(x, y), known[0] ?? 0);
+  filter.high = known.reduce((x, y) => Math.max(x, y), known[0] ?? 0);
 }
 
-/** A cell that keeps its text in any spreadsheet and is a formula in none. */
-function csvCell(value) {
-  if (typeof value === "number") return String(value);
-  const text = /^(\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|')/.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+/** A function of a row that turns its text into lower case once. */
+function lowered(text) {
+  const known = [];
+  return (row) => (known[row] ??= text(row).toLowerCase());
 }
 
 // ----------------------------------------------------------------------------------------- elements
@@ -393,19 +372,30 @@ function csvCell(value) {
 /** An element. Children that are no nodes become text; of attributes, `on...` are listeners. */
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
+  if (tag === "button") node.type = "button";
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === undefined || value === null || value === false) continue;
+    if (value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "vars") for (const [key, text] of Object.entries(value)) node.style.setProperty(key, text);
-    else node.setAttribute(name, value === true ? "" : value);
+    else if (name === "vars") setVars(node, value);
+    else node.setAttribute(name, value === true ? "" : shown(value));
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined).map((child) => (child instanceof Node ? child : shown(child))));
+  fill(node, ...children);
   return node;
+}
+
+function fill(node, ...children) {
+  const there = children.filter((child) => child !== null && child !== undefined);
+  node.replaceChildren(...there.map((child) => (child instanceof Node ? child : shown(child))));
+}
+
+function setVars(node, values) {
+  for (const [name, value] of Object.entries(values)) node.style.setProperty(name, value);
 }
 
 /** Text with the characters that would hide or turn its neighbours made visible. */
 function shown(text) {
-  return String(text).replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  const unseen = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+  return String(text).replace(unseen, "\ufffd");
 }
 
 const PATHS = {
@@ -420,35 +410,28 @@ const PATHS = {
 };
 
 function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("class", `icon ${name}`);
-  svg.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  const path = svg.appendChild(document.createElementNS(space, "path"));
   path.setAttribute("d", PATHS[name]);
-  svg.append(path);
+  svg.setAttribute("viewBox", "0 0 16 16");
+  svg.setAttribute("class", "icon");
+  svg.setAttribute("aria-hidden", "true");
   return svg;
 }
 
-const colours = (colour) => ({
-  "--c-light": colour.light,
-  "--c-dark": colour.dark,
-  "--c-light-ink": colour.light_ink,
-  "--c-dark-ink": colour.dark_ink,
-});
+/** A button that shows an icon and says its name. */
+const iconButton = (name, words, onclick) =>
+  el("button", { class: "plain", "aria-label": words, title: words, onclick }, icon(name));
 
-const swatch = (option) => (option?.colour ? el("i", { class: "swatch", vars: colours(option.colour) }) : null);
+const swatch = (option) => option.colour && el("i", { class: "swatch", vars: { "--c": option.colour } });
 const mark = (side) => el("i", { class: `mark ${side}` });
+const heading = () => [el("h2"), el("p", { class: "note" })];
 
-/** Call `work` once in the next frame, however often it is asked for. */
-function inNextFrame(work) {
-  let waiting = 0;
-  return () => {
-    waiting ||= requestAnimationFrame(() => {
-      waiting = 0;
-      work();
-    });
-  };
+/** Show whether a button of a filter is chosen, and whether others are in its place. */
+function press(button, chosen, option) {
+  button.setAttribute("aria-pressed", String(Boolean(chosen?.has(option))));
+  button.classList.toggle("faint", Boolean(chosen && !chosen.has(option)));
 }
 
 // ---------------------------------------------------------------------------------------- the map
@@ -457,100 +440,56 @@ function inNextFrame(work) {
 class FourWayMap {
   constructor(engine, change) {
     this.engine = engine;
-    this.title = el("h2");
-    this.note = el("p", { class: "note" });
-    this.map = el("div", { class: "map" });
-    this.keys = el("div", { class: "keys" });
-    this.ruler = el("span", { class: "cell-text ruler", "aria-hidden": "true", hidden: true });
-    this.map.append(this.ruler);
-    this.axis = el("div", { class: "map-axis", "aria-hidden": "true" });
+    [this.title, this.note] = heading();
     this.cells = CELLS.map((name, k) => {
-      const toggle = () => change(() => engine.toggle("cell", k));
-      const area = el("div", { class: `area ${name}`, onclick: toggle });
-      const text = el("span", { class: "cell-text" });
-      const button = el("button", { type: "button", class: `cell ${name}`, onclick: toggle }, text);
-      this.map.append(area);
-      return { name, area, text, button };
+      const onclick = () => change(() => engine.toggle("cell", k));
+      const area = el("div", { class: `area ${name}`, "aria-hidden": "true", onclick });
+      return { area, button: el("button", { class: `cell ${name}`, onclick }) };
     });
-    const group = el("div", { class: "map-group", role: "group", "aria-label": "Who is right: four areas in proportion to the number of images" }, this.map, this.axis, this.keys);
-    this.node = el("section", { class: "figure four-way" }, this.title, this.note, group);
+    const map = el("div", { class: "map" }, ...this.cells.map((cell) => cell.area));
+    this.axis = el("div", { class: "map-axis note", "aria-hidden": "true" });
+    const label = "Who is right: four areas in proportion to the number of images";
+    const keys = el("div", { class: "row wrap", role: "group", "aria-label": label });
+    keys.append(...this.cells.map((cell) => cell.button));
+    this.node = el("section", { class: "figure four-way" }, this.title, this.note, map, this.axis, keys);
   }
 
   update() {
-    const { engine, cells } = this;
-    const counts = engine.fourWay();
+    const { engine } = this;
+    const counts = engine.counts(engine.filters.get("cell"));
     const [both, onlyA, onlyB, neither] = counts;
     const n = both + onlyA + onlyB + neither;
-    const [a, b] = [engine.a.name, engine.b.name];
     const wide = n ? (both + onlyA) / n : 0;
-    const left = both + onlyA ? both / (both + onlyA) : 0;
-    const right = onlyB + neither ? onlyB / (onlyB + neither) : 0;
+    const left = both / (both + onlyA || 1);
+    const right = onlyB / (onlyB + neither || 1);
     const boxes = [
-      [0, 1 - left, wide, left],
-      [0, 0, wide, 1 - left],
-      [wide, 1 - right, 1 - wide, right],
-      [wide, 0, 1 - wide, 1 - right],
+      { left: 0, top: 1 - left, width: wide, height: left },
+      { left: 0, top: 0, width: wide, height: 1 - left },
+      { left: wide, top: 1 - right, width: 1 - wide, height: right },
+      { left: wide, top: 0, width: 1 - wide, height: 1 - right },
     ];
-    const names = ["both right", `only ${a}`, `only ${b}`, "neither"];
     const chosen = engine.active.get("cell");
-    cells.forEach((cell, k) => {
-      const share = n ? counts[k] / n : NaN;
-      const ends = wilson(counts[k], n);
-      const [x, y, width, height] = boxes[k];
-      cell.box = boxes[k];
-      cell.count = counts[k];
-      Object.assign(cell.area.style, {
-        left: `${100 * x}%`,
-        top: `${100 * y}%`,
-        width: `${100 * width}%`,
-        height: `${100 * height}%`,
-      });
-      cell.area.hidden = !counts[k];
-      const faint = chosen && !chosen.has(k);
-      cell.area.classList.toggle("faint", Boolean(faint));
-      cell.area.classList.toggle("chosen", Boolean(chosen?.has(k)));
-      const numbers = n ? `${percent(share, 1)} ${interval(ends, 1)}` : "";
-      cell.text.replaceChildren(
-        el("span", { class: "cell-name" }, el("i", { class: `key ${cell.name}` }), names[k]),
-        el("b", {}, count(counts[k])),
-        el("span", { class: "cell-share" }, numbers),
-      );
-      cell.button.setAttribute("aria-pressed", String(Boolean(chosen?.has(k))));
-      cell.button.setAttribute("aria-label", shown(`${names[k]}: ${images(counts[k])}${n ? `, ${percent(share, 1)}, 95 % interval ${fixed(ends[0], 1)} to ${fixed(ends[1], 1)} %` : ""}`));
+    this.cells.forEach(({ area, button }, k) => {
+      for (const [side, share] of Object.entries(boxes[k])) area.style[side] = `${100 * share}%`;
+      area.hidden = !counts[k];
+      const name = engine.cellNames[k];
+      const [low, high] = wilson(counts[k], n).map((end) => fixed(end, 1));
+      const share = n ? percent(counts[k] / n, 1) : "";
+      fill(area, el("span", {}, el("span", {}, name), el("b", {}, count(counts[k])), share));
+      fill(button, el("i", { class: "key" }), el("span", {}, name), el("b", {}, count(counts[k])));
+      if (n) button.append(el("span", { class: "note" }, `${share} [${low}, ${high}]`));
+      const words = n ? `, ${share}, 95 % interval ${low} to ${high} %` : "";
+      button.setAttribute("aria-label", shown(`${name}: ${images(counts[k])}${words}`));
+      press(button, chosen, k);
+      press(area, chosen, k);
     });
-    this.title.replaceChildren(shown(fourWayTitle(counts, n)));
-    const facts = n ? ` ${a} right ${percent(wide, 1)}, ${b} ${percent((both + onlyB) / n, 1)}, either ${percent(1 - neither / n, 1)}.` : "";
-    this.note.replaceChildren(shown(`${ofAll(n, engine.n)}.${facts} [95\u00a0% intervals]`));
-    this.axis.replaceChildren(
-      el("span", { vars: { width: `${100 * wide}%` } }, wide > 0.2 ? `${a} right ${percent(wide)}` : ""),
-      el("span", {}, wide < 0.8 && n ? `wrong ${percent(1 - wide)}` : ""),
-    );
-    this.place();
-  }
-
-  /** Write into each area what fits; the rest goes to the list below the map. */
-  place() {
-    const { width, height } = this.map.getBoundingClientRect();
-    const { activeElement } = this.node.ownerDocument;
-    this.ruler.hidden = false;
-    const fits = this.cells.map((cell) => {
-      const [, , w, h] = cell.box;
-      if (!cell.count || w * width < 60) return false;
-      this.ruler.style.width = `${w * width - 16}px`;
-      this.ruler.replaceChildren(...[...cell.text.childNodes].map((node) => node.cloneNode(true)));
-      return this.ruler.scrollWidth <= w * width - 14 && this.ruler.offsetHeight + 8 <= h * height;
-    });
-    this.ruler.hidden = true;
-    this.cells.forEach((cell, k) => {
-      const { button, area } = cell;
-      const focused = button === activeElement;
-      const parent = fits[k] ? this.map : this.keys;
-      button.classList.toggle("outside", !fits[k]);
-      for (const side of ["left", "top", "width", "height"]) button.style[side] = fits[k] ? area.style[side] : "";
-      if (button.parentNode !== parent) parent.append(button);
-      if (focused && button !== activeElement.ownerDocument.activeElement) button.focus({ preventScroll: true });
-    });
-    this.keys.hidden = fits.every(Boolean);
+    const [a, b] = [engine.a.name, engine.b.name];
+    const facts = [`${a} right ${percent(wide, 1)}`, `${b} ${percent((both + onlyB) / n, 1)}`];
+    facts.push(`either ${percent(1 - neither / n, 1)}. [95\u00a0% intervals]`);
+    fill(this.title, fourWayTitle(counts, n));
+    fill(this.note, `${ofAll(n, engine.n)}. ${n ? facts.join(", ") : ""}`);
+    fill(this.axis, el("span", {}, wide > 0.2 ? `${a} right` : ""), el("span", {}, wide < 0.8 && n ? "wrong" : ""));
+    setVars(this.axis, { "--wide": `${100 * wide}%` });
   }
 }
 
@@ -561,63 +500,65 @@ function fourWayTitle([both, onlyA, onlyB, neither], n) {
   return onlyA + onlyB > both ? "Right on different images" : "Mostly right on the same images";
 }
 
-const ofAll = (n, all) => (n === all ? images(n) : `${count(n)} of ${images(all)}`);
-
 // ------------------------------------------------------------------------------------- by label
 
 /** Accuracy of both models on each label: two dots a row, joined, with their intervals. */
 class LabelDots {
   constructor(engine, change) {
     this.engine = engine;
-    this.title = el("h2");
-    this.note = el("p", { class: "note" });
+    [this.title, this.note] = heading();
+    fill(this.note, "Right, in\u00a0% of the images of each label; thin lines: 95\u00a0% intervals.");
     this.rows = engine.classes.map((label, k) => {
-      const name = el("span", { class: "dots-name" }, swatch(label), el("span", { class: "dots-label" }, label.name));
-      const size = el("span", { class: "dots-n" });
-      const plot = el("span", { class: "dots-plot" });
-      const numbers = [el("span", { class: "dots-number" }), el("span", { class: "dots-number" })];
-      const button = el("button", { type: "button", class: "dots-row", onclick: () => change(() => engine.toggle("label", k)) }, name, size, plot, ...numbers);
-      return { button, size, plot, numbers, label };
+      const name = el("span", { class: "row" }, swatch(label), el("span", { class: "cut" }, label.name));
+      const plot = el("span", { class: "plot" });
+      const [size, ofA, ofB] = ["note", "number", "number"].map((kind) => el("span", { class: kind }));
+      const onclick = () => change(() => engine.toggle("label", k));
+      const button = el("button", { class: "dots", onclick }, name, size, plot, ofA, ofB);
+      return { button, size, plot, numbers: [ofA, ofB] };
     });
-    const head = el("div", { class: "dots-head", "aria-hidden": "true" }, el("span"), el("span", { class: "dots-n" }, "n"), el("span", { class: "dots-plot" }, el("span", {}, "0"), el("span", {}, "50"), el("span", {}, "100")), mark("a"), mark("b"));
-    this.node = el("section", { class: "figure by-label" }, this.title, this.note, el("div", { class: "dots", role: "group", "aria-label": "Accuracy by label" }, head, ...this.rows.map((row) => row.button)));
+    const scale = el("span", { class: "scale" }, ...["0", "50", "100"].map((x) => el("span", {}, x)));
+    const head = el("div", { class: "dots note", "aria-hidden": "true" }, el("span"), "n", scale);
+    head.append(mark("a"), mark("b"));
+    const rows = el("div", { role: "group", "aria-label": "Accuracy by label" });
+    rows.append(head, ...this.rows.map((row) => row.button));
+    this.node = el("section", { class: "figure by-label" }, this.title, this.note, rows);
   }
 
   update() {
     const { engine } = this;
     const found = engine.byLabel();
-    const [a, b] = [engine.a.name, engine.b.name];
-    const chosen = engine.active.get("label");
-    let widest = null;
-    this.rows.forEach((row, k) => {
-      const { n } = found[k];
-      const shares = [found[k].a / n, found[k].b / n];
-      const ends = [wilson(found[k].a, n), wilson(found[k].b, n)];
-      row.size.replaceChildren(count(n));
-      row.button.setAttribute("aria-pressed", String(Boolean(chosen?.has(k))));
-      row.button.classList.toggle("faint", Boolean(chosen && !chosen.has(k)));
-      if (!n) {
-        row.plot.replaceChildren(el("span", { class: "dots-none" }, "no images"));
-        row.numbers.forEach((number) => number.replaceChildren());
-        row.button.setAttribute("aria-label", shown(`${row.label.name}: no images`));
-        return;
-      }
-      const low = Math.min(...shares);
-      row.plot.replaceChildren(
-        el("i", { class: "joint", vars: { left: `${100 * low}%`, width: `${100 * Math.abs(shares[0] - shares[1])}%` } }),
-        ...["a", "b"].map((side, at) => el("i", { class: `whisker ${side}`, vars: { left: `${100 * ends[at][0]}%`, width: `${100 * (ends[at][1] - ends[at][0])}%` } })),
-        ...["b", "a"].map((side, at) => el("i", { class: `mark ${side}`, vars: { left: `${100 * shares[1 - at]}%` } })),
-      );
-      row.numbers.forEach((number, at) => number.replaceChildren(fixed(shares[at], 0)));
-      const words = [a, b].map((name, at) => `${name} ${percent(shares[at])}, interval ${fixed(ends[at][0], 0)} to ${fixed(ends[at][1], 0)} %`);
-      row.button.setAttribute("aria-label", shown(`${row.label.name}, ${images(n)}: ${words.join("; ")}`));
-      const gap = Math.abs(found[k].a - found[k].b) / n;
-      if (gap > 0 && (!widest || gap > widest.gap)) widest = { gap, name: row.label.name };
+    const names = [engine.a.name, engine.b.name];
+    this.rows.forEach(({ button, size, plot, numbers }, k) => {
+      const { n, a, b } = found[k];
+      const label = engine.classes[k].name;
+      fill(size, count(n));
+      press(button, engine.active.get("label"), k);
+      fill(plot, n ? null : "no images");
+      if (n) plot.append(...dots(n, [a, b]));
+      [a, b].forEach((right, side) => fill(numbers[side], n ? fixed(right / n) : ""));
+      const words = [a, b].map((right, side) => {
+        const [low, high] = wilson(right, n).map((end) => fixed(end));
+        return `${names[side]} ${percent(right / n)}, interval ${low} to ${high} %`;
+      });
+      button.setAttribute("aria-label", shown(`${label}, ${images(n)}${n ? `: ${words.join("; ")}` : ""}`));
     });
-    const n = found.reduce((sum, one) => sum + one.n, 0);
-    this.title.replaceChildren(shown(widest ? `They differ most on ${widest.name}` : n ? "As often right on every label" : "No images"));
-    this.note.replaceChildren("Right, in\u00a0% of the images of each label; thin lines: 95\u00a0% intervals.");
+    const gaps = found.map(({ n, a, b }) => (n ? Math.abs(a - b) / n : 0));
+    const widest = Math.max(...gaps);
+    const name = engine.classes[gaps.indexOf(widest)].name;
+    const none = found.every(({ n }) => !n);
+    const title = widest ? `They differ most on ${name}` : "As often right on every label";
+    fill(this.title, none ? "No images" : title);
   }
+}
+
+/** The marks of a row: a line that joins them, an interval each, A's disc and B's lozenge. */
+function dots(n, rights) {
+  const at = (kind, from, to) =>
+    el("i", { class: kind, vars: { left: `${100 * from}%`, width: to && `${100 * (to - from)}%` } });
+  const shares = rights.map((right) => right / n);
+  const whiskers = rights.map((right, side) => at(`whisker ${"ab"[side]}`, ...wilson(right, n)));
+  const joint = at("joint", Math.min(...shares), Math.max(...shares));
+  return [joint, ...whiskers, at("mark b", shares[1]), at("mark a", shares[0])];
 }
 
 // ---------------------------------------------------------------------------------------- filters
@@ -625,125 +566,108 @@ class LabelDots {
 /** A list of options to switch on and off, each with its number of images. */
 function setFacet(engine, filter, change) {
   const rows = filter.options.map((option, k) => {
-    const number = el("span", { class: "option-count" });
-    const button = el("button", { type: "button", class: "option", onclick: () => change(() => engine.toggle(filter.key, k)) }, swatch(option), el("span", { class: "option-name" }, option.name), number);
-    return { button, number, option };
+    const number = el("span", { class: "note" });
+    const name = el("span", { class: "cut" }, option.name);
+    const onclick = () => change(() => engine.toggle(filter.key, k));
+    return { button: el("button", { class: "option", onclick }, swatch(option), name, number), number };
   });
-  const list = el("div", { class: "options", role: "group", "aria-label": shown(filter.title) }, ...rows.map((row) => row.button));
+  const node = el("div", { class: "options", role: "group", "aria-label": filter.title });
+  node.append(...rows.map((row) => row.button));
   const update = () => {
     const counts = engine.counts(filter);
     const most = Math.max(1, ...counts);
     const chosen = engine.active.get(filter.key);
-    rows.forEach((row, k) => {
-      row.number.replaceChildren(count(counts[k]));
-      row.button.style.setProperty("--bar", `${(100 * counts[k]) / most}%`);
-      row.button.classList.toggle("empty", !counts[k]);
-      row.button.setAttribute("aria-pressed", String(Boolean(chosen?.has(k))));
-      row.button.setAttribute("aria-label", shown(`${filter.title}: ${row.option.name}, ${images(counts[k])}`));
-      row.button.hidden = row.option.name === NONE && !counts[k] && !chosen?.has(k);
+    rows.forEach(({ button, number }, k) => {
+      const { name } = filter.options[k];
+      fill(number, count(counts[k]));
+      setVars(button, { "--bar": `${(100 * counts[k]) / most}%` });
+      button.setAttribute("aria-label", shown(`${filter.title}: ${name}, ${images(counts[k])}`));
+      button.hidden = name === NONE && !counts[k] && !chosen?.has(k);
+      press(button, chosen, k);
     });
   };
-  return { node: list, update };
+  return { node, update };
 }
 
-/** Two sliders under a histogram. */
+/** Least and greatest value, under a histogram. */
 function rangeFacet(engine, filter, change) {
-  const { low, high } = filter;
+  const { key, title, low, high } = filter;
   const bars = Array.from({ length: BINS }, () => el("i"));
-  const valueAt = (step) => (step === 0 ? low : step === STEPS ? high : Number((low + ((high - low) * step) / STEPS).toPrecision(10)));
-  const stepAt = (value) => (high > low ? Math.round(((value - low) / (high - low)) * STEPS) : 0);
-  const text = (value) => (filter.share ? percent(value) : short(value));
-  const [from, to] = ["least", "greatest"].map((end) =>
-    el("input", { type: "range", min: 0, max: STEPS, step: 1, class: end, "aria-label": shown(`${filter.title}, ${end}`), oninput: moved }),
-  );
-  const ends = [el("span"), el("span")];
-  const node = el("div", { class: `range ${filter.side ?? ""}` }, el("div", { class: "histogram", "aria-hidden": "true" }, ...bars), el("div", { class: "sliders" }, from, to), el("div", { class: "range-ends", "aria-hidden": "true" }, ...ends));
-  from.disabled = to.disabled = high <= low;
+  const step = filter.share ? 0.05 : "any";
+  const [from, to] = ["least", "greatest"].map((end) => {
+    const limits = { min: low, max: high, step, "aria-label": `${title}, ${end}` };
+    return el("input", { type: "number", ...limits, onchange: take });
+  });
+  const histogram = el("div", { class: `histogram ${filter.side ?? ""}`, "aria-hidden": "true" }, ...bars);
+  const node = el("div", {}, histogram, el("div", { class: "row" }, from, "to", to));
 
-  function moved(event) {
-    let [x, y] = [Number(from.value), Number(to.value)];
-    if (x > y) [x, y] = event.target === from ? [x, x] : [y, y];
-    change(() => engine.set(filter.key, x === 0 && y === STEPS ? null : [valueAt(x), valueAt(y)]));
+  function take() {
+    const ends = [from, to].map((input, k) => (input.value === "" ? [low, high][k] : Number(input.value)));
+    const [x, y] = [Math.min(...ends), Math.max(...ends)];
+    change(() => engine.set(key, x <= low && y >= high ? undefined : [x, y]));
   }
 
   function update() {
     const counts = engine.counts(filter);
     const most = Math.max(1, ...counts);
-    const [x, y] = engine.active.get(filter.key) ?? [low, high];
+    const [x, y] = engine.active.get(key) ?? [low, high];
     bars.forEach((bar, k) => {
       bar.style.height = counts[k] ? `${Math.max(4, (100 * counts[k]) / most)}%` : "0";
       const middle = low + ((k + 0.5) / BINS) * (high - low);
-      bar.classList.toggle("off", middle < x || middle > y);
+      bar.classList.toggle("faint", middle < x || middle > y);
     });
-    [from.value, to.value] = [stepAt(x), stepAt(y)];
-    [from, to].forEach((input, k) => {
-      input.setAttribute("aria-valuetext", text([x, y][k]));
-      ends[k].replaceChildren(text([x, y][k]));
-    });
+    [from.value, to.value] = [short(x), short(y)];
   }
   return { node, update };
 }
 
 /** A field for words. */
-function textFacet(engine, filter, change) {
+function textFacet(engine, { key, title }, change) {
   let timer = 0;
   const take = () => {
     clearTimeout(timer);
     timer = 0;
-    if ((engine.active.get(filter.key) ?? "") !== input.value) change(() => engine.set(filter.key, input.value));
+    if ((engine.active.get(key) ?? "") !== node.value) change(() => engine.set(key, node.value));
   };
-  const input = el("input", {
-    type: "search",
-    class: "words",
-    "aria-label": shown(filter.title),
-    placeholder: "words",
-    spellcheck: "false",
-    autocomplete: "off",
-    onchange: take,
-    oninput: () => {
-      clearTimeout(timer);
-      timer = setTimeout(take, 120);
-    },
-  });
+  const later = () => {
+    clearTimeout(timer);
+    timer = setTimeout(take, 120);
+  };
+  const field = { type: "search", placeholder: "words", spellcheck: "false", autocomplete: "off" };
+  const node = el("input", { ...field, "aria-label": title, onchange: take, oninput: later });
   const update = () => {
-    const value = engine.active.get(filter.key) ?? "";
-    if (!timer && input.value.trim() !== value.trim()) input.value = value;
+    const value = engine.active.get(key) ?? "";
+    if (!timer && node.value.trim() !== value.trim()) node.value = value;
   };
-  return { node: input, update };
+  return { node, update };
 }
 
 const FACETS = { set: setFacet, range: rangeFacet, text: textFacet };
 
-/** All filters but cell and label, which are the two figures. */
+/** All filters but those of the two figures. */
 class Sidebar {
   constructor(engine, change) {
-    this.engine = engine;
-    this.change = change;
-    this.folded = new Map();
-    this.list = el("div", { class: "facets" });
-    this.node = el("details", { class: "sidebar", open: true }, el("summary", { class: "more" }, "More filters"), this.list);
+    Object.assign(this, { engine, change });
+    this.list = el("div");
+    this.node = el("details", { class: "sidebar" }, el("summary", { class: "plain" }, "More filters"), this.list);
   }
 
   /** Lay the filters out anew, for the models that are now compared. */
   build() {
     const { engine, change } = this;
-    const all = [...engine.filters.values()].filter((filter) => filter.key !== "cell" && filter.key !== "label");
-    const cue = all.filter((filter) => filter.key === "col.cue" || filter.key === "col.split");
+    const all = [...engine.filters.values()].filter(({ key }) => !["only", "cell", "label"].includes(key));
+    const isFirst = ({ key }) => key === "col.cue" || key === "col.split";
     const own = all.filter((filter) => !filter.column);
-    const rest = all.filter((filter) => filter.column && !cue.includes(filter));
-    this.facets = [...cue, ...own, ...rest].map((filter) => {
+    const rest = all.filter((filter) => filter.column && !isFirst(filter));
+    this.facets = [...all.filter(isFirst), ...own, ...rest].map((filter) => {
       const facet = FACETS[filter.kind](engine, filter, change);
-      const open = this.folded.get(filter.key) ?? (!rest.includes(filter) || engine.active.has(filter.key));
-      const heading = el("summary", {}, filter.side ? mark(filter.side) : null, el("span", {}, filter.title));
-      const node = el("details", { class: "facet", open }, heading, facet.node);
-      node.addEventListener("toggle", () => {
-        this.folded.set(filter.key, node.open);
-        if (node.open) facet.update();
-      });
-      return { ...facet, details: node };
+      const open = !rest.includes(filter) || engine.active.has(filter.key);
+      const title = el("summary", {}, filter.side && mark(filter.side), el("span", {}, filter.title));
+      facet.details = el("details", { open, ontoggle: () => this.update() }, title, facet.node);
+      return facet;
     });
-    const first = rest.length && this.facets[cue.length + own.length].details;
-    this.list.replaceChildren(...this.facets.flatMap(({ details }) => (details === first ? [el("h3", {}, "Metadata"), details] : [details])));
+    fill(this.list, ...this.facets.map((facet) => facet.details));
+    if (rest.length) this.facets.at(-rest.length).details.before(el("h3", {}, "Metadata"));
   }
 
   update() {
@@ -752,203 +676,142 @@ class Sidebar {
 }
 
 /** What a chosen value of a filter is called on its chip. */
-function chipText(engine, filter, value) {
-  const [a, b] = [engine.a.name, engine.b.name];
-  const model = filter.side === "a" ? a : b;
-  if (filter.kind === "text") return filter.key === "words" ? `wrote \u201c${value}\u201d` : `${filter.title}: \u201c${value}\u201d`;
-  if (filter.kind === "range") {
+function chipText(engine, { key, kind, side, title, share, options }, value) {
+  const model = side && engine[side].name;
+  if (kind === "only") return `chosen in the notebook: ${images(value.length)}`;
+  if (kind === "text") return `${key === "words" ? "wrote" : `${title}:`} \u201c${value}\u201d`;
+  if (kind === "range") {
     const [low, high] = value;
-    const ends = filter.share ? `${fixed(low, 0)} to ${percent(high)}` : `${short(low)} to ${short(high)}`;
-    if (filter.key === "share") return `student's share ${ends}`;
-    return filter.side ? `${model} ${ends} sure` : `${filter.title}: ${ends}`;
+    if (!share) return `${title}: ${short(low)} to ${short(high)}`;
+    const ends = `${fixed(low)} to ${percent(high)}`;
+    return model ? `${model} ${ends} sure` : `student's share ${ends}`;
   }
-  const name = filter.options[value].name;
-  if (filter.key === "cell") return ["both right", `only ${a}`, `only ${b}`, "neither right"][value];
-  if (filter.key === "label") return `label ${name}`;
-  if (filter.key === "gate") return `gate ${name}`;
-  return filter.side ? `${model} says ${name === NONE ? "no label" : name}` : `${filter.title}: ${name}`;
+  const { name } = options[value];
+  if (key === "cell") return `${engine.cellNames[value]}${name === "neither" ? " right" : ""}`;
+  if (model) return `${model} says ${name === NONE ? "no label" : name}`;
+  return { label: `label ${name}`, gate: `gate ${name}` }[key] ?? `${title}: ${name}`;
 }
 
 /** How many are selected, and a chip for each thing chosen. */
 class Chips {
   constructor(engine, change) {
-    this.engine = engine;
-    this.change = change;
-    this.status = el("p", { class: "status", role: "status" });
-    this.list = el("ul", { class: "chips", "aria-label": "Filters that are on" });
-    this.clear = el("button", { type: "button", class: "plain clear", onclick: () => change(() => engine.active.clear()) }, "Clear all");
-    this.node = el("div", { class: "chips-bar" }, this.status, this.list, this.clear);
+    Object.assign(this, { engine, change });
+    this.status = el("b", { class: "status", role: "status" });
+    this.list = el("ul", { "aria-label": "Filters that are on" });
+    const onclick = () => change(() => engine.active.clear());
+    this.clear = el("button", { class: "plain clear", onclick }, "Clear all");
+    this.node = el("div", { class: "row wrap chips" }, this.status, this.list, this.clear);
   }
 
   update() {
-    const { engine, change } = this;
-    const inside = this.list.contains(this.list.ownerDocument.activeElement);
-    const place = inside ? [...this.list.querySelectorAll("button")].indexOf(this.list.ownerDocument.activeElement) : 0;
+    const { engine, change, list } = this;
+    const buttons = () => [...list.querySelectorAll("button")];
+    const focused = buttons().indexOf(document.activeElement);
     const chips = [];
     for (const [key, filter] of engine.filters) {
       const value = engine.active.get(key);
       if (value === undefined) continue;
-      for (const one of filter.kind === "set" ? [...value].sort((x, y) => x - y) : [value]) {
-        const text = chipText(engine, filter, one);
-        const remove = () => change(() => (filter.kind === "set" ? engine.toggle(key, one) : engine.set(key, null)));
-        chips.push(el("li", {}, el("button", { type: "button", class: "chip", "aria-label": shown(`Remove filter: ${text}`), onclick: remove }, el("span", {}, text), icon("wrong"))));
+      const isSet = filter.kind === "set";
+      for (const part of isSet ? [...value].sort((x, y) => x - y) : [value]) {
+        const text = chipText(engine, filter, part);
+        const onclick = () => change(() => (isSet ? engine.toggle(key, part) : engine.set(key, undefined)));
+        const named = { class: "plain chip", "aria-label": `Remove filter: ${text}`, onclick };
+        const button = el("button", named, el("span", { class: "cut" }, text), icon("wrong"));
+        chips.push(el("li", {}, button));
       }
     }
-    this.list.replaceChildren(...chips);
-    this.clear.hidden = chips.length < 1;
-    const words = `${ofAll(engine.selection.length, engine.n)}`;
-    if (this.status.textContent !== words) this.status.replaceChildren(words);
-    if (inside) (this.list.querySelectorAll("button")[Math.min(place, chips.length - 1)] ?? this.list.closest(".emx")?.querySelector(".sort"))?.focus();
+    fill(list, ...chips);
+    this.clear.hidden = !chips.length;
+    fill(this.status, ofAll(engine.selection.length, engine.n));
+    if (focused < 0) return;
+    const next = buttons()[Math.min(focused, chips.length - 1)];
+    (next ?? this.node.parentNode.querySelector("select")).focus();
   }
 }
 
 // ---------------------------------------------------------------------------------------- gallery
 
-/** The selection as pictures; only those in sight are in the document. */
+/** The selection as pictures, more of them as one scrolls. */
 class Gallery {
   constructor(engine, host, open) {
-    this.engine = engine;
-    this.host = host;
-    this.open = open;
-    this.cursor = 0;
-    this.tiles = new Map();
-    this.space = el("div", { class: "space", role: "list", onkeydown: (event) => this.#key(event) });
-    this.empty = el("p", { class: "nothing" });
-    this.node = el("div", { class: "gallery" }, this.empty, this.space);
-    this.draw = inNextFrame(() => this.#draw());
-    this.sizes = new ResizeObserver(() => this.#layout());
-    this.sizes.observe(this.node);
-    document.addEventListener("scroll", this.draw, { capture: true, passive: true });
-    window.addEventListener("resize", this.draw, { passive: true });
-  }
-
-  stop() {
-    this.sizes.disconnect();
-    document.removeEventListener("scroll", this.draw, { capture: true });
-    window.removeEventListener("resize", this.draw);
+    Object.assign(this, { engine, host, open });
+    this.tiles = el("div", { class: "tiles", role: "list", onkeydown: (event) => this.#key(event) });
+    this.empty = el("p", { class: "note" });
+    this.end = el("div");
+    this.node = el("div", { class: "gallery" }, this.empty, this.tiles, this.end);
+    const near = { root: host.page ? null : this.node, rootMargin: "600px" };
+    this.sight = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && this.#add(), near);
   }
 
   update() {
     const { engine } = this;
-    this.cursor = 0;
+    const n = engine.selection.length;
+    const nothing = engine.n ? "No image passes all filters. Remove one of them." : "There are no images to show.";
     this.node.scrollTop = 0;
-    this.#clear();
-    this.space.setAttribute("aria-label", `Pictures: ${images(engine.selection.length)}`);
-    this.empty.hidden = engine.selection.length > 0;
-    this.empty.replaceChildren(engine.n ? "No image passes all filters. Remove one of them." : "There are no images to show.");
-    this.#layout();
+    this.cursor = 0;
+    fill(this.tiles);
+    fill(this.empty, n ? "" : nothing);
+    this.tiles.setAttribute("aria-label", `Pictures: ${images(n)}`);
+    this.#add();
   }
 
-  #clear() {
-    for (const [place, tile] of this.tiles) this.#remove(place, tile);
+  #add() {
+    const from = this.tiles.childElementCount;
+    const rows = this.engine.selection.slice(from, from + BATCH);
+    this.tiles.append(...rows.map((row, k) => this.#tile(row, from + k)));
+    this.sight.unobserve(this.end);
+    if (rows.length) this.sight.observe(this.end); // tells at once whether the end is still in sight
   }
 
-  #remove(place, tile) {
-    this.host.forget?.(tile.row);
-    tile.node.remove();
-    this.tiles.delete(place);
-  }
-
-  #layout() {
-    const width = this.space.clientWidth;
-    if (!width) return;
-    const least = width < 420 ? 100 : 122;
-    const columns = Math.max(2, Math.floor((width + GAP) / (least + GAP)));
-    const side = (width - GAP * (columns - 1)) / columns;
-    const changed = columns !== this.columns || side !== this.side;
-    Object.assign(this, { columns, side, step: side + 66 + GAP });
-    this.space.style.height = `${Math.max(0, Math.ceil(this.engine.selection.length / columns) * this.step - GAP)}px`;
-    if (changed) this.#clear();
-    this.#draw();
-  }
-
-  #draw() {
-    const { selection } = this.engine;
-    if (!this.columns || !selection) return;
-    const { top } = this.space.getBoundingClientRect();
-    const clip = this.node.getBoundingClientRect();
-    const from = Math.max(clip.top, 0) - top;
-    const to = Math.min(clip.bottom, window.innerHeight) - top;
-    const first = Math.max(0, Math.floor(from / this.step) - 1) * this.columns;
-    const last = to < from ? first : Math.min(selection.length, (Math.ceil(to / this.step) + 1) * this.columns);
-    const wanted = (place) => (place >= first && place < last) || place === this.cursor;
-    for (const [place, tile] of this.tiles) if (!wanted(place) || place >= selection.length) this.#remove(place, tile);
-    if (this.cursor < selection.length) this.#add(this.cursor);
-    for (let place = first; place < last; place++) this.#add(place);
-  }
-
-  #add(place) {
-    if (this.tiles.has(place)) return;
+  #tile(row, place) {
     const { engine } = this;
-    const row = engine.selection[place];
-    const [a, b] = [engine.a, engine.b];
-    const label = engine.classes[engine.labels[row]];
-    const says = (model) => engine.classes[model.predicted[row]]?.name ?? "no label";
-    const verdict = (model) => (model.right[row] ? "right" : "wrong");
-    const line = (side, model) => el("span", { class: `says ${verdict(model)}` }, mark(side), el("span", { class: "cut" }, says(model)), icon(verdict(model)));
-    const words = [a, b].map((model) => `${model.name} says ${says(model)}, ${verdict(model)}`);
+    const label = engine.classes[engine.data.labels[row]];
+    const image = engine.data.ids[row];
+    const sides = [["a", engine.a], ["b", engine.b]];
+    const words = sides.map(([, model]) => `${model.name} says ${model.names[row]}, ${verdict(model, row)}`);
+    const disagreement = `disagreement ${engine.disagreement[row].toFixed(2)}`;
     const button = el(
       "button",
       {
-        type: "button",
-        class: "tile-button",
         tabindex: place === this.cursor ? 0 : -1,
-        title: shown(engine.data.ids[row]),
-        "aria-label": shown(`${engine.data.ids[row]}: label ${label.name}; ${words.join("; ")}; disagreement ${engine.disagreement[row].toFixed(2)}`),
+        title: image,
+        "aria-label": `${image}: label ${label.name}; ${words.join("; ")}; ${disagreement}`,
         onclick: () => this.open(place),
         onfocus: () => this.#point(place),
       },
       picture(this.host, engine, row, false),
-      el("span", { class: "tile-label" }, swatch(label), el("span", { class: "cut" }, label.name)),
-      line("a", a),
-      line("b", b),
+      el("span", { class: "row" }, swatch(label), el("b", { class: "cut" }, label.name)),
+      ...sides.map(([side, model]) => {
+        const says = el("span", { class: "cut" }, model.names[row]);
+        return el("span", { class: `row ${verdict(model, row)}` }, mark(side), says, icon(verdict(model, row)));
+      }),
     );
-    const node = el("div", { class: "tile", role: "listitem", "aria-posinset": place + 1, "aria-setsize": engine.selection.length }, button);
-    const x = (place % this.columns) * (this.side + GAP);
-    const y = Math.floor(place / this.columns) * this.step;
-    node.style.transform = `translate(${x}px, ${y}px)`;
-    node.style.width = `${this.side}px`;
-    this.space.append(node);
-    this.tiles.set(place, { node, button, row });
+    const position = { "aria-posinset": place + 1, "aria-setsize": engine.selection.length };
+    return el("div", { class: "tile", role: "listitem", ...position }, button);
   }
 
   #point(place) {
-    if (place === this.cursor) return;
-    const before = this.tiles.get(this.cursor);
-    if (before) before.button.tabIndex = -1;
+    this.tiles.children[this.cursor].firstChild.tabIndex = -1;
     this.cursor = place;
-    const now = this.tiles.get(place);
-    if (now) now.button.tabIndex = 0;
+    this.tiles.children[place].firstChild.tabIndex = 0;
   }
 
   /** Move the keyboard to a picture and bring it into sight. */
   focus(place) {
-    if (!this.engine.selection.length) return;
-    this.#add(place);
-    this.#point(place);
-    const { button, node } = this.tiles.get(place);
-    button.focus({ preventScroll: true });
-    node.scrollIntoView({ block: "nearest" });
-    this.draw();
+    while (this.tiles.childElementCount <= place) this.#add();
+    const tile = this.tiles.children[place];
+    tile.firstChild.focus({ preventScroll: true });
+    tile.scrollIntoView({ block: "nearest" });
   }
 
   #key(event) {
-    const { columns, cursor } = this;
-    const page = columns * Math.max(1, Math.floor((Math.min(this.node.clientHeight, window.innerHeight) - 60) / this.step));
-    const last = this.engine.selection.length - 1;
-    const to = {
-      ArrowRight: cursor + 1,
-      ArrowLeft: cursor - 1,
-      ArrowDown: cursor + columns,
-      ArrowUp: cursor - columns,
-      PageDown: Math.min(last, cursor + page),
-      PageUp: Math.max(0, cursor - page),
-      Home: 0,
-      End: last,
-    }[event.key];
-    if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    const { cursor, tiles } = this;
+    const columns = getComputedStyle(tiles).gridTemplateColumns.split(" ").length;
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
+    const to = { Home: 0, End: tiles.childElementCount - 1 }[event.key] ?? cursor + step[event.key];
+    if (Number.isNaN(to) || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    if (to >= 0 && to <= last) this.focus(to);
+    if (to >= 0 && to < this.engine.selection.length) this.focus(to);
   }
 }
 
@@ -957,20 +820,16 @@ function picture(host, engine, row, large) {
   const frame = el("span", { class: "picture" });
   const missing = () => {
     frame.classList.add("missing");
-    frame.replaceChildren(el("span", {}, "picture missing"));
+    fill(frame, el("span", {}, "picture missing"));
   };
-  if (engine.missing.has(row)) {
-    missing();
-    return frame;
-  }
-  const img = el("img", { alt: large ? shown(`Picture ${engine.data.ids[row]}`) : "", decoding: "async", draggable: "false" });
+  const alt = large ? `Picture ${engine.data.ids[row]}` : "";
   const show = (url) => {
     if (!url) return missing();
-    img.addEventListener("error", missing);
+    const img = el("img", { alt, loading: "lazy", decoding: "async", draggable: "false", onerror: missing });
     img.src = url;
-    frame.append(img);
+    fill(frame, img);
   };
-  const found = host.picture(row, large);
+  const found = engine.missing.has(row) ? null : host.picture(row, large);
   if (found instanceof Promise) found.then(show);
   else show(found);
   return frame;
@@ -982,36 +841,36 @@ function picture(host, engine, row, large) {
 class Detail {
   constructor(engine, host, moved, closed) {
     Object.assign(this, { engine, host, moved });
-    this.place = null;
-    this.position = el("span", { class: "position", role: "status" });
-    this.heading = el("h2", { class: "detail-title" });
-    const step = (by, name, text) => el("button", { type: "button", class: "plain round", "aria-label": text, title: text, onclick: () => this.step(by) }, icon(name));
-    this.back = step(-1, "back", "Previous picture (arrow left)");
-    this.forth = step(1, "forth", "Next picture (arrow right)");
-    const close = el("button", { type: "button", class: "plain round", "aria-label": "Close (Escape)", title: "Close (Escape)", onclick: () => this.node.close() }, icon("wrong"));
+    this.position = el("span", { class: "note position", role: "status" });
+    this.title = el("h2", { class: "cut" });
+    this.back = iconButton("back", "Previous picture (arrow left)", () => this.show(this.place - 1));
+    this.forth = iconButton("forth", "Next picture (arrow right)", () => this.show(this.place + 1));
+    const close = iconButton("wrong", "Close (Escape)", () => this.node.close());
+    const head = el("header", { class: "row" }, this.back, this.forth, this.position, this.title, close);
     this.body = el("div", { class: "detail-body" });
-    this.node = el(
-      "dialog",
-      { class: "detail", "aria-label": "One image", onkeydown: (event) => this.#key(event), onclick: (event) => event.target === this.node && this.node.close() },
-      el("div", { class: "detail-frame" }, el("header", { class: "detail-head" }, this.back, this.forth, this.position, this.heading, close), this.body),
-    );
-    this.node.addEventListener("close", () => {
-      const place = this.place;
-      this.place = null;
-      this.body.replaceChildren();
-      closed(place);
-    });
+    const behaviour = {
+      onkeydown: (event) => this.#key(event),
+      onclick: (event) => event.target === this.node && this.node.close(),
+      onclose: () => {
+        fill(this.body);
+        closed(this.place);
+      },
+    };
+    const frame = el("div", { class: "detail-frame" }, head, this.body);
+    this.node = el("dialog", { class: "detail", "aria-label": "One image", ...behaviour }, frame);
   }
 
+  /** Show the image at a place of the selection, if there is one. */
   show(place) {
     const { engine } = this;
     const row = engine.selection[place];
+    if (row === undefined) return;
     this.place = place;
     this.back.disabled = place === 0;
     this.forth.disabled = place === engine.selection.length - 1;
-    this.position.replaceChildren(`${count(place + 1)} of ${count(engine.selection.length)}`);
-    this.heading.replaceChildren(shown(engine.data.ids[row]));
-    this.body.replaceChildren(this.#left(row), this.#right(row));
+    fill(this.position, `${count(place + 1)} of ${count(engine.selection.length)}`);
+    fill(this.title, engine.data.ids[row]);
+    fill(this.body, this.#picture(row), this.#models(row));
     this.body.scrollTop = 0;
     if (!this.node.open) {
       this.node.showModal();
@@ -1020,124 +879,116 @@ class Detail {
     this.moved(row);
   }
 
-  step(by) {
-    const to = this.place + by;
-    if (to >= 0 && to < this.engine.selection.length) this.show(to);
-  }
-
   #key(event) {
-    const last = this.engine.selection.length - 1;
-    const to = { ArrowLeft: this.place - 1, ArrowRight: this.place + 1, Home: 0, End: last }[event.key];
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     event.stopPropagation();
-    if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
-    if (to >= 0 && to <= last && to !== this.place) this.show(to);
+    this.show(this.place + step);
   }
 
-  #left(row) {
-    const { engine } = this;
-    const { data } = engine;
-    const label = engine.classes[engine.labels[row]];
-    const facts = [["split", data.splits.options[engine.splits[row]]]];
-    for (const column of engine.columns) {
-      const value = engine.metadata(column, row);
-      if (column.name !== "split" && value !== "") facts.push([column.name, typeof value === "number" ? String(Number(value.toPrecision(6))) : value]);
-    }
+  #picture(row) {
+    const { engine, host } = this;
+    const label = engine.classes[engine.data.labels[row]];
+    const facts = engine.data.columns.map((column) => [column.name, engine.metadata(column, row)]);
+    const known = facts.filter(([, value]) => value !== "");
     return el(
       "div",
       { class: "detail-left" },
-      picture(this.host, engine, row, true),
-      el("p", { class: "detail-label" }, el("span", {}, "label"), swatch(label), el("b", {}, label.name)),
+      picture(host, engine, row, true),
+      el("h3", { class: "row" }, "label", swatch(label), label.name),
       el("p", { class: "note" }, `disagreement ${engine.disagreement[row].toFixed(2)} (Jensen-Shannon, 0 to 1)`),
-      lines(facts),
+      lines(known.map(([name, value]) => [name, typeof value === "number" ? short(value) : value])),
     );
   }
 
-  #right(row) {
-    const { engine } = this;
-    const { data, a, b, models, writer } = engine;
-    const parts = [el("h3", {}, "What each model says"), this.#bars(row, [[a, "a"], [b, "b"]])];
-    if (writer || data.reasons) {
-      const said = el("div", { class: "said" });
-      for (const model of new Set([a, b, writer])) {
-        if (model?.answers) said.append(quote(`${model.name} answered`, model.answers[row] || "(nothing)"));
-      }
-      if (data.reasons?.[row]) said.append(quote("Its reason", data.reasons[row]));
-      parts.push(said);
+  #models(row) {
+    const { data, a, b, models, writer, gate, share } = this.engine;
+    const [student, vlm] = [models[data.student], models[data.vlm]];
+    const parts = [el("h3", {}, "What each model says"), this.#bars(row, [a, b])];
+    for (const model of new Set([a, b, writer])) {
+      if (model?.answers) parts.push(quote(`${model.name} answered`, model.answers[row] || "(nothing)"));
     }
-    if (data.gate !== null) {
-      const gate = models[data.gate];
-      const student = data.student === null ? null : models[data.student];
-      const vlm = data.vlm === null ? null : models[data.vlm];
-      const columns = [student, vlm === a || vlm === b ? null : vlm, gate].filter(Boolean).map((model) => [model, "own"]);
-      parts.push(el("h3", {}, student ? "Student and gate" : "The gate"), this.#bars(row, columns));
-      if (engine.share) parts.push(contributions(engine.share[row], student, vlm));
+    if (data.reasons?.[row]) parts.push(quote("Its reason", data.reasons[row]));
+    if (gate) {
+      const others = [student, vlm === a || vlm === b ? undefined : vlm, gate].filter(Boolean);
+      parts.push(el("h3", {}, student ? "Student and gate" : "The gate"), this.#bars(row, others));
     }
-    const seen = new Set([a, b, ...[data.student, data.vlm, data.gate].map((k) => (k === null ? null : models[k]))]);
+    if (share) parts.push(contributions(share[row], student, vlm));
     parts.push(el("h3", {}, "Where it comes from"));
-    for (const model of seen) {
-      if (model) parts.push(el("details", { class: "provenance" }, el("summary", {}, model.name), model.provenance.length ? lines(model.provenance) : el("p", { class: "note" }, "nothing recorded")));
+    for (const model of new Set([a, b, student, vlm, gate].filter(Boolean))) {
+      const known = model.provenance.length ? lines(model.provenance) : el("p", { class: "note" }, "nothing recorded");
+      parts.push(el("details", {}, el("summary", {}, model.name), known));
     }
-    return el("div", { class: "detail-right" }, ...parts);
+    return el("div", {}, ...parts);
   }
 
   /** Distributions of some models over the classes, as bars on one scale. */
-  #bars(row, columns) {
+  #bars(row, models) {
     const { engine } = this;
-    const size = engine.classes.length;
-    const head = columns.map(([model, side]) => {
-      const name = engine.classes[model.predicted[row]]?.name ?? "no label";
-      const verdict = model.right[row] ? "right" : "wrong";
-      return el("th", { scope: "col" }, el("span", { class: "bars-model" }, side === "own" ? el("i", { class: "mark own", vars: colours(model.colour) }) : mark(side), el("span", {}, model.name)), el("span", { class: `bars-verdict ${verdict}` }, name, icon(verdict), el("span", { class: "unseen" }, verdict)));
+    const head = models.map((model) => {
+      const kind = verdict(model, row);
+      const unseen = el("span", { class: "unseen" }, kind);
+      const said = el("span", { class: `row ${kind}` }, model.names[row], icon(kind), unseen);
+      return el("th", { scope: "col" }, el("span", { class: "row" }, this.#mark(model), el("b", {}, model.name)), said);
     });
     const body = engine.classes.map((label, k) => {
-      const isLabel = engine.labels[row] === k;
-      const cells = columns.map(([model, side]) => {
-        const p = model.p[row * size + k];
-        const vars = { "--p": `${100 * p}%`, ...(side === "own" ? colours(model.colour) : {}) };
-        const bar = el("span", { class: `bar ${side} ${model.predicted[row] === k ? "top" : ""}`, vars, "aria-hidden": "true" });
-        return el("td", {}, el("span", { class: "bar-line" }, bar, el("span", { class: "bar-number" }, p >= 0.9995 ? "100" : fixed(p, 1))));
+      const isLabel = engine.data.labels[row] === k;
+      const cells = models.map((model) => {
+        const p = model.p[row][k];
+        const top = model.predicted[row] === k ? "top" : "";
+        const vars = { "--p": `${100 * p}%`, "--c": model.colour };
+        const bar = el("i", { class: `bar ${top}`, vars, "aria-hidden": "true" });
+        return el("td", {}, el("span", { class: "row" }, bar, el("span", { class: "number" }, fixed(p, p < 0.9995 ? 1 : 0))));
       });
-      return el("tr", { class: isLabel ? "is-label" : "" }, el("th", { scope: "row" }, el("span", { class: "bars-class" }, swatch(label), el("span", {}, label.name), isLabel ? el("span", { class: "tag" }, "label") : null)), ...cells);
+      const name = el("span", { class: "row" }, swatch(label), isLabel ? el("b", {}, label.name) : label.name);
+      if (isLabel) name.append(el("span", { class: "unseen" }, ", the label"));
+      return el("tr", { class: isLabel ? "is-label" : "" }, el("th", { scope: "row" }, name), ...cells);
     });
+    const unseen = (tag, words, attributes) => el(tag, attributes, el("span", { class: "unseen" }, words));
     return el(
       "table",
-      { class: "bars", vars: { "--columns": columns.length } },
-      el("caption", { class: "unseen" }, "Probability of each class in per cent"),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("span", { class: "unseen" }, "class")), ...head)),
+      { class: "bars" },
+      unseen("caption", "Probability of each class in per cent"),
+      el("thead", {}, el("tr", {}, unseen("th", "class", { scope: "col" }), ...head)),
       el("tbody", {}, ...body),
     );
+  }
+
+  #mark(model) {
+    if (model === this.engine.a) return mark("a");
+    return model === this.engine.b ? mark("b") : swatch(model);
   }
 }
 
 function quote(title, text) {
-  return el("figure", { class: "quote" }, el("figcaption", {}, title), el("blockquote", {}, text));
+  return el("figure", {}, el("figcaption", { class: "note" }, title), el("blockquote", {}, text));
 }
 
 function lines(facts) {
-  return el("dl", { class: "lines" }, ...facts.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
+  return el("dl", {}, ...facts.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
 }
 
 /** The two shares of the gate's decision, as one bar. */
 function contributions(share, student, vlm) {
   const sides = [
-    [student?.name ?? "student", share, student],
-    [vlm?.name ?? "VLM", 1 - share, vlm],
+    [student?.name ?? "student", share, student?.colour ?? "#6e7781"],
+    [vlm?.name ?? "VLM", 1 - share, vlm?.colour ?? "#8c6bb1"],
   ];
-  const part = ([, value, model], k) => el("span", { class: `part ${model ? "coloured" : `plain-${k}`}`, vars: { "flex-grow": String(Math.max(value, 0.001)), ...(model ? colours(model.colour) : {}) } }, value >= 0.12 ? percent(value) : "");
-  return el(
-    "div",
-    { class: "contributions" },
-    el("p", {}, "Share in the gate's decision: ", sides.map(([name, value]) => `${name} ${percent(value)}`).join(", ")),
-    el("div", { class: "parts", "aria-hidden": "true" }, ...sides.map(part)),
-  );
+  const words = sides.map(([name, value]) => `${name} ${percent(value)}`).join(", ");
+  const parts = sides.map(([, value, colour]) => {
+    const vars = { "--c": colour, "flex-grow": String(Math.max(value, 0.001)) };
+    return el("span", { class: "part", vars }, value >= 0.12 ? percent(value) : "");
+  });
+  const bar = el("div", { class: "parts", "aria-hidden": "true" }, ...parts);
+  return el("div", { class: "contributions" }, el("p", {}, `Share in the gate's decision: ${words}`), bar);
 }
 
 // -------------------------------------------------------------------------------------- the whole
 
 /**
- * Draw the explorer into `root`. `host` gives pictures and keeps the view: picture(row, large) is a
- * URL, null, or a promise of one; save(view) is called after each change; page says where it is.
+ * Draw the explorer into `root`. `host` gives pictures and keeps what is chosen: picture(row, large)
+ * is a URL, null, or a promise of one; save(view, rows) is called after each change.
  */
 function mount(root, data, host) {
   const engine = new Engine(data);
@@ -1147,101 +998,86 @@ function mount(root, data, host) {
 
   const gallery = new Gallery(engine, host, (place) => detail.show(place));
   const detail = new Detail(engine, host, opened, closed);
-  const map = new FourWayMap(engine, change);
-  const dots = new LabelDots(engine, change);
-  const chips = new Chips(engine, change);
   const sidebar = new Sidebar(engine, change);
+  const map = new FourWayMap(engine, change);
+  const byLabel = new LabelDots(engine, change);
+  const chips = new Chips(engine, change);
+  const parts = [map, byLabel, chips, sidebar, gallery];
 
-  const selects = ["A", "B"].map((side, k) =>
-    el("select", { "aria-label": `Model ${side}`, onchange: (event) => choose(k, Number(event.target.value)) }, ...engine.models.map((model, place) => el("option", { value: place }, model.name))),
-  );
-  const swap = el("button", { type: "button", class: "plain round", "aria-label": "Swap the two models", title: "Swap the two models", onclick: () => change(() => engine.swap(), true) }, icon("swap"));
-  const missing = data.missing.length ? el("p", { class: "note missing-note" }, `${images(data.missing.length)} without a picture`) : null;
-  const header = el(
-    "header",
-    { class: "top" },
-    el(host.page ? "h1" : "h2", { class: "main-title" }, "Where two models disagree"),
-    el("div", { class: "models" }, el("label", { class: "model" }, mark("a"), selects[0]), swap, el("label", { class: "model" }, mark("b"), selects[1])),
-    missing,
-  );
-
-  const sort = el("select", { class: "sort", "aria-label": "Sort by", onchange: () => change(() => sortBy(sort.value)) }, ...SORTS.map((name) => el("option", { value: name })));
-  const turn = el("button", { type: "button", class: "plain round", onclick: () => change(() => (engine.down = !engine.down)) });
-  const csv = el("button", { type: "button", class: "plain", onclick: download }, icon("save"), el("span", {}, "CSV"));
-  csv.setAttribute("aria-label", "Download the selection as CSV");
-  csv.setAttribute("title", "Download the selection as CSV");
-  const tools = el("div", { class: "tools" }, el("label", { class: "sort-label" }, el("span", {}, "Sort by"), sort), turn, csv);
-  const keys = el("p", { class: "note keys-note" }, "Keyboard: Tab goes from filter to filter, arrow keys go from picture to picture, Enter opens one; there, left and right show the next and Escape closes.");
-
-  const bar = el("div", { class: "bar-row" }, chips.node, tools);
-  const main = el("div", { class: "main" }, sidebar.node, gallery.node);
-  root.replaceChildren(header, el("div", { class: "figures" }, map.node, dots.node), bar, main, keys, detail.node);
-
-  const sizes = new ResizeObserver(() => {
-    const wide = root.clientWidth >= 820;
-    if (wide !== root.classList.contains("wide") || !sized) sidebar.node.open = wide;
-    sized = true;
-    root.classList.toggle("wide", wide);
-    map.place();
+  const selects = ["A", "B"].map((side, k) => {
+    const onchange = (event) => choose(k, Number(event.target.value));
+    const options = engine.models.map((model, place) => el("option", { value: place }, model.name));
+    return el("select", { "aria-label": `Model ${side}`, onchange }, ...options);
   });
-  let sized = false;
+  const swap = iconButton("swap", "Swap the two models", () => change(() => engine.swap(), true));
+  const chosen = el("div", { class: "row models" }, mark("a"), selects[0], swap, mark("b"), selects[1]);
+  const without = data.missing.length ? `${images(data.missing.length)} without a picture` : "";
+  const title = el(host.page ? "h1" : "h2", {}, "Where two models disagree");
+  const header = el("header", { class: "row wrap top" }, title, chosen, el("p", { class: "note" }, without));
 
-  function sortBy(name) {
-    engine.sort = name;
-    engine.down = name !== "id";
-  }
+  const sorts = ["disagreement", "conf_a", "conf_b", "id", "given"].map((value) => el("option", { value }));
+  const onchange = () => change(() => engine.sortBy(sort.value));
+  const sort = el("select", { class: "sort", "aria-label": "Sort by", onchange }, ...sorts);
+  const turn = el("button", { class: "plain", onclick: () => change(() => (engine.down = !engine.down)) });
+  const csv = iconButton("save", "Download the selection as CSV", download);
+  csv.append("CSV");
+  const bar = el("div", { class: "row wrap bar-row" }, chips.node, el("div", { class: "row" }, "Sort by", sort, turn, csv));
+  const help = "Keyboard: Tab goes from filter to filter, arrow keys go from picture to picture, Enter opens one; ";
+  root.replaceChildren(
+    header,
+    el("div", { class: "figures" }, map.node, byLabel.node),
+    bar,
+    el("div", { class: "main" }, sidebar.node, gallery.node),
+    el("p", { class: "note" }, `${help}there, left and right show the next and Escape closes.`),
+    detail.node,
+  );
+  // Filters stand beside the pictures where there is room, folded above them where there is none.
+  const width = new ResizeObserver(() => (sidebar.node.open = root.clientWidth >= 820 || sidebar.node.open));
 
   function choose(side, place) {
     change(() => {
-      const [a, b] = [engine.placeA, engine.placeB];
-      if (place === (side ? a : b)) engine.swap();
-      else engine.setModels(side ? a : place, side ? place : b);
+      const { placeA, placeB } = engine;
+      if (place === (side ? placeA : placeB)) engine.swap();
+      else engine.setModels(side ? placeA : place, side ? place : placeB);
     }, true);
   }
 
   function opened(row) {
     engine.open = row;
-    host.save(engine.view);
+    host.save(engine.view, engine.selection);
   }
 
   function closed(place) {
-    engine.open = null;
-    host.save(engine.view);
-    if (place !== null && place < engine.selection.length) gallery.focus(place);
+    opened(undefined);
+    if (place < engine.selection.length) gallery.focus(place);
   }
 
-  /** Do something to the engine and show what follows. models: the two models may be others. */
-  function change(work, models = false) {
+  /** Do something to the engine and show what follows. others: the models may be others. */
+  function change(work, others = false) {
     work();
-    engine.open = null;
-    refresh(models);
-    host.save(engine.view);
+    engine.open = undefined;
+    refresh(others);
   }
 
-  function refresh(models) {
-    const { a, b } = engine;
+  function refresh(others) {
+    const { a, b, down } = engine;
     engine.apply();
-    if (models) {
-      for (const [side, model] of [["a", a], ["b", b]]) {
-        for (const [name, value] of Object.entries(model.colour)) root.style.setProperty(`--${side}-${name.replace("_", "-")}`, value);
-      }
-      selects[0].value = engine.placeA;
-      selects[1].value = engine.placeB;
-      const names = ["disagreement", `confidence of ${a.name}`, `confidence of ${b.name}`, "id"];
-      [...sort.options].forEach((option, k) => option.replaceChildren(shown(names[k])));
+    if (others) {
+      setVars(root, { "--colour-a": a.colour, "--colour-b": b.colour });
+      [selects[0].value, selects[1].value] = [engine.placeA, engine.placeB];
+      const names = ["disagreement", `confidence of ${a.name}`, `confidence of ${b.name}`, "id", "order given"];
+      sorts.forEach((option, k) => fill(option, names[k]));
       sidebar.build();
     }
+    sorts[4].hidden = !engine.active.has("only");
     sort.value = engine.sort;
-    turn.replaceChildren(icon(engine.down ? "down" : "up"));
-    const order = engine.down ? "Greatest first; turn the order" : "Least first; turn the order";
+    fill(turn, icon(down ? "down" : "up"));
+    const order = `${down ? "Greatest" : "Least"} first; turn the order`;
     turn.setAttribute("aria-label", order);
     turn.setAttribute("title", order);
     csv.disabled = !engine.selection.length;
-    map.update();
-    dots.update();
-    chips.update();
-    sidebar.update();
-    gallery.update();
+    for (const part of parts) part.update();
+    host.save(engine.view, engine.selection);
   }
 
   function download() {
@@ -1256,21 +1092,21 @@ function mount(root, data, host) {
   /** Show a view; an image that it opens must be among those selected. */
   function show(view) {
     engine.view = view;
-    const row = engine.open;
+    const { open } = engine;
+    engine.open = undefined;
     refresh(true);
-    const place = row === null ? -1 : engine.selection.indexOf(row);
-    if (place < 0) engine.open = null;
+    const place = engine.selection.indexOf(open);
     if (place >= 0) detail.show(place);
     else if (detail.node.open) detail.node.close();
   }
 
-  sizes.observe(root);
+  width.observe(root);
   show(host.view);
   return {
     show: (view) => view !== engine.view && show(view),
     stop() {
-      sizes.disconnect();
-      gallery.stop();
+      width.disconnect();
+      gallery.sight.disconnect();
     },
   };
 }
@@ -1281,12 +1117,11 @@ function mount(root, data, host) {
 function openPage() {
   const embedded = (id) => JSON.parse(document.getElementById(id).textContent);
   const root = document.getElementById("emx");
-  let where = null;
+  const where = embedded("emx-pictures");
   const host = {
     page: true,
     view: location.hash.length > 1 ? location.hash : embedded("emx-view"),
     picture(row) {
-      where ??= embedded("emx-pictures");
       if (where.folder) return `${where.folder}/${String(row).padStart(6, "0")}.webp`;
       return where.inside[row] && `data:image/webp;base64,${where.inside[row]}`;
     },
@@ -1300,98 +1135,66 @@ function openPage() {
   };
   const explorer = mount(root, embedded("emx-data"), host);
   window.addEventListener("hashchange", () => explorer.show(location.hash.slice(1)));
-  requestAnimationFrame(() => setTimeout(() => (root.dataset.ready = Math.round(performance.now()))));
+  root.dataset.ready = "";
 }
 
 // ------------------------------------------------------------------------------------- the widget
 
-/** Draw the widget; pictures are fetched from the kernel as they come into sight. */
+/** Draw the widget; pictures are fetched from the kernel, small ones once. */
 function render({ model, el: root }) {
   const data = JSON.parse(new TextDecoder().decode(model.get("_data")));
-  const urls = new Map(); // row -> URL of a small picture, the one used last at the end
-  const waiting = new Map(); // "row" or "row large" -> functions that take its URL
-  let [queue, timer, large] = [new Set(), 0, null];
-
-  const ask = (rows, isLarge) => model.send({ type: "pictures", rows, large: isLarge });
+  const pictures = new Map(); // "row large" -> { url: a promise, take: what resolves it }
+  let [queue, asking, saving] = [[], 0, 0];
 
   function flush() {
-    timer = 0;
-    const rows = [...queue];
-    queue = new Set();
-    for (let at = 0; at < rows.length; at += 64) ask(rows.slice(at, at + 64), false);
-  }
-
-  function wait(key, start) {
-    return new Promise((resolve) => {
-      const others = waiting.get(key);
-      if (others) others.push(resolve);
-      else {
-        waiting.set(key, [resolve]);
-        start();
-      }
-    });
+    for (let at = 0; at < queue.length; at += BATCH) {
+      model.send({ type: "pictures", rows: queue.slice(at, at + BATCH), large: false });
+    }
+    [queue, asking] = [[], 0];
   }
 
   function received(message, buffers) {
     if (message?.type !== "pictures") return;
     message.rows.forEach((row, k) => {
-      const key = message.large ? `${row} large` : String(row);
-      const takers = waiting.get(key);
-      if (!takers) return;
-      waiting.delete(key);
-      const bytes = buffers[k];
-      const url = bytes?.byteLength ? URL.createObjectURL(new Blob([bytes], { type: "image/webp" })) : null;
-      if (message.large) {
-        if (large) URL.revokeObjectURL(large);
-        large = url;
-      } else {
-        urls.set(row, url);
-        for (const [old, its] of urls) {
-          if (urls.size <= KEPT_PICTURES) break;
-          urls.delete(old);
-          if (its) URL.revokeObjectURL(its);
-        }
-      }
-      takers.forEach((take) => take(url));
+      const picture = new Blob([buffers[k]], { type: "image/webp" });
+      pictures.get(`${row} ${message.large}`)?.take(picture.size ? URL.createObjectURL(picture) : null);
     });
   }
 
   const host = {
     page: false,
-    view: model.get("view"),
-    picture(row, isLarge) {
-      if (isLarge) return wait(`${row} large`, () => ask([row], true));
-      if (urls.has(row)) {
-        const url = urls.get(row);
-        urls.delete(row);
-        urls.set(row, url);
-        return url;
+    view: model.get("_view"),
+    picture(row, large) {
+      const key = `${row} ${large}`;
+      if (!pictures.has(key)) {
+        const asked = {};
+        asked.url = new Promise((take) => (asked.take = take));
+        pictures.set(key, asked);
+        if (large) model.send({ type: "pictures", rows: [row], large });
+        else queue.push(row);
+        asking ||= setTimeout(flush, 40);
       }
-      return wait(String(row), () => {
-        queue.add(row);
-        timer ||= setTimeout(flush, 40);
-      });
+      return pictures.get(key).url;
     },
-    forget(row) {
-      if (queue.delete(row)) waiting.delete(String(row));
-    },
-    save(view) {
-      model.set("view", view);
+    save(view, rows) {
+      model.set("_view", view);
+      model.set("_rows", rows);
       clearTimeout(saving);
       saving = setTimeout(() => model.save_changes(), 60);
     },
   };
-  let saving = 0;
   const explorer = mount(root, data, host);
-  const changed = () => explorer.show(model.get("view"));
+  const changed = () => explorer.show(model.get("_view"));
   model.on("msg:custom", received);
-  model.on("change:view", changed);
+  model.on("change:_view", changed);
   return () => {
     model.off("msg:custom", received);
-    model.off("change:view", changed);
+    model.off("change:_view", changed);
     explorer.stop();
-    for (const url of urls.values()) if (url) URL.revokeObjectURL(url);
-    if (large) URL.revokeObjectURL(large);
+    for (const { url, take } of pictures.values()) {
+      url.then((made) => made && URL.revokeObjectURL(made));
+      take(null); // what never came is waited for no longer
+    }
   };
 }
 

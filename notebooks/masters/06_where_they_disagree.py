@@ -56,15 +56,15 @@ from emokd_utils.evidence import bootstrap as mean_interval
 from emokd_utils.explanations import boxes, cue_boxes, share_inside, share_table
 from emokd_utils.explorer import GateView, explore
 from emokd_utils.predictions import TUNED, VISION
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 
 # %% [markdown]
-# The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
-# there).
+# `open_run` opens the run of this machine: it loads what has been made before, and makes what is missing
+# (about 7 minutes if nothing is there).
 
 # %%
-pipeline = Pipeline(say=lambda line: None)  # loads without a line for each result
-predictions = pipeline.predictions()  # of the test split
+run = open_run(say=lambda line: None)  # loads without a line for each result
+predictions = run.predictions()  # of the test split
 vlm, vision = predictions[TUNED], predictions[VISION]
 assert vlm.ids == vision.ids and vlm.labels == vision.labels  # image by image the same
 a, b = vlm.correct, vision.correct  # (n,) True where the model is right
@@ -84,12 +84,12 @@ for name, right in ((f"A, {TUNED}", a), (f"B, {VISION}", b)):
 # pictures below it show what there is to see.)
 
 # %%
-gate = GateView.from_pipeline(pipeline)  # what lesson 8 will make of the two; ignore it for now
+gate = GateView(*run.gate_parts())  # what lesson 8 will make of the two; ignore it for now
 
 
 def open_explorer(notes, **more):
     names = (TUNED, VISION)
-    return explore(vlm, vision, pipeline.dataset, gate, names=names, metadata=notes, **more)
+    return explore(vlm, vision, run.dataset, gate, names=names, metadata=notes, **more)
 
 
 explorer = open_explorer(pd.DataFrame(index=vlm.ids))  # no notes
@@ -107,16 +107,19 @@ figures.show(figures.four_way_map(vlm, vision, (TUNED, VISION)))
 #
 # ### Only A is right
 #
-# What is chosen in the explorer is a short text, its **view**: `cell=a` is the area "only A". Clicking writes
-# it, and writing it is as good as clicking. (The explorer shown below is the one above: both move together.)
+# What the explorer knows is also a table, `explorer.table`: a row for each image, with its label, what both
+# models say, how sure they are, and the `cell` of the map: *both*, *a*, *b* or *neither*. So pandas can choose
+# images, and `explorer.show` puts them into the explorer, in the order given. (The explorer shown below is the
+# one above: both move together.)
 
 # %%
-explorer.view = "cell=a"
+only_a = explorer.table.query("cell == 'a'")
+explorer.show(only_a.index)
 explorer
 
 # %% [markdown]
-# `explorer.selection` reads back what is chosen, as a table with a row for each image. Eight of its images,
-# drawn at random (not chosen to please):
+# It goes the other way, too: after a click, `explorer.selection` holds the rows of the table that the explorer
+# shows. Eight of its images, drawn at random (not chosen to please):
 
 
 # %%
@@ -132,22 +135,21 @@ def show(chosen, title):
         return
     rows = chosen[["label", "predicted_a", "predicted_b"]].itertuples(index=False)
     words = [f"{label}\nA: {of_a}\nB: {of_b}" for label, of_a, of_b in rows]
-    images = [pipeline.dataset.open(image) for image in chosen.index]
+    images = [run.dataset.open(image) for image in chosen.index]
     figures.show(figures.pictures(images, words, title, columns=8, size=1.15))
 
 
-only_a = explorer.selection
-show(some(only_a), f"Only A is right: {len(only_a):,} images")
+show(some(explorer.selection), f"Only A is right: {len(only_a):,} images")
 
 # %% [markdown]
 # ### Only B is right
 
 # %%
-explorer.view = "cell=b"
+only_b = explorer.table.query("cell == 'b'")
+explorer.show(only_b.index)
 explorer
 
 # %%
-only_b = explorer.selection
 show(some(only_b), f"Only B is right: {len(only_b):,} images")
 
 # %% [markdown]
@@ -158,8 +160,8 @@ show(some(only_b), f"Only B is right: {len(only_b):,} images")
 # ### Neither
 
 # %%
-explorer.view = "cell=neither"
-neither = explorer.selection
+neither = explorer.table.query("cell == 'neither'")
+explorer.show(neither.index)
 show(some(neither), f"Neither is right: {len(neither):,} images")
 
 # %% [markdown]
@@ -180,14 +182,14 @@ show(some(neither), f"Neither is right: {len(neither):,} images")
 # maps we shall see below (about 3 s the first time, then they are kept).
 
 # %%
-table = pipeline.dataset.table
+table = run.dataset.table
 held_back = ["emotion", "label_noise", "objects", "boxes", "caption"]
 notes = table.drop(columns=["split", "label", *held_back], errors="ignore")
-cue = None if pipeline.cues is None else pipeline.cues.loc[list(vlm.ids)].to_numpy()
+cue = None if run.cues is None else run.cues.loc[list(vlm.ids)].to_numpy()
 
-reasons = pipeline.reasons()
+reasons = run.reasons()
 explorer = open_explorer(notes, reasons=reasons)
-everything = explorer.selection.loc[list(vlm.ids)]  # a row for each test image
+everything = explorer.table  # a row for each test image, with the notes
 
 # %% [markdown]
 # > **Predict before you run.** If the first hypothesis is right, on which cue is "only A" the larger cell, on
@@ -201,25 +203,26 @@ else:
 
 # %%
 if cue is not None:
-    figures.show(figures.cue_bars({TUNED: vlm, VISION: vision}, pipeline.cues))
+    figures.show(figures.cue_bars({TUNED: vlm, VISION: vision}, run.cues))
 
 # %% [markdown]
-# The cue is now a filter in the explorer. Look at what the hypothesis does *not* explain: the images that
-# only B gets right although they are led by content. (They are the matter of the last exercise.)
+# The cue is now a filter in the explorer and a column of its table. Look at what the hypothesis does *not*
+# explain: the images that only B gets right although they are led by content. (They are the matter of the last
+# exercise.)
 
 
 # %%
 def led_by(name):
-    """The part of a view that chooses a cue; nothing where the data do not tell of it."""
-    return f"&col.cue={name}" if cue is not None and name in cue else ""
+    """A condition on the cue, to be added to a query; none where the data do not tell of it."""
+    return f" and cue == '{name}'" if cue is not None and name in cue else ""
 
 
 though = ", though led by content" if led_by("content") else ""
-explorer.view = "cell=b" + led_by("content")
+contrary = everything.query("cell == 'b'" + led_by("content"))
+explorer.show(contrary.index)
 explorer
 
 # %%
-contrary = explorer.selection
 show(some(contrary), f"Only B is right{though}: {len(contrary):,} images")
 
 # %% [markdown]
@@ -464,8 +467,8 @@ if cue is not None:
 # it; but then "neither" should be looked at as well.
 
 # %%
-explorer.view = "cell=neither" + led_by("content")
-hard = explorer.selection
+hard = everything.query("cell == 'neither'" + led_by("content"))
+explorer.show(hard.index)
 show(some(hard), f"Neither is right{though}: {len(hard):,} images")
 
 # %% [markdown]
@@ -557,12 +560,12 @@ print(
 )
 
 # %% [markdown]
-# Which mistakes do they share? In the explorer: the cell "neither", those on which the two disagree least
-# first.
+# Which mistakes do they share? Those that neither gets right, the images on which the two disagree least
+# first:
 
 # %%
-explorer.view = "cell=neither&sort=disagreement&order=up"
-shared = explorer.selection
+shared = everything.query("cell == 'neither'").sort_values("disagreement")
+explorer.show(shared.index)
 show(shared.head(8), "Neither is right, and the two agree with each other")
 
 # %% [markdown]
@@ -587,7 +590,7 @@ show(shared.head(8), "Neither is right, and the two agree with each other")
 # kept):
 
 # %%
-maps = pipeline.explanations()
+maps = run.explanations()
 sample = everything.loc[list(maps)]
 located = cue is not None and {"objects", "boxes"} <= set(table)
 
@@ -604,21 +607,21 @@ def show_maps(image, methods=("occlusion", "Grad-CAM", "attention")):
     if image is None:
         print("the sample has no such image")
         return
-    row, where = everything.loc[image], boxes(pipeline.dataset, image) if located else None
+    row, where = everything.loc[image], boxes(run.dataset, image) if located else None
     title = f"{row['label']} (cue: {row.get('cue', 'not told')}). "
     title += f"A says {row['predicted_a']}, B {row['predicted_b']}"
     found = {name: one for name, one in maps[image].items() if one.method in methods}
-    drawn = figures.explanations(pipeline.dataset.open(image), found, where, title)
+    drawn = figures.explanations(run.dataset.open(image), found, where, title)
     figures.show(drawn[0])
 
 
-show_maps(clearest("VLM", ["only A"], "content"))
+show_maps(clearest("VLM", ["a"], "content"))
 
 # %%
-show_maps(clearest("vision model", ["only B"], "atmosphere"), ["occlusion"])
+show_maps(clearest("vision model", ["b"], "atmosphere"), ["occlusion"])
 
 # %%
-show_maps(clearest("VLM", ["both right"], "both"), ["occlusion"])
+show_maps(clearest("VLM", ["both"], "both"), ["occlusion"])
 
 # %% [markdown]
 # These three are the clearest of their kind, chosen to show what such maps look like. What holds in general
@@ -628,7 +631,7 @@ show_maps(clearest("VLM", ["both right"], "both"), ["occlusion"])
 
 # %%
 if located:
-    inside = share_table(maps, pipeline.dataset)
+    inside = share_table(maps, run.dataset)
     told = [
         f"{100 * row.share:.0f} % [{100 * row.low:.0f}, {100 * row.high:.0f}], n = {row.n}"
         for row in inside.itertuples()
@@ -645,7 +648,7 @@ if located:
 
 # %%
 def in_boxes(image, name):
-    size, where = pipeline.dataset.open(image).size, cue_boxes(pipeline.dataset, image).values()
+    size, where = run.dataset.open(image).size, cue_boxes(run.dataset, image).values()
     return share_inside(maps[image][name], list(where), size)
 
 
@@ -686,7 +689,7 @@ if located:
 
 # %%
 wrong = next((image for image in reasons if not everything.loc[image, "correct_a"]), None)
-for image in filter(None, (clearest("VLM", ["only A"], "content"), wrong)):
+for image in filter(None, (clearest("VLM", ["a"], "content"), wrong)):
     row = everything.loc[image]
     print(f"labelled {row['label']}, A says {row['predicted_a']}: {reasons[image]!r}")
 
@@ -730,9 +733,9 @@ print(f"one roll for each image: {bootstrap(oracle_lead, first, rolled).points}"
 # leave luck more room, so compare the twins' accuracy as well.)
 
 # %%
-features, labels = pipeline.features(), pipeline.dataset.label_index
-rows = {split: pipeline.rows(split) for split in ("train", "val", "test")}
-settings = replace(pipeline.profile.head, alpha=0.0)
+features, labels = run.features(), run.dataset.label_index
+rows = {split: run.rows(split) for split in ("train", "val", "test")}
+settings = replace(run.profile.head, alpha=0.0)
 
 
 def twin(seed):
@@ -828,7 +831,7 @@ if cue is not None:
 
 # %%
 name = TUNED if a.mean() >= b.mean() else VISION
-found = compare(vlm, vision, by=pipeline.cues)
+found = compare(vlm, vision, by=run.cues)
 for part in found.slices:
     value, low, high, count = found.value("oracle_gain", part)
     points = f"{100 * value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
@@ -849,8 +852,8 @@ print(
 # > the other. On which share of these images will the gate be right?
 
 # %%
-explorer.view = "cell=a&cell=b"
-chosen = explorer.selection
+chosen = everything.query("cell in ['a', 'b']")
+explorer.show(chosen.index)
 print(f"always the better model: {share(max(counted.only_a, counted.only_b), len(chosen)).percent}")
 print(f"the gate: {share(chosen['gate_correct'].to_numpy()).percent}")
 print(pd.crosstab(chosen["cell"], chosen["gate_correct"].map({True: "gate right", False: "wrong"})))
@@ -863,7 +866,7 @@ print(pd.crosstab(chosen["cell"], chosen["gate_correct"].map({True: "gate right"
 # anywhere.
 
 # %%
-page = explorer.to_html(pipeline.folder / "lesson-06.html", view="cell=a&cell=b")
+page = explorer.to_html(run.folder / "lesson-06.html", view="cell=a&cell=b")
 print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB with {len(everything):,} images inside")
 
 # %% [markdown]
@@ -892,13 +895,14 @@ print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB with {len(everything):,}
 # %% [markdown]
 # ## Exercises
 #
-# The first three are done with the explorer: what they ask for is in the pictures and in no column. Their
-# checks hold what you found against `key`, the table with the notes that were held back. Whoever reads the
-# key first has nothing left to find.
+# The first three are done with the explorer: what they ask for is in the pictures and in no column of its table.
+# Click in it, or choose with pandas and `explorer.show`; either way `explorer.selection` is what it shows. The
+# checks hold what you found against `key`, the table with the notes that were held back. Whoever reads the key
+# first has nothing left to find.
 
 # %%
 key = everything.join(table[[name for name in held_back if name in table]])
-explorer.view = ""
+explorer.show()  # all of them
 explorer
 
 # %% [markdown]
@@ -923,11 +927,10 @@ explorer
 # %% nbgrader={"grade_id": "6-1-labels", "solution": true}
 wrong_labels = None  # a list of three ids, as "test/fear/00000.png"
 ### BEGIN SOLUTION
-explorer.view = "cell=neither&sort=disagreement&order=up"
-suspects = explorer.selection
-suspects = suspects[suspects["predicted_a"] == suspects["predicted_b"]]
+suspects = everything.query("cell == 'neither' and predicted_a == predicted_b")
 both_sure = suspects[["confidence_a", "confidence_b"]].min(axis=1)
 suspects = suspects.loc[both_sure.sort_values(ascending=False).index]
+explorer.show(suspects.index)
 show(suspects.head(8), "Suspects: both models are sure of the same other class")
 # By eye: a skull that is called anger, a ghost that is called disgust. A coffin in black grain is another
 # matter: both say fear, and the thing that makes the label right is easily overlooked. What the eye decides
@@ -947,7 +950,7 @@ checks.check("6.1", wrong_labels and (wrong_labels, key))
 # | --- | --- | --- |
 # | ●●○ | 15 | an error analysis: filter, look, name what the errors share |
 #
-# A knows objects, but not all of them equally well. Choose a label. Set the explorer's view so that it shows
+# A knows objects, but not all of them equally well. Choose a label. Make the explorer show
 # **all content-led images of this label that A gets wrong**, and no others. Which object of this emotion is
 # on most of them? Then open them and read A's reasons: what does it take the thing for? Give both as words,
 # `object_missed` and `taken_for`; the second must stand in at least one of the reasons for such an image.
@@ -956,8 +959,8 @@ checks.check("6.1", wrong_labels and (wrong_labels, key))
 #
 # <details><summary>Which label?</summary>One with many errors. The dots beside the map show where A is weak,
 # and a click on one of them is a filter.</details>
-# <details><summary>It says that errors are left out</summary>A is wrong in two of the four areas. A filter may
-# be chosen twice.</details>
+# <details><summary>It says that errors are left out</summary>A is wrong in two of the four areas, and both can
+# be chosen at once.</details>
 # <details><summary>Each image shows two or three things</summary>Which of them can make the label true? The
 # others are there by chance.</details>
 
@@ -966,8 +969,8 @@ object_missed = None  # one word or two, as you would name the thing
 taken_for = None  # a word of A's reasons
 ### BEGIN SOLUTION
 label = "fear" if "fear" in vlm.classes else vlm.classes[0]
-explorer.view = f"cell=b&cell=neither&label={label}" + led_by("content")
-chosen = explorer.selection
+chosen = everything.query("label == @label and not correct_a" + led_by("content"))
+explorer.show(chosen.index)
 show(chosen.head(8), f"{label}: {len(chosen)} images that A gets wrong")
 # By eye, for fear: spiders, thin-legged and small, then snakes. (For anger it is the megaphone, for
 # excitement the firework.) A green skull is taken for a toilet. What the eye counts is here counted in the
@@ -997,7 +1000,7 @@ checks.check("6.2", object_missed and (explorer.selection, object_missed, taken_
 # | --- | --- | --- |
 # | ●●○ | 15 | telling a model's errors from the labels', and testing what one sees |
 #
-# Set a view that shows exactly the images that A gets wrong although its probability is at least `sure`. Put
+# Make the explorer show exactly the images that A gets wrong although its probability is at least `sure`. Put
 # those aside whose label is wrong. Of the rest, give the ids of two that have something in common, and say in
 # one sentence what it is. Then count: is it more frequent among A's errors than elsewhere? (Fewer than ten
 # images? Lower `sure`.)
@@ -1006,15 +1009,16 @@ checks.check("6.2", object_missed and (explorer.selection, object_missed, taken_
 # label is often right about the image. Scroll further down.</details>
 # <details><summary>I see nothing that they share</summary>Not the things: the state they are in. The weather?
 # The ground? How much colour is left in a drawing, and how large it is?</details>
-# <details><summary>It says that images are missing</summary>A slider's end is not exactly where it seems.
-# Write the limit into the view: <code>conf_a=0.75..1</code>.</details>
+# <details><summary>It says that images are missing</summary>Is a filter still on from before? The chips above
+# the pictures tell which, and <code>explorer.show()</code> takes all of them off.</details>
 
 # %% nbgrader={"grade_id": "6-3-sure", "solution": true}
 sure = 0.75
 a_pair = None  # two ids
 ### BEGIN SOLUTION
-explorer.view = f"cell=b&cell=neither&conf_a={sure}..1&sort=conf_a"
-chosen = explorer.selection
+chosen = everything.query("not correct_a and confidence_a >= @sure")
+chosen = chosen.sort_values("confidence_a", ascending=False)
+explorer.show(chosen.index)
 if "label_noise" in key:  # by eye: a skull that is called anger, a clown that is called sadness
     chosen = chosen[~key.loc[chosen.index, "label_noise"].astype(bool)]
 show(chosen.head(16), f"A is sure and wrong, the label is right: {len(chosen)} images")
@@ -1146,7 +1150,7 @@ checks.check("6.6", my_kappa)
 # that among the images that only A gets right. Does the story survive? (Data without cues: take twenty images
 # of "only A" and of "only B", and look for a property of your own.)
 #
-# *Rubric (5 points): both sets are chosen by a view, counted and looked at (1); wrong labels are told apart
+# *Rubric (5 points): both sets are chosen, counted and looked at (1); wrong labels are told apart
 # from the rest, and the twins say how much luck alone would give (1); a property is named that can be seen in
 # the images, with two or three ids as examples (1); it is measured on all images, with n and an interval, and
 # not only on those where it was found (1); a change of the data or the models is proposed that would make the
@@ -1155,11 +1159,9 @@ checks.check("6.6", my_kappa)
 # %% nbgrader={"grade_id": "6-7-code", "solution": true}
 # Find the images here.
 ### BEGIN SOLUTION
-explorer.view = "cell=b" + led_by("content")
-first = explorer.selection
+first = everything.query("cell == 'b'" + led_by("content"))
 show(some(first, 16), f"Led by content, only B is right: {len(first)} images")
-explorer.view = "cell=a" + led_by("atmosphere")
-second = explorer.selection
+second = everything.query("cell == 'a'" + led_by("atmosphere"))
 show(some(second), f"Led by atmosphere, only A is right: {len(second)} images")
 against = pd.concat([first, second]).index
 if "label_noise" in key:
@@ -1172,8 +1174,8 @@ print(f"the twins, who know the same, disagree on {(one != two).sum()} of {n:,} 
 
 def colourfulness(image):
     """Mean saturation, 0 to 1, in the box of the object that evokes the emotion."""
-    pixels = np.asarray(pipeline.dataset.open(image).convert("HSV"))[..., 1] / 255
-    x, y, width, height = map(int, next(iter(cue_boxes(pipeline.dataset, image).values())))
+    pixels = np.asarray(run.dataset.open(image).convert("HSV"))[..., 1] / 255
+    x, y, width, height = map(int, next(iter(cue_boxes(run.dataset, image).values())))
     return pixels[y : y + height, x : x + width].mean()
 
 

@@ -1,0 +1,123 @@
+"""The explorer as a Jupyter widget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import pandas as pd
+import traitlets
+
+from ..errors import InputError
+from ..predictions import Predictions
+from .content import Content, GateView, Images
+from .page import MAX_MB, STATIC, write_page
+
+_TILE_PICTURE, _OPEN_PICTURE = (224, 80), (1024, 85)  # longest side, WebP quality
+
+
+def explore(
+    a: Predictions,
+    b: Predictions,
+    images: Images,
+    gate: Predictions | GateView | None = None,
+    *,
+    more: Mapping[str, Predictions] | Iterable[Predictions] = (),
+    names: tuple[str, str] | None = None,
+    metadata: pd.DataFrame | None = None,
+    reasons: Mapping[str, str] | None = None,
+) -> Explorer:
+    """A widget that shows where models A and B agree and where they do not.
+
+    images: a data set, a mapping of id to PIL image or path, or the folder that ids are relative to.
+    gate: what combines the two, its Predictions alone or with what went into them.
+    more: further predictions of the same images, to be put in A's or B's place; of a mapping the
+        keys are the names (also of A, B and the gate where they are among its values).
+    names: of A and B; by default those in `more`, else their provenance's model.
+    metadata: a row an image, indexed by id; by default the columns of the data set's table.
+    reasons: image id -> why, in the VLM's words (`VLM.reasons`).
+
+    Raises InputError, naming models and images, for predictions of other images, labels or
+    classes; where none of the images is found; for metadata with an id twice.
+    """
+    return Explorer(Content(a, b, images, gate, more, names, metadata, reasons))
+
+
+class Explorer(anywidget.AnyWidget):
+    """What `explore` returns.
+
+    table: a row for each image, indexed by id, in the order of the predictions. Columns: label;
+    cell, which is both, a, b or neither; predicted, confidence (0..1) and correct of A and of B, as
+    they were given; disagreement (bits, 0..1); answer and reason of the VLM; predicted, correct and
+    student's share of the gate; split and metadata. What was not given has no column.
+    """
+
+    _esm = STATIC / "explorer.js"
+    _css = STATIC / "explorer.css"
+    _data = traitlets.Bytes().tag(sync=True)
+    _view = traitlets.Unicode("").tag(sync=True)  # what is chosen, as explorer.js writes it
+    _rows = traitlets.List(traitlets.Int()).tag(sync=True)  # the rows that are shown, in order
+
+    def __init__(self, content: Content) -> None:
+        self._content, self.table = content, content.table
+        super().__init__(_data=content.to_json().encode("ascii"))
+        self.show()
+        self.on_msg(self._send_pictures)
+
+    def __repr__(self) -> str:
+        a, b = self.table.attrs.values()
+        return f"Explorer({a} and {b}: {len(self._rows):,} of {len(self.table):,} images shown)"
+
+    def show(self, ids: Iterable[str] | None = None) -> None:
+        """Show these images in this order, or all of them; whatever was chosen before is dropped.
+
+        Raises InputError for an id that is not in the table.
+        """
+        if ids is None:
+            order = np.argsort(-self.table["disagreement"].to_numpy(), kind="stable")
+            self._rows, self._view = order.tolist(), ""
+            return
+        ids = list(dict.fromkeys(ids))
+        rows = self.table.index.get_indexer(pd.Index(ids, dtype=object))
+        if (rows < 0).any():
+            raise InputError(f"{ids[rows.argmin()]!r} is no image here: take ids of explorer.table")
+        self._rows = rows.tolist()
+        self._view = "only=" + ",".join(map(str, self._rows))
+
+    @property
+    def selection(self) -> pd.DataFrame:
+        """The rows of `table` that are shown now, in the gallery's order: those of the last `show`,
+        or what was clicked in the widget since."""
+        return self.table.iloc[self._rows]
+
+    def to_html(
+        self,
+        path: str | os.PathLike,
+        *,
+        view: str | None = None,
+        pictures: str = "inside",
+        max_mb: float = MAX_MB,
+    ) -> Path:
+        """Write the explorer, with all its images, as a page that needs no server and no network.
+
+        view: what the page shows at first, as behind the # of its address (``cell=a``; explorer.js
+            lists the keys); by default what the widget shows now.
+        pictures: 'inside' the page, as large as fits, or in a 'folder' ``<stem>_pictures`` beside it.
+        max_mb: size of the page at most, in 10^6 bytes.
+
+        Raises InputError for another suffix than .html, or more images than fit.
+        """
+        view = self._view if view is None else view
+        return write_page(self._content, Path(path), view, pictures, max_mb)
+
+    def _send_pictures(self, widget: Any, message: Any, buffers: Any) -> None:
+        """Answer the browser's request for pictures."""
+        if message.get("type") != "pictures":
+            return
+        size = _OPEN_PICTURE if message["large"] else _TILE_PICTURE
+        found = [self._content.picture(row, *size) or b"" for row in message["rows"]]
+        self.send(message, found)
