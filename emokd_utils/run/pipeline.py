@@ -32,7 +32,12 @@ from ..families import FAMILIES, family_of
 from ..files import fingerprint, load_rows, save_rows
 from ..gates import gate_inputs
 from ..gating import TrainedGate, train_gate
-from ..instructions import answer_for, categorical_prompt, write_instructions
+from ..instructions import (
+    answer_for,
+    categorical_prompt,
+    read_instructions,
+    write_instructions,
+)
 from ..predictions import (
     BOTH_RUN,
     HEAD,
@@ -48,7 +53,6 @@ from ..predictions import (
 )
 from ..processes import finish, first
 from ..profiles import MINI, Profile, project_root, reduced
-from ..scale.ask import load_written
 from ..scan import ScanReport, listing_fingerprint, scan
 from ..tuning import instruction_tune
 from ..vision import VisionModel, fine_tune
@@ -283,7 +287,7 @@ class Pipeline:
             if journal is None:
                 instructions, counts = write_instructions(train, settings.kinds, seed)
             else:
-                instructions, counts = load_written(journal, train, settings.kinds, seed)
+                instructions, counts = read_instructions(journal, train, settings.kinds, seed)
             log = instruction_tune(
                 self._load_vlm(tuning=True),
                 train,

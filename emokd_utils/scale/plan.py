@@ -33,6 +33,7 @@ from ..instructions import (
     answer_for,
     categorical_prompt,
     chat_text,
+    read_instructions,
     write_instructions,
 )
 from ..profiles import Profile
@@ -41,7 +42,6 @@ from ..run.pipeline import EXPLAINED, MISSED, Pipeline
 from ..settings import VisionSettings
 from ..vision import build_network
 from ..vlm import REASON_TOKENS, common_prefix
-from .ask import load_written
 from .shapes import (
     ShapedVLM,
     answer_step,
@@ -154,7 +154,7 @@ class Images:
                 sizes.append(image.size)
         some = train.select(train.ids[:: max(1, len(train) // sample)])
         if journal:
-            written, _ = load_written(profile.path(journal), some, kinds)
+            written, _ = read_instructions(profile.path(journal), some, kinds)
         else:
             written, _ = write_instructions(some, kinds)
         return cls(
