@@ -80,6 +80,30 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def load_lines(path: str | Path, file_format: str) -> list[dict]:
+    """The objects of a file of JSON lines to which is appended; the first is {"format": ...}.
+
+    A last line without its end, as a kill leaves it, is dropped. Raises InputError when the file is
+    missing, damaged or of another format.
+    """
+    path, objects = Path(path), []
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            objects.append(json.loads(line))
+            if not isinstance(objects[-1], dict) or objects[0].get("format") != file_format:
+                raise ValueError(f"it does not begin with the format {file_format}")
+        except ValueError as error:
+            raise InputError(
+                f"{path}: line {number} is damaged, or this is another kind of file ({error}): "
+                "remove the line, or give another file"
+            ) from error
+    return objects
+
+
 def save_tensors(
     path: str | Path, tensors: Mapping[str, Any], about: Any, file_format: str
 ) -> None:

@@ -4,28 +4,34 @@ Three kinds per training image, as in the paper (Lee et al. 2025, doi:10.1109/CV
 section on visual emotion instruction data): *categorical* asks for the label, *conversation* for
 the key elements, and *reasoning* for how they lead to the emotion, with the label itself not named.
 A writer is told the label. The one here is offline and deterministic: it reads what is known of an
-image (its row of ``metadata.csv``).
+image (its row of ``metadata.csv``). What a large model has written comes from a journal.
 """
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 from random import Random
 
 import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from .data import ImageDataset
 from .emotions import LabelSet, normalise
 from .errors import InputError
 from .families import image_inputs
+from .files import checksum, load_lines
 from .settings import KINDS
 
 CONVERSATION_PROMPT = "Which key elements do you see in this image, and how does it look?"
 REASONING_PROMPT = (
     "Explain how the elements of this image lead to what it evokes, without naming the emotion."
 )
+JOURNAL_FORMAT = "emokd-written-2"
+LEAKED = "names the emotion"
+"""What is wrong with an answer that gives the label away."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def answer_for(label: str) -> str:
     return f"{{'emotion': '{label}'}}"
 
 
-# ------------------------------------------------------------------------------------------- the writer
+# Writing
 
 
 def leaks(text: str, label: str, label_set: LabelSet) -> bool:
@@ -61,147 +67,110 @@ def leaks(text: str, label: str, label_set: LabelSet) -> bool:
     name = normalise(label)
     if not re.fullmatch("[a-z]+", name):
         return bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", normalise(text)))
-    for word in re.findall(r"[a-z]+", text.lower()):
-        if label_set.canonical(word) == label:
-            return True
-        stem = label.lower().removesuffix("ness").removesuffix("ment").removesuffix("e")
-        if len(stem) >= 4 and word.startswith(stem):
-            return True
-        if len(stem) < 4 and re.fullmatch(
-            f"{stem}e?(?:ful|fully|some|struck|ly|ness|der|dest)?", word
-        ):
-            return True
-    return False
-
-
-_HUES = (
-    (20, "red"),
-    (45, "orange"),
-    (70, "yellow"),
-    (165, "green"),
-    (255, "blue"),
-    (300, "violet"),
-    (345, "pink"),
-    (361, "red"),
-)
-_BRIGHT = ((0.34, "dark"), (0.66, "dim"), (1.01, "bright"))
-_COLOURFUL = ((0.15, "grey"), (0.35, "muted"), (0.62, "soft"), (1.01, "vivid"))
-_WEATHER = {"clear": "clear", "clouds": "cloudy", "fog": "foggy", "rain": "rainy"}
-_LIGHT = {
-    "flat": "flat",
-    "glow": "glowing",
-    "rays": "beaming",
-    "harsh": "harsh",
-    "vignette": "shadowed",
-}
-_TEXTURE = {
-    "plain": "plain",
-    "confetti": "dotted",
-    "stars": "starry",
-    "bokeh": "blurred",
-    "stripes": "striped",
-    "cracks": "cracked",
-    "blotches": "blotched",
-    "grain": "grainy",
-}
-
-
-def _named(value: float, names: Sequence[tuple[float, str]]) -> str:
-    return next(name for limit, name in names if value < limit)
-
-
-def describe_look(row: pd.Series) -> str:
-    """The atmosphere of a scene in words: ``bright, vivid yellow colours, glowing light, dotted,
-    clear``."""
-    bright, colourful = _named(row.brightness, _BRIGHT), _named(row.saturation, _COLOURFUL)
-    colour = f"{bright}, {colourful} {_named(row.hue % 360, _HUES)} colours"
-    return f"{colour}, {_LIGHT[row.light]} light, {_TEXTURE[row.texture]}, {_WEATHER[row.weather]}"
-
-
-@cache
-def _known_objects() -> dict[str, tuple[str, str]]:
-    from .world.scenes import scene_objects
-
-    return {o.noun: (o.emotion, o.why) for o in scene_objects()}
-
-
-def _conversation(row: pd.Series) -> str | None:
-    """Key elements and look, from what the metadata hold: EmoScenes' columns, or a caption
-    alone."""
-    caption = row.get("caption")
-    if not isinstance(caption, str) or not caption.strip():
-        return None
-    caption = caption.strip()
-    text = caption[0].upper() + caption[1:]
-    text = text if text.endswith(".") else text + "."
-    return (
-        f"{text} It looks like this: {describe_look(row)}."
-        if "atmosphere" in _cues_known(row)
-        else text
+    stem = name.removesuffix("ness").removesuffix("ment").removesuffix("e")
+    endings = r"\w*" if len(stem) >= 4 else "e?(?:ful|fully|some|struck|ly|ness|der|dest)?"
+    return any(
+        label_set.canonical(word) == label or re.fullmatch(stem + endings, word)
+        for word in re.findall(r"[a-z]+", text.lower())
     )
 
 
-def _cues_known(row: pd.Series) -> set[str]:
-    known = set()
-    if {"hue", "saturation", "brightness", "light", "texture", "weather"} <= set(
-        row.index
-    ) and pd.notna(row.hue):
-        known.add("atmosphere")
-    if isinstance(row.get("objects"), str):
-        known.add("objects")
-    return known
-
-
-def _reasoning(row: pd.Series, label: str) -> str | None:
-    """How objects or look lead to the label, which is told to the writer and not named."""
-    known = _cues_known(row)
-    if "objects" in known:
-        telling = [
-            noun for noun in row.objects.split(";") if _known_objects().get(noun, ("",))[0] == label
-        ]
-        if telling:
-            return f"The {telling[0]} is {_known_objects()[telling[0]][1]}."
-    if "atmosphere" in known:
-        return f"The objects are everyday things. It is the look: {describe_look(row)}."
-    return None
+def describe_caption(row: pd.Series, label: str) -> tuple[str | None, str | None]:
+    """The conversation and the reasoning about an image of which a caption is known at most: the
+    caption as a sentence, and none."""
+    caption = row.get("caption")
+    if not isinstance(caption, str) or not caption.strip():
+        return None, None
+    caption = caption.strip()
+    return caption[0].upper() + caption[1:] + "." * (not caption.endswith(".")), None
 
 
 def write_instructions(
-    dataset: ImageDataset, kinds: Sequence[str] = KINDS, seed: int = 0
+    dataset: ImageDataset,
+    kinds: Sequence[str] = KINDS,
+    seed: int = 0,
+    describe: Callable[[pd.Series, str], tuple[str | None, str | None]] = describe_caption,
 ) -> tuple[list[Instruction], dict[str, int]]:
     """Instructions for every image of ``dataset``, and how many of each kind were written or set
     aside.
 
-    Conversation and reasoning are written where the metadata allow it; an answer that names the
-    label or a close form of it is set aside ("leaked"). Deterministic: the order is shuffled by
-    ``seed``. Raises InputError for an unknown kind.
+    describe: from an image's row and its label to the texts of a conversation and of a reasoning,
+    each None where the row does not tell enough. A text that names the label or a close form of it
+    is set aside ("leaked"). Deterministic: the order is shuffled by ``seed``. Raises InputError for
+    an unknown kind.
     """
+    texts = {}
+    for image_id, row in dataset.table.iterrows():
+        for kind, text in zip(KINDS[1:], describe(row, row.label), strict=True):
+            if text is not None:
+                texts[image_id, kind] = "" if leaks(text, row.label, dataset.label_set) else text
+    return _instructions(dataset, kinds, seed, texts)
+
+
+def _instructions(
+    dataset: ImageDataset, kinds: Sequence[str], seed: int, texts: dict[tuple[str, str], str]
+) -> tuple[list[Instruction], dict[str, int]]:
+    """The instructions in the order of ``seed``, and counts; texts: by image and kind, "" where one
+    leaked."""
     if unknown := set(kinds) - set(KINDS):
         raise InputError(
             f"there is no instruction kind {sorted(unknown)[0]!r}; choose from {', '.join(KINDS)}"
         )
+    prompts = (categorical_prompt(dataset.label_set), CONVERSATION_PROMPT, REASONING_PROMPT)
+    prompt_of = dict(zip(KINDS, prompts, strict=True))
     written, counts = [], dict.fromkeys([*kinds, "leaked", "not written"], 0)
-    ask = categorical_prompt(dataset.label_set)
-    for image_id, row in dataset.table.iterrows():
-        drafts = {
-            "categorical": (ask, answer_for(row.label)),
-            "conversation": (CONVERSATION_PROMPT, _conversation(row)),
-            "reasoning": (REASONING_PROMPT, _reasoning(row, row.label)),
-        }
+    for image_id, label in zip(dataset.ids, dataset.labels, strict=True):
+        texts[image_id, "categorical"] = answer_for(label)
         for kind in kinds:
-            prompt, answer = drafts[kind]
-            if answer is None:
-                counts["not written"] += 1
-            elif kind != "categorical" and leaks(answer, row.label, dataset.label_set):
-                counts["leaked"] += 1
-            else:
-                counts[kind] += 1
-                written.append(Instruction(image_id, kind, prompt, answer))
+            text = texts.get((image_id, kind))
+            if text:
+                written.append(Instruction(image_id, kind, prompt_of[kind], text))
+            counts[kind if text else "not written" if text is None else "leaked"] += 1
     Random(seed).shuffle(written)
     return written, counts
 
 
-# ----------------------------------------------------------------------------------------- the collator
+# Reading what a large model has written
+
+
+def journal_answers(requests: Sequence[dict], dataset: ImageDataset) -> dict[str, list[dict]]:
+    """The answers to each image of ``dataset``, in order; those to an image that has since got
+    another label or other bytes do not count.
+
+    Each request has image, label, sha256 (of the file, 16 digits), in and out (tokens), measured
+    (whether the server told these). One that was answered has text, finish (why the server ended
+    it) and wrong ("" or what is wrong with it), and where nothing is, conversation and reasoning.
+    Where an answer may have been paid for and did not arrive, it has lost (1).
+    """
+    asked = {request["image"] for request in requests}
+    present = {
+        image_id: (label, checksum(dataset.root / image_id)[:16])
+        for image_id, label in zip(dataset.ids, dataset.labels, strict=True)
+        if image_id in asked
+    }
+    answers = defaultdict(list)
+    for request in requests:
+        current = present.get(request["image"]) == (request["label"], request["sha256"])
+        if current and "text" in request:
+            answers[request["image"]].append(request)
+    return answers
+
+
+def read_instructions(
+    journal: Path | str, dataset: ImageDataset, kinds: Sequence[str] = KINDS, seed: int = 0
+) -> tuple[list[Instruction], dict[str, int]]:
+    """As `write_instructions`, from the answers that pass the checks in a journal, JSON lines of
+    JOURNAL_FORMAT. InputError for a file that is missing, damaged or no journal."""
+    texts = {}
+    requests = load_lines(journal, JOURNAL_FORMAT)[1:]
+    for image_id, answers in journal_answers(requests, dataset).items():
+        best = next((answer for answer in answers if not answer["wrong"]), answers[-1])
+        if best["wrong"] in ("", LEAKED):
+            texts |= {(image_id, kind): best.get(kind, "") for kind in KINDS[1:]}
+    return _instructions(dataset, kinds, seed, texts)
+
+
+# The collator
 
 IGNORED = -100
 
@@ -232,31 +201,24 @@ class AnswerCollator:
             padding=True,
             return_tensors="pt",
         )
-        known = asked["attention_mask"].bool()
-        rows, labels, types = [], [], []
+        rows = defaultdict(list)
         for number, example in enumerate(examples):
-            answer = tokenizer(example["answer"], add_special_tokens=False)["input_ids"] + [
-                tokenizer.eos_token_id
-            ]
-            question = asked["input_ids"][number, known[number]].tolist()
-            rows.append(question + answer)
-            labels.append([IGNORED] * len(question) + answer)
+            answer = tokenizer(example["answer"], add_special_tokens=False)["input_ids"]
+            answer = torch.tensor([*answer, tokenizer.eos_token_id])  # (a,)
+            known = asked["attention_mask"][number].bool()
+            question = asked["input_ids"][number, known]  # (q,)
+            rows["input_ids"].append(torch.cat([question, answer]))  # (q + a,)
+            rows["attention_mask"].append(torch.ones_like(rows["input_ids"][-1]))
+            rows["labels"].append(torch.cat([torch.full_like(question, IGNORED), answer]))
             if "mm_token_type_ids" in asked:
-                kinds = asked["mm_token_type_ids"][number, known[number]].tolist()
-                types.append(kinds + [0] * len(answer))
+                kinds = asked["mm_token_type_ids"][number, known]
+                rows["mm_token_type_ids"].append(torch.cat([kinds, torch.zeros_like(answer)]))
+        padding = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
         batch = {
-            "input_ids": _pad(rows, tokenizer.pad_token_id),
-            "attention_mask": _pad([[1] * len(row) for row in rows], 0),
-            "labels": _pad(labels, IGNORED),
+            name: pad_sequence(values, batch_first=True, padding_value=padding.get(name, 0))
+            for name, values in rows.items()
         }
-        if types:
-            batch["mm_token_type_ids"] = _pad(types, 0)
         return batch | image_inputs(asked)
-
-
-def _pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
 def trained_text(batch: dict[str, torch.Tensor], tokenizer) -> list[str]:

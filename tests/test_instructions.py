@@ -1,59 +1,74 @@
-from random import Random
+"""Instructions: what is asked and answered, what is set aside, what of a batch is learnt."""
 
-import pandas as pd
+import json
+
 import pytest
+from PIL import Image
 
-from emokd_utils.data import load_dataset
+from emokd_utils.data import ImageDataset, load_dataset
 from emokd_utils.emotions import MIKELS, infer_label_set
 from emokd_utils.errors import InputError
-from emokd_utils.instructions import categorical_prompt, describe_look, leaks, write_instructions
-from emokd_utils.settings import KINDS
-from emokd_utils.world.corpus import WORDS, draw_turn
-from emokd_utils.world.scenes import ensure_scenes, make_unlabelled_scene, scene_objects
+from emokd_utils.files import checksum
+from emokd_utils.instructions import (
+    IGNORED,
+    AnswerCollator,
+    leaks,
+    read_instructions,
+    trained_text,
+    write_instructions,
+)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    root = tmp_path_factory.mktemp("scenes")
-    ensure_scenes(root, sizes={"train": 80, "val": 16, "test": 16}, say=lambda _: None)
+def dataset(tmp_path_factory) -> ImageDataset:
+    """Four images to train on: two captions, one that names its label, and none."""
+    root = tmp_path_factory.mktemp("images")
+    for split in ("train", "val", "test"):
+        for place, label in enumerate(("awe", "sadness")):
+            (root / split / label).mkdir(parents=True)
+            for number in range(2):
+                colour = (90 * place, 90 * number, len(split))
+                Image.new("RGB", (32, 32), colour).save(root / split / label / f"{number}.png")
+    captions = {"awe/0": "a dog on a sofa", "awe/1": " A lake. ", "sadness/0": "a sad dog"}
+    lines = [f"train/{name}.png,{caption}" for name, caption in captions.items()]
+    (root / "metadata.csv").write_text("\n".join(["file,caption", *lines]))
     return load_dataset(root).split("train")
 
 
-def test_three_kinds_for_every_image(dataset):
+def told(row, label):
+    number = row.name.split("/")[2]
+    return f"This is number {number}", None if number == "0.png" else f"It is {label}."
+
+
+def answers(written, kind):
+    return {item.image_id: item.answer for item in written if item.kind == kind}
+
+
+def test_a_caption_makes_a_conversation_and_a_label_a_categorical_instruction(dataset):
     written, counts = write_instructions(dataset)
-    assert counts["categorical"] == counts["conversation"] == len(dataset)
-    assert counts["reasoning"] + counts["leaked"] == len(dataset)
-    assert {i.kind for i in written} == set(KINDS)
-
-
-def test_categorical_asks_with_the_class_list_and_answers_in_the_papers_form(dataset):
-    written, _ = write_instructions(dataset, ["categorical"])
+    conversations = answers(written, "conversation")
+    assert conversations == {"train/awe/0.png": "A dog on a sofa.", "train/awe/1.png": "A lake."}
+    kinds = {"categorical": 4, "conversation": 2, "reasoning": 0}
+    assert counts == kinds | {"leaked": 1, "not written": 5}
     for item in written:
-        assert all(label in item.prompt for label in MIKELS.labels)
-        assert item.answer == f"{{'emotion': '{item.image_id.split('/')[1]}'}}"
+        if item.kind == "categorical":
+            assert all(label in item.prompt for label in MIKELS.labels)
+            assert item.answer == f"{{'emotion': '{item.image_id.split('/')[1]}'}}"
 
 
-def test_no_other_kind_names_the_label(dataset):
-    written, _ = write_instructions(dataset, ["conversation", "reasoning"])
-    for item in written:
-        assert not leaks(item.answer, item.image_id.split("/")[1], MIKELS), item
+def test_what_is_described_is_written_unless_it_leaks(dataset):
+    written, counts = write_instructions(dataset, ["conversation", "reasoning"], describe=told)
+    assert set(answers(written, "conversation").values()) == {
+        "This is number 0.png", "This is number 1.png",
+    }  # fmt: skip
+    assert counts == {"conversation": 4, "reasoning": 0, "leaked": 2, "not written": 2}
 
 
-def test_the_same_seed_writes_the_same(dataset):
-    assert write_instructions(dataset, seed=3) == write_instructions(dataset, seed=3)
-    assert write_instructions(dataset, seed=3) != write_instructions(dataset, seed=4)
-
-
-def test_a_caption_alone_makes_a_conversation_and_nothing_a_categorical(dataset):
-    bare = dataset.table[["split", "label"]].assign(caption="a dog on a sofa")
-    captioned = type(dataset)(dataset.root, dataset.label_set, bare, dataset.fingerprint)
-    written, counts = write_instructions(captioned)
-    assert counts["reasoning"] == 0
-    assert {i.answer for i in written if i.kind == "conversation"} == {"A dog on a sofa."}
-    alone = type(dataset)(
-        dataset.root, dataset.label_set, bare[["split", "label"]], dataset.fingerprint
-    )
-    assert write_instructions(alone)[1]["conversation"] == 0
+def test_the_seed_alone_decides_the_order(dataset):
+    first = write_instructions(dataset, seed=3)[0]
+    assert write_instructions(dataset, seed=3)[0] == first
+    other = write_instructions(dataset, seed=4)[0]
+    assert other != first and sorted(map(repr, other)) == sorted(map(repr, first))
 
 
 def test_unknown_kind_is_named(dataset):
@@ -64,63 +79,53 @@ def test_unknown_kind_is_named(dataset):
 @pytest.mark.parametrize(
     ("text", "label", "leaked"),
     [
-        ("It is sad.", "sadness", True),
-        ("The mood is one of sadness.", "sadness", True),
         ("Sadly, it rains.", "sadness", True),
         ("He sits on a saddle.", "sadness", False),
         ("An awesome view.", "awe", True),
+        ("It is away from here.", "awe", False),
         ("Fearful faces.", "fear", True),
         ("An exciting race.", "excitement", True),
         ("She is amused.", "amusement", True),
-        ("A disgusting smell.", "disgust", True),
         ("People look angry.", "anger", True),
         ("A content cat.", "contentment", True),
-        ("A coffin in a room.", "sadness", False),
-        ("It is away from here.", "awe", False),
-    ],
-)
-def test_leaks(text, label, leaked):
-    assert leaks(text, label, MIKELS) == leaked
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "leaked"),
-    [
         ("There is Peace  of mind in it.", "peace_of_mind", True),
         ("A peace-of-mind offer.", "peace_of_mind", True),
         ("A piece of mind, and of peace.", "peace_of_mind", False),
-        ("It shows bittersweet peace of minds.", "peace_of_mind", False),
         ("Man sieht Ärger.", "Ärger", True),
         ("Man sieht Ärgernis.", "Ärger", False),
     ],
 )
-def test_leaks_of_labels_that_are_no_single_plain_word(text, label, leaked):
-    assert leaks(text, label, infer_label_set([label, "other"])) == leaked
+def test_leaks(text, label, leaked):
+    labels = MIKELS if label in MIKELS else infer_label_set([label, "other"])
+    assert leaks(text, label, labels) == leaked
 
 
-def test_the_look_in_words():
-    row = pd.Series(
-        {
-            "hue": 355.0,
-            "saturation": 0.8,
-            "brightness": 0.2,
-            "light": "harsh",
-            "texture": "cracks",
-            "weather": "rain",
-        }
-    )
-    assert describe_look(row) == "dark, vivid red colours, harsh light, cracked, rainy"
+def test_a_journal_gives_the_first_answer_that_passes(dataset, tmp_path):
+    lines = [{"format": "emokd-written-2"}]
+    texts = {"conversation": "Two dogs.", "reasoning": "They play."}
+    for image, wrong in zip(dataset.ids, ("too short", "names the emotion", ""), strict=False):
+        digest = checksum(dataset.root / image)[:16]
+        line = {"image": image, "label": image.split("/")[1], "sha256": digest, "in": 9, "out": 9}
+        lines += [line | {"text": "...", "wrong": wrong} | ({} if wrong else texts)]
+    lines += [lines[1] | {"wrong": ""} | texts, lines[3] | {"label": "awe", "image": "other"}]
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"image": "train')
+    written, counts = read_instructions(journal, dataset)
+    assert answers(written, "reasoning") == {dataset.ids[i]: "They play." for i in (0, 2)}
+    kinds = {"categorical": 4, "conversation": 2, "reasoning": 2}
+    assert counts == kinds | {"leaked": 2, "not written": 2}
 
 
-def test_pretraining_texts_never_tell_the_look_or_ask_what_the_image_evokes():
-    rng = Random(0)
-    looks = {word for words in WORDS.values() for word in words} - {"orange"}
-    for k in range(300):
-        scene = make_unlabelled_scene(k)
-        turn = draw_turn(rng, scene)
-        assert turn.prompt != categorical_prompt(MIKELS)
-        if turn.image:
-            said = turn.answer.lower()
-            for item in scene_objects():
-                said = said.replace(item.why, "")
-            assert not looks & set(said.replace(".", "").replace(",", "").split()), turn
+def test_only_the_answer_and_its_end_are_learnt(random_vlm, dataset):
+    texts = [("What is it?", "a dog"), ("A longer question: what do you see?", "a lake and a tree")]
+    examples = [
+        {"image": dataset.open(image), "prompt": prompt, "answer": answer}
+        for image, (prompt, answer) in zip(dataset.ids, texts, strict=False)
+    ]
+    batch = AnswerCollator(random_vlm.processor)(examples)
+    tokenizer = random_vlm.processor.tokenizer
+    end = tokenizer.decode([tokenizer.eos_token_id])
+    assert trained_text(batch, tokenizer) == [answer + end for _, answer in texts]
+    assert {len(batch[name]) for name in ("input_ids", "attention_mask", "labels")} == {2}
+    padding = batch["attention_mask"] == 0
+    assert padding.any() and (batch["labels"][padding] == IGNORED).all()

@@ -33,16 +33,15 @@ from ..instructions import (
     answer_for,
     categorical_prompt,
     chat_text,
+    read_instructions,
     write_instructions,
 )
 from ..profiles import Profile
 from ..run.environment import asked_profile
 from ..run.pipeline import EXPLAINED, MISSED, Pipeline
-from ..scoring import common_prefix
 from ..settings import VisionSettings
-from ..vlm import REASON_TOKENS
-from ..weights import build_network
-from .ask import load_written
+from ..vision import build_network
+from ..vlm import REASON_TOKENS, common_prefix
 from .shapes import (
     ShapedVLM,
     answer_step,
@@ -155,7 +154,7 @@ class Images:
                 sizes.append(image.size)
         some = train.select(train.ids[:: max(1, len(train) // sample)])
         if journal:
-            written, _ = load_written(profile.path(journal), some, kinds)
+            written, _ = read_instructions(profile.path(journal), some, kinds)
         else:
             written, _ = write_instructions(some, kinds)
         return cls(
@@ -316,7 +315,7 @@ class Plan:
 def plan(profile: Profile, images: Images, device: Device) -> Plan:
     """The plan of a run; where it does not fit, with the changes that make it.
 
-    Raises InputError as `shapes.shaped_vlm` and `weights.build_network`.
+    Raises InputError as `shapes.shaped_vlm` and `vision.build_network`.
     """
     found = best = _plan(profile, images, device)
     fields: dict[str, object] = {}

@@ -51,21 +51,22 @@ from emokd_utils.instructions import (
     AnswerCollator,
     answer_for,
     categorical_prompt,
-    describe_look,
     leaks,
     trained_text,
     write_instructions,
 )
 from emokd_utils.run.pipeline import Pipeline
-from emokd_utils.scale.ask import WriterSettings, estimate, judge
+from emokd_utils.scale.ask import WriterSettings, estimate
+from emokd_utils.scale.judging import judge
 from emokd_utils.settings import KINDS
+from emokd_utils.world.describe import describe_look, describe_scene
 
 # %%
 pipeline = Pipeline()
 vlm, train = pipeline.workbench.base, pipeline.dataset.split("train")
 label_set = pipeline.dataset.label_set
 processor, tokenizer = vlm.processor, vlm.processor.tokenizer
-written, counts = write_instructions(train)
+written, counts = write_instructions(train, describe=describe_scene)
 print(f"{len(train)} training images")
 print(pd.Series(counts).to_string())
 

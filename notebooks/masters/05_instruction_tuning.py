@@ -45,6 +45,7 @@ from emokd_utils.predictions import TUNED, ZERO_SHOT
 from emokd_utils.run.pipeline import Pipeline
 from emokd_utils.training import autocast
 from emokd_utils.tuning import InstructionDataset, add_lora, recompute_layers
+from emokd_utils.world.describe import describe_scene
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 6 minutes if nothing is
@@ -235,8 +236,8 @@ pd.DataFrame({name: [c.total, c.trained] for name, c in counted.items()}, ["all"
 
 # %%
 train, val = workbench.dataset.split("train"), workbench.dataset.split("val")
-written, counts = write_instructions(train, settings.kinds, seed=0)
-unseen, _ = write_instructions(val, settings.kinds, seed=0)
+written, counts = write_instructions(train, settings.kinds, 0, describe_scene)
+unseen, _ = write_instructions(val, settings.kinds, 0, describe_scene)
 collate = AnswerCollator(base.processor)
 items, held_out = InstructionDataset(train, written), InstructionDataset(val, unseen)
 print(f"{len(written):,} instructions about {len(train):,} images: {counts}")

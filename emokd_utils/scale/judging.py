@@ -1,0 +1,88 @@
+"""Which answers of a large model can be learnt from: both sections, in English, of a fair length,
+without the label and no refusal (lesson 4)."""
+
+from __future__ import annotations
+
+import re
+
+from ..emotions import LabelSet
+from ..instructions import LEAKED, leaks
+
+PROMPT = (
+    "People who were shown this image said that it evokes {label}. Explain it to somebody who is "
+    "learning to see why. Answer in English, with exactly these two sections, in full sentences:\n"
+    "\nKey elements: what the image shows and how it looks (things, people, setting, colours, "
+    "light), in two to four sentences.\n"
+    "\nReasoning: how these elements lead to what the image evokes, in two to four sentences.\n"
+    "\nKeep to what can be seen. Use neither the word {label} nor any form of it, in either section."
+)
+AGAIN = "\n\nAn earlier answer could not be used: {hint}. Write a new one."
+HINTS = {
+    "refused": "it declined, though only the look of a picture is asked for",
+    "section missing": "it had not both sections under their headings",
+    "cut off": "it was too long",
+    "too short": "a section was too short",
+    "too long": "a section was too long",
+    "not English": "it was not in English sentences",
+    LEAKED: "it used the word that must not be used, or a form of it",
+}
+"""What is wrong with an answer -> how the model is told so when it is asked again."""
+
+MIN_WORDS, MAX_WORDS = 8, 150  # of a section
+
+_HEADING = r"(?im)^[\s#>*_\d.()-]*{}\b[\s*_]*:?[\s*_]*"
+_KEY_ELEMENTS = re.compile(_HEADING.format(r"key\s+elements"))
+_REASONING = re.compile(_HEADING.format(r"reasoning(?:\s+process)?"))
+_REFUSAL = re.compile(
+    r"(?i)\W*(?:i['’]?m|i am) (?:very )?(?:sorry|unable|not able)|\W*(?:sorry|as an ai)\b"
+    r"|\W*i (?:can(?:no|['’])t|won['’]t)\b"
+)
+_FUNCTION_WORDS = frozenset(  # of English, and of no neighbouring language
+    "the and to with are it that this which by their its from there these they into while but "
+    "not could may".split()
+)
+
+
+def judge(
+    text: str, label: str, label_set: LabelSet, finish: str = "stop"
+) -> tuple[dict[str, str], str]:
+    """The texts of an answer by kind (conversation, reasoning) and "", or {} and what is wrong.
+
+    finish: the server's finish reason. What is wrong is a key of HINTS. The sections are headed
+    ``Key elements`` and ``Reasoning``, with or without numbers and Markdown.
+    """
+    if finish == "content_filter" or _REFUSAL.match(text):
+        return {}, "refused"
+    if finish == "length":
+        return {}, "cut off"
+    text = re.sub(r"(?s)<think>.*?</think>", "", text)
+    head = _KEY_ELEMENTS.search(text)
+    middle = _REASONING.search(text, head.end()) if head else None
+    if not middle:
+        return {}, "section missing"
+    conversation, reasoning = text[head.end() : middle.start()], text[middle.end() :]
+    sections = {"conversation": _tidy(conversation), "reasoning": _tidy(reasoning)}
+    wrong = [_wrong(section, label, label_set) for section in sections.values()]
+    return ({}, wrong[0] or wrong[1]) if any(wrong) else (sections, "")
+
+
+def _wrong(section: str, label: str, label_set: LabelSet) -> str:
+    words = re.findall(r"[^\W\d_]+", section.lower())
+    if _REFUSAL.match(section):
+        return "refused"
+    if len(words) < MIN_WORDS:
+        return "too short" if words else "section missing"
+    if len(words) > MAX_WORDS:
+        return "too long"
+    letters = "".join(words)
+    ascii_letters = sum(letter.isascii() for letter in letters) / len(letters)
+    function_words = sum(word in _FUNCTION_WORDS for word in words) / len(words)
+    if ascii_letters < 0.9 or function_words < 0.08:
+        return "not English"
+    return LEAKED if leaks(section, label, label_set) else ""
+
+
+def _tidy(section: str) -> str:
+    """Without Markdown's emphasis and bullets, on one line."""
+    lines = (re.sub(r"^\s*[-*•]\s+", "", line) for line in section.splitlines())
+    return " ".join(" ".join(lines).replace("**", "").split())
