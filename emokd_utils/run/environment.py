@@ -1,13 +1,15 @@
-"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET."""
+"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET; and where
+exercises are noted and graded: EMOKD_PROGRESS, NBGRADER_EXECUTION."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from argparse import Namespace
+from pathlib import Path
 
 from ..errors import InputError
-from ..profiles import Profile, get_profile, with_settings
+from ..profiles import Profile, get_profile, project_root, with_settings
 
 
 def named_profile(name: str | None = None) -> Profile:
@@ -44,3 +46,13 @@ def asked_profile(args: Namespace) -> Profile:
     profile = with_settings(named_profile(args.profile), [*models, *args.settings])
     further = getattr(args, "further_vision", [])
     return profile.changed(further_vision=(*profile.further_vision, *further))
+
+
+def progress_file() -> Path:
+    """Where `checks` notes which exercises have passed: EMOKD_PROGRESS, else in ``runs/``."""
+    return Path(os.environ.get("EMOKD_PROGRESS") or project_root() / "runs" / "progress.json")
+
+
+def grading() -> bool:
+    """Whether nbgrader executes this notebook: NBGRADER_EXECUTION."""
+    return bool(os.environ.get("NBGRADER_EXECUTION"))
