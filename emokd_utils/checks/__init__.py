@@ -14,6 +14,7 @@ import functools
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from html import escape
@@ -97,11 +98,6 @@ class Exercise:
             parts = [(*text.split(". ", 1), example) for text, example in self.mistakes.items()]
             object.__setattr__(self, "mistakes", tuple(Mistake(*part) for part in parts))
 
-    @property
-    def lesson(self) -> str:
-        """``"7"`` of ``"7.1"``."""
-        return self.number.rpartition(".")[0]
-
     def __call__(self, answer: Any) -> "Result":
         """The result for an answer; never raises for a wrong one."""
         try:
@@ -131,7 +127,7 @@ class Exercise:
     def _unknown(self, found: list, right: list) -> tuple[str, str]:
         """Name and look of a mistake that is not one of this exercise's own."""
         for case, wanted in zip(found, right, strict=False):
-            if isinstance(case, Raised) and case != wanted:
+            if isinstance(case, Raised) and not isinstance(wanted, Raised):
                 return "it raises an error", case.text
         if self._same(found, [*right, OVERWRITTEN]):
             return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
@@ -208,19 +204,12 @@ def calls(
             kept = kept and (keep is None or same(plain(given[keep]), plain(case[keep])))
         if all(result is None or result is ... for result in results):
             raise NotAttempted
-        found = [_read_by(read, result) for result in results]
-        return found if kept else [*found, OVERWRITTEN]
+        for k, result in enumerate(results):
+            with suppress(Exception):
+                results[k] = result if isinstance(result, Raised) else read(result)
+        return results if kept else [*results, OVERWRITTEN]
 
     return probe
-
-
-def _read_by(read: Callable[[Any], Any], result: Any) -> Any:
-    if isinstance(result, Raised):
-        return result
-    try:
-        return read(result)
-    except Exception:
-        return result
 
 
 def plain(value: Any) -> Any:
@@ -330,35 +319,24 @@ def _note(number: str, status: str) -> None:
         write_text(progress_file(), json.dumps(_noted() | {number: status}, indent=1))
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Which exercises have passed; shown as text."""
+class Progress(str):
+    """Which exercises have passed, as a text that a notebook shows as it is."""
 
-    passed: dict[str, dict[str, bool]]  # lesson -> number -> passed
-    here: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = []
-        for lesson in self.here:
-            numbers = self.passed[lesson]
-            lines.append(f"Lesson {lesson}: {sum(numbers.values())} of {len(numbers)} passed")
-            for number, done in numbers.items():
-                title = exercises(lesson)[number].title
-                lines.append(f"  [{'x' if done else ' '}] {number} {title}")
-        every = [done for numbers in self.passed.values() for done in numbers.values()]
-        lines.append(f"The course: {sum(every)} of {len(every)} checked exercises passed")
-        return "\n".join(lines)
-
-    __repr__ = __str__
+    __repr__ = str.__str__
 
 
 def progress(*lessons: str) -> Progress:
     """What is done in ``lessons`` (by default those whose checks ran in this notebook) and over the
     course."""
-    noted = _noted()
-    passed = {
-        lesson: {number: noted.get(number) == PASSED for number in exercises(lesson)}
-        for lesson in LESSONS
-    }
-    here = lessons or tuple(lesson for lesson in LESSONS if lesson in _here)
-    return Progress(passed, here)
+    noted, lines, every = _noted(), [], []
+    for lesson in LESSONS:
+        known = exercises(lesson)
+        passed = [number for number in known if noted.get(number) == PASSED]
+        every += [number in passed for number in known]
+        if lesson in (lessons or _here):
+            lines.append(f"Lesson {lesson}: {len(passed)} of {len(known)} passed")
+            for number, exercise in known.items():
+                lines.append(f"  [{'x' if number in passed else ' '}] {number} {exercise.title}")
+    return Progress(
+        "\n".join([*lines, f"The course: {sum(every)} of {len(every)} checked exercises passed"])
+    )

@@ -6,22 +6,18 @@ import numpy as np
 
 from ..checks import Exercise, attempted, calls
 
-_ROWS = (
-    [
-        ("train/awe/1.jpg", "train", "p1"),
-        ("train/awe/2.jpg", "train", "p2"),
-        ("train/awe/3.jpg", "train", "p2"),
-        ("train/fear/4.jpg", "train", "p4"),
-        ("val/awe/5.jpg", "val", "p5"),
-        ("val/fear/6.jpg", "val", "p4"),
-        ("test/awe/7.jpg", "test", "p4"),
-        ("test/awe/1.jpg", "test", "p8"),
-        ("test/fear/9.jpg", "test", "p5"),
-        ("test/fear/10.jpg", "test", "p5"),
-    ],
-    [("train/a/1.png", "train", "x"), ("val/a/2.png", "val", "x"), ("test/a/1.png", "test", "y")],
-    [("test/a/1.png", "test", "x"), ("train/b/2.png", "train", "x")],
+_SPLITS = (
+    "train/awe/1.jpg=p1 train/awe/2.jpg=p2 train/awe/3.jpg=p2 train/fear/4.jpg=p4 val/awe/5.jpg=p5 "
+    "val/fear/6.jpg=p4 test/awe/7.jpg=p4 test/awe/1.jpg=p8 test/fear/9.jpg=p5 test/fear/10.jpg=p5",
+    "train/a/1.png=x val/a/2.png=x test/a/1.png=y",
+    "test/a/1.png=x train/b/2.png=x",
 )
+
+
+def _rows(text: str) -> list[tuple[str, str, str]]:
+    """Rows of id, split and pixels; the id begins with the split."""
+    pairs = (part.split("=") for part in text.split())
+    return [(image, image.split("/")[0], pixels) for image, pixels in pairs]
 
 
 def _leaked(dropped=("train", "val"), into=("test",), key=lambda image, pixels: pixels):
@@ -48,13 +44,12 @@ def _across(rows):
 LEAK = Exercise(
     "10.1",
     "Known from training",
-    calls(*[(rows,) for rows in _ROWS], read=lambda ids: sorted(map(str, ids))),
+    calls(*[(_rows(text),) for text in _SPLITS], read=lambda ids: sorted(map(str, ids))),
     _leaked(),
     {
         "images are compared by their file names. Cameras count from 0001 again and again. Which "
-        "part of a row says what the picture shows?": (
-            _leaked(key=lambda image, pixels: image.rsplit("/", 1)[-1])
-        ),
+        "part of a row says what the "
+        "picture shows?": _leaked(key=lambda image, pixels: image.rsplit("/", 1)[-1]),
         "the copies in the test split are dropped. Then the accuracy is of other images than "
         "everybody else's. Which copy can be spared?": _leaked(["test"], ["train", "val"]),
         "copies within a split are dropped too. Two equal images in train are no leak. Between "
@@ -91,8 +86,7 @@ def _split_probe(function):
 
 
 def _drawn(
-    count=lambda n, fraction: min(max(round(fraction * n), 1), n - 1),
-    start=lambda seed: seed,
+    count=lambda n, fraction: min(max(round(fraction * n), 1), n - 1), start=lambda seed: seed
 ):
     """A stratified split; `count`: how many of n; `start`: what the generator starts from."""
 
@@ -123,17 +117,16 @@ SPLIT = Exercise(
         "a class may be given away whole. A class with a single image: what would be left to learn "
         "from?": _drawn(lambda n, fraction: max(round(fraction * n), 1)),
         "the fraction is rounded down. Look at the class of 60 and at that of 23. To which whole "
-        "number is each share nearest?": (
-            _drawn(lambda n, fraction: min(max(int(fraction * n), 1), n - 1))
-        ),
+        "number is each "
+        "share nearest?": _drawn(lambda n, fraction: min(max(int(fraction * n), 1), n - 1)),
         "the fraction is rounded up. Look at the class of 23: to which whole number is its share "
         "nearest?": _drawn(lambda n, fraction: min(max(int(np.ceil(fraction * n)), 1), n - 1)),
         "every class gives the same number. A fraction of each class is asked for, not a number of "
         "images.": _drawn(lambda n, fraction: min(round(fraction * 18), n - 1)),
-        "two calls with the same seed differ. Where does your random generator get its "
-        "start?": _drawn(start=lambda seed: None),
-        "the seed changes nothing. Two seeds gave the same images. Is the seed used "
-        "anywhere?": _drawn(start=lambda seed: 0),
+        "two calls with the same seed differ. "
+        "Where does your random generator get its start?": _drawn(start=lambda seed: None),
+        "the seed changes nothing. Two seeds gave the same images. "
+        "Is the seed used anywhere?": _drawn(start=lambda seed: 0),
         "the images that stay are returned. There are far more of your ids than the fraction asks "
         "for.": lambda ids, *given: set(ids) - set(_drawn()(ids, *given)),
     },
@@ -159,8 +152,8 @@ MEMORY = Exercise(
         "8 once.": _gigabytes(scale=32 / 8),
         "the weights that are not quantised are missing. Two numbers come in. Where is the second "
         "one?": _gigabytes(kept_bits=0),
-        "all weights are taken for quantised. How wide are the weights that are kept as they "
-        "were?": _gigabytes(kept_bits=4.5),
+        "all weights are taken for quantised. "
+        "How wide are the weights that are kept as they were?": _gigabytes(kept_bits=4.5),
         "it is in gibibytes. A gigabyte here is a thousand million bytes, not 2 to the power of "
         "30.": _gigabytes(per=8 * 2**30),
     },

@@ -42,20 +42,18 @@ TWO_SIDES = Exercise(
     calls(*[(_DRAW.dirichlet(np.full(len(s), 0.7), 5), s) for s in (MIKELS, EKMAN)]),
     _summed,
     {
-        "negative and positive are exchanged. Print POLARITY.labels: which column comes "
-        "first?": lambda p, s: _summed(p, s)[:, ::-1],
+        "negative and positive are exchanged. Print POLARITY.labels: "
+        "which column comes first?": lambda p, s: _summed(p, s)[:, ::-1],
         "the mean is taken over a side's labels. Your rows do not sum to 1. What is the "
         "probability that one of several events happens, of which only one can?": _averaged,
         "the mean is taken over a side's labels, and then the rows are made to sum to 1. That is "
-        "harmless where both sides have as many labels. In Ekman's set they do not.": (
-            lambda p, s: _normalised(_averaged(p, s))
-        ),
+        "harmless where both sides have as many labels. "
+        "In Ekman's set they do not.": lambda p, s: _normalised(_averaged(p, s)),
         "the first half of the labels is taken for positive. So it is in Mikels' set. Print "
         "another set's labels with their polarity.": _first_half,
         "the likeliest emotion decides alone. An image with 0.3 awe, 0.25 fear and 0.45 spread "
-        "over the other negative emotions: which side is likelier?": (
-            lambda p, s: _sides(s)[p.argmax(1)]
-        ),
+        "over the other negative emotions: "
+        "which side is likelier?": lambda p, s: _sides(s)[p.argmax(1)],
         "only the strongest emotion of each side counts. Probability that is spread over several "
         "emotions of a side counts for that side too.": lambda p, s: _normalised(_strongest(p, s)),
     },
@@ -80,20 +78,18 @@ HUE = Exercise(
         "circle?": np.mean,
         "it is the median of the numbers. The circle has no smallest and no largest hue, so "
         "nothing lies in the middle of the list.": np.median,
-        "the result is in radians. The sum points the right way. In which unit do you say "
-        "so?": lambda degrees: np.radians(_direction(degrees) % 360),
+        "the result is in radians. The sum points the right way. "
+        "In which unit do you say so?": lambda degrees: np.radians(_direction(degrees) % 360),
         "the result is negative for some hues. The direction is right. Hues run from 0 up to 360; "
         "where does your arctangent run?": _direction,
         "degrees go into sine and cosine as they are. In which unit do these functions want their "
         "angle?": lambda degrees: _direction(degrees, angles=np.asarray) % 360,
         "sine and cosine are exchanged. Try one hue alone, 90. Read which argument of the "
-        "arctangent comes first.": (
-            lambda degrees: _direction(degrees, lambda y, x: np.arctan2(x, y)) % 360
-        ),
+        "arctangent comes "
+        "first.": lambda degrees: _direction(degrees, lambda y, x: np.arctan2(x, y)) % 360,
         "the arctangent of the quotient forgets the quadrant. Two opposite directions have one "
-        "quotient. Which function takes both parts apart?": (
-            lambda degrees: _direction(degrees, lambda y, x: np.arctan(y / x)) % 360
-        ),
+        "quotient. Which function takes both parts "
+        "apart?": lambda degrees: _direction(degrees, lambda y, x: np.arctan(y / x)) % 360,
     },
     atol=1e-3,
 )
@@ -133,13 +129,12 @@ VOTES = Exercise(
         "decide?": _voted(ties="alphabet"),
         "the most votes are enough, however few. One of five may be the most. Where does `needed` "
         "come in?": _voted(enough=lambda count, needed, n: True),
-        "more than `needed` votes are asked for. At least three: is three enough?": (
-            _voted(enough=lambda count, needed, n: count > needed)
+        "more than `needed` votes are asked for. At least three: is three enough?": _voted(
+            enough=lambda count, needed, n: count > needed
         ),
         "half of the votes is asked for in place of `needed`. Try `needed` 2 and 4 with the same "
-        "five votes. Should the answer change?": (
-            _voted(enough=lambda count, needed, n: count > n / 2)
-        ),
+        "five votes. Should the "
+        "answer change?": _voted(enough=lambda count, needed, n: count > n / 2),
     },
 )
 

@@ -32,9 +32,8 @@ ONE_HOT = Exercise(
     _right_rows,
     {
         "an answer outside the set becomes the last class. Whatever cannot be found has place -1 "
-        "in your code. What does place -1 pick out of a list or an array?": (
-            _one_hot(lambda n: np.eye(n)[-1])
-        ),
+        "in your code. What does place -1 pick out of a list or "
+        "an array?": _one_hot(lambda n: np.eye(n)[-1]),
         "an answer outside the set becomes the first class. No answer is not the first answer. "
         "Look at what your search gives when it finds nothing.": _one_hot(lambda n: np.eye(n)[0]),
         "an answer outside the set is spread over all classes. That is a fair guess of "
@@ -45,9 +44,8 @@ ONE_HOT = Exercise(
             lambda answers, classes: _right_rows([a for a in answers if a in classes], classes)
         ),
         "the columns are in alphabetical order. Columns are in the order of classes, whatever that "
-        "is. Look for what sorts in your code.": (
-            lambda answers, classes: _right_rows(answers, sorted(classes))
-        ),
+        "is. Look for what sorts in "
+        "your code.": lambda answers, classes: _right_rows(answers, sorted(classes)),
         "the number of the class stands for its row. A gate would read class 4 as four times as "
         "much as class 1. One row for each answer, one column for each class.": (
             lambda answers, classes: [classes.index(a) if a in classes else -1 for a in answers]
@@ -76,12 +74,13 @@ def _mixture(
     shares=lambda scores: scores.softmax(1),
     routed=lambda student, vlm: (student, vlm),
     said=lambda student, vlm, expert, other: (expert(student), other(vlm)),
+    finished=lambda logits: logits,
 ):
     """A gate of two experts with one thing wrong."""
 
     def gate(student, vlm, student_expert, vlm_expert, router):
         share = shares(router(torch.cat(routed(student, vlm), dim=1)))
-        first, second = said(student, vlm, student_expert, vlm_expert)
+        first, second = map(finished, said(student, vlm, student_expert, vlm_expert))
         return share[:, :1] * first + share[:, 1:] * second
 
     return gate
@@ -94,31 +93,25 @@ EXPERTS = Exercise(
     _mixture(),
     {
         "the softmax is taken over the images. The two shares of one image should sum to 1. Print "
-        "the sums of your shares' rows and of their columns.": (
-            _mixture(lambda scores: scores.softmax(0))
-        ),
+        "the sums of your shares' rows and of "
+        "their columns.": _mixture(lambda scores: scores.softmax(0)),
         "the softmax is missing. The router gives scores, which may be negative or large. What "
         "turns them into shares?": _mixture(lambda scores: scores),
         "the shares do not sum to one. Each share lies between 0 and 1, but look at their sum for "
         "one image.": _mixture(torch.sigmoid),
         "one pair of shares serves all images. The router should decide image by image. Over what "
         "did you average?": _mixture(lambda scores: scores.softmax(1).mean(0, keepdim=True)),
-        "the two shares are exchanged. Which of the router's two outputs is the "
-        "student's?": _mixture(lambda scores: scores.softmax(1).flip(1)),
+        "the two shares are exchanged. Which of the router's two outputs is "
+        "the student's?": _mixture(lambda scores: scores.softmax(1).flip(1)),
         "the router is shown the sides in the wrong order. The router's weights expect the "
         "student's values first.": _mixture(routed=lambda student, vlm: (vlm, student)),
         "each expert is given the other side. An expert knows one side. Which?": _mixture(
             said=lambda student, vlm, expert, other: (expert(vlm), other(student))
         ),
-        "the inputs are mixed, not what the experts say of them. Two layers that you were given are "
-        "not used.": _mixture(said=lambda student, vlm, *experts: (student, vlm)),
+        "the inputs are mixed, not what the experts say of them. Two layers that you were given "
+        "are not used.": _mixture(said=lambda student, vlm, *experts: (student, vlm)),
         "probabilities are mixed in place of logits. A gate returns logits: the loss takes the "
-        "softmax later. Is one taken before?": _mixture(
-            said=lambda student, vlm, expert, other: (
-                expert(student).softmax(1),
-                other(vlm).softmax(1),
-            )
-        ),
+        "softmax later. Is one taken before?": _mixture(finished=lambda logits: logits.softmax(1)),
     },
 )
 
@@ -150,13 +143,11 @@ IMAGES = Exercise(
     _right_ids,
     {
         "the gate is trained on the images of the final numbers. Then no image is left on which "
-        "its accuracy means anything.": (
-            lambda ids, learnt_from, reported: [name for name in ids if name in reported]
-        ),
+        "its accuracy means "
+        "anything.": lambda ids, learnt_from, reported: [name for name in ids if name in reported],
         "images of the final numbers are among them. Those that no part has learnt from are of two "
-        "kinds. One kind must stay untouched to the end.": (
-            _ids_without(lambda vlm, head, reported: vlm | head)
-        ),
+        "kinds. One kind must stay untouched to "
+        "the end.": _ids_without(lambda vlm, head, reported: vlm | head),
         "the gate is trained on the parts' own training images. There both sides are better than "
         "on any new image, and not equally so. This is the leak of this lesson.": (
             lambda ids, learnt_from, reported: [
@@ -164,9 +155,8 @@ IMAGES = Exercise(
             ]
         ),
         "only the images that both sides have learnt from are left out. Take an image that one of "
-        "the two has learnt from. Does that side show there how good it is on new images?": (
-            _ids_without(lambda vlm, head, reported: (vlm & head) | reported)
-        ),
+        "the two has learnt from. Does that side show there how good it is on "
+        "new images?": _ids_without(lambda vlm, head, reported: (vlm & head) | reported),
         "images that the head has learnt from are among them. The VLM is not the only side that is "
         "trained.": _ids_without(lambda vlm, head, reported: vlm | reported),
         "images that the VLM has learnt from are among them. The head is not the only side that is "

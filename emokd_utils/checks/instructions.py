@@ -57,15 +57,15 @@ LABELS = Exercise(
     {
         "the prompt is not masked. Your row learns to write the question, and the places of the "
         "image, as well. Where does the answer start?": _labelled(prompt=False),
-        "nothing is masked. You return the tokens as they came. Which of them is the model to learn "
-        "to write?": lambda tokens, starts, lengths: tokens,
-        "the padding is trained on. Decode what a short row learns: what comes after its "
-        "answer?": _labelled(padding=False),
+        "nothing is masked. You return the tokens as they came. Which of them is the model to "
+        "learn to write?": lambda tokens, starts, lengths: tokens,
+        "the padding is trained on. Decode what a short row learns: "
+        "what comes after its answer?": _labelled(padding=False),
         "the token that ends the answer is masked too. A model that never learns to stop goes on "
         "writing. Look at the last real place of a row.": _labelled(no_end=1),
         "the padding is found by its token. In some models the token that pads is also the one "
-        "that ends an answer. Look at the second case there, and find the padding in another "
-        "way.": _by_pad_token,
+        "that ends an answer. Look at the second case there, "
+        "and find the padding in another way.": _by_pad_token,
         "the first token of the answer is masked. Off by one: the row at starts holds the first "
         "token of the answer itself.": _labelled(before=1),
         "the last token of the prompt is trained on. Off by one: what stands just before the place "
@@ -74,16 +74,13 @@ LABELS = Exercise(
         "Which number does the loss pass over?": _labelled(fill=0),
         "the labels are shifted. The model shifts by itself. Here the label of a place is the "
         "token of that place.": lambda *rows: _right_labels(*rows).roll(-1, 1),
-        "a mask is returned, not labels. Where it is learnt, a place holds its token, not a "
-        "1.": lambda *rows: _right_labels(*rows) != IGNORED,
+        "a mask is returned, not labels. Where it is learnt, a place holds its token, "
+        "not a 1.": lambda *rows: _right_labels(*rows) != IGNORED,
         "one start for all rows. The questions differ in length. Compare where the answers of two "
-        "rows begin.": lambda tokens, starts, lengths: _right_labels(
-            tokens, starts[:1].expand_as(starts), lengths
-        ),
+        "rows begin.": lambda tokens, starts, lengths: _right_labels(tokens, starts[:1], lengths),
         "the tokens themselves are overwritten. The labels are right, but the model now reads -100 "
-        "where the question stood. What do your labels and the tokens share?": (
-            lambda tokens, *rows: tokens.copy_(_right_labels(tokens, *rows))
-        ),
+        "where the question stood. What do your labels and the "
+        "tokens share?": lambda tokens, *rows: tokens.copy_(_right_labels(tokens, *rows)),
     },
 )
 
@@ -122,27 +119,23 @@ LEAKS = Exercise(
     ),
     _leaks,
     {
-        "only the label itself is found. forms holds more than one word. Try 'A sad day.'": (
-            lambda text, forms: forms[0] in _words(text)
-        ),
+        "only the label itself is found. forms holds more than one word. "
+        "Try 'A sad day.'": lambda text, forms: forms[0] in _words(text),
         "a form is found inside another word. Search 'drawers' for awe and 'discontentment' for "
-        "content. Where does a word begin and end?": (
-            lambda text, forms: any(form in text.lower() for form in forms)
-        ),
-        "the beginning of a word is enough. A saddle is not sad, and a container is not content.": (
-            lambda text, forms: any(word.startswith(tuple(forms)) for word in _words(text))
-        ),
-        "capital letters are not read. A sentence may begin with the word. Try 'Sadly, it "
-        "rains.'": lambda text, forms: not {*re.findall(r"[A-Za-z]+", text)}.isdisjoint(forms),
-        "words are split at spaces only. Print the words that you compare for 'How "
-        "sad!'": lambda text, forms: not {*text.lower().split()}.isdisjoint(forms),
+        "content. Where does a word begin "
+        "and end?": lambda text, forms: any(form in text.lower() for form in forms),
+        "the beginning of a word is enough. A saddle is not sad, and a container is not "
+        "content.": lambda text, forms: any(word.startswith(tuple(forms)) for word in _words(text)),
+        "capital letters are not read. A sentence may begin with the word. Try 'Sadly, "
+        "it rains.'": lambda text, forms: not {*re.findall("[A-Za-z]+", text)}.isdisjoint(forms),
+        "words are split at spaces only. Print the words that you compare for "
+        "'How sad!'": lambda text, forms: not {*text.lower().split()}.isdisjoint(forms),
         "a hyphen keeps two words together. Print the words that you compare for 'An awe-inspiring "
         "sky.'": lambda text, forms: any(w.strip(".,!?") in forms for w in text.lower().split()),
         "it says True where nothing leaks. Your answer is turned round: True means that the text "
         "gives the label away.": lambda text, forms: not _leaks(text, forms),
-        "all forms are wanted at once. One form of the label is enough to give it away.": (
-            lambda text, forms: all(form in _words(text) for form in forms)
-        ),
+        "all forms are wanted at once. One form of the label is enough to give "
+        "it away.": lambda text, forms: all(form in _words(text) for form in forms),
     },
 )
 
@@ -151,11 +144,8 @@ _FORM = re.compile(r"\{\s*['\"]emotion['\"]\s*:")
 
 def _instruction_probe(function) -> dict[str, bool]:
     """What is so of the questions and answers for each label of two label sets."""
-    facts: dict[str, bool] = {}
-    for label_set in (MIKELS, EKMAN):
-        for name, holds in _facts(function, label_set).items():
-            facts[name] = holds and facts.get(name, True)
-    return facts
+    mikels, ekman = (_facts(function, label_set) for label_set in (MIKELS, EKMAN))
+    return {name: mikels[name] and ekman[name] for name in mikels}
 
 
 def _facts(function, label_set) -> dict[str, bool]:
@@ -198,17 +188,16 @@ INSTRUCTION = Exercise(
     _instructed(),
     {
         "the question gives away the label. Print the questions of two images of different "
-        "classes: can the answer be read off the question without the image?": (
-            lambda classes, label: _instructed(form=answer_for(label))(classes, label)
-        ),
+        "classes: can the answer be read off the question without the "
+        "image?": lambda classes, label: _instructed(form=answer_for(label))(classes, label),
         "the classes are typed in. Other data have other classes. Call your function with Ekman's "
         "six.": _instructed(lambda classes: ", ".join(MIKELS.labels)),
         "the classes are not offered. How is the model to know that the answer is 'awe' and not "
         "'wonder'? Print your question.": _instructed(lambda classes: "all emotions"),
         "the question does not show the form. The answer has a form; where is the model told of "
         "it?": _instructed(form="that you know"),
-        "the answer is a bare word. Question and answer must fit: what does the question ask "
-        "for?": _instructed(answer=str),
+        "the answer is a bare word. Question and answer must fit: "
+        "what does the question ask for?": _instructed(answer=str),
         "the braces of question and answer are doubled. Print both. In which strings does Python "
         "want braces twice?": _instructed(form="{{'emotion': 'label'}}", answer=_in_more_braces),
         "the braces of the answer are doubled. Print the answer. In which strings does Python want "
@@ -216,9 +205,8 @@ INSTRUCTION = Exercise(
         "the braces of the question are doubled. Print the question. In which strings does Python "
         "want braces twice?": _instructed(form="{{'emotion': 'label'}}"),
         "the answer has other quotes than the form. Compare the answer with the form letter by "
-        "letter: to a model these are other tokens.": (
-            _instructed(answer=lambda name: json.dumps({"emotion": name}))
-        ),
+        "letter: to a model these are "
+        "other tokens.": _instructed(answer=lambda name: json.dumps({"emotion": name})),
     },
 )
 

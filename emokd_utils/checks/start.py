@@ -40,19 +40,17 @@ ACCURACY = Exercise(
     _right,
     {
         "answers that name no label are left out. An invalid answer is a wrong one. If it is "
-        "dropped, a model gains by saying nothing. How many rows does your mean run over?": (
-            lambda table: _right(table[~table["invalid"]])
-        ),
+        "dropped, a model gains by saying nothing. "
+        "How many rows does your mean run over?": lambda table: _right(table[~table["invalid"]]),
         "answers that name no label count as right. A missing prediction is not equal to any "
         "label.": lambda table: (table["invalid"] | (table["predicted"] == table["label"])).mean(),
         "right images are counted, their share is not taken. A share lies in 0 to 1. What is "
         "missing?": lambda table: _right(table) * len(table),
-        "wrong images are counted in place of right ones. A model that is always right should "
-        "get 1.": lambda table: 1 - _right(table),
+        "wrong images are counted in place of right ones. A model that is always right should get "
+        "1.": lambda table: 1 - _right(table),
         "confidence is averaged in place of correctness. The highest probability says how sure the "
-        "model is. Where does the label come in?": (
-            lambda table: table.filter(like="p_").max(axis=1).mean()
-        ),
+        "model is. Where does the label "
+        "come in?": lambda table: table.filter(like="p_").max(axis=1).mean(),
     },
 )
 
@@ -87,27 +85,23 @@ MACRO = Exercise(
     lambda labels, predicted: _per_label(labels, predicted).mean(),
     {
         "every image counts the same. This is the ordinary accuracy. With 90 images of one label "
-        "right and 10 of another wrong, what should come out?": (
-            lambda labels, predicted: np.mean(np.array(labels) == np.array(predicted))
-        ),
+        "right and 10 of another wrong, what should come "
+        "out?": lambda labels, predicted: np.mean(np.array(labels) == np.array(predicted)),
         "images are grouped by what was predicted. Of the images *labelled* fear, how many are "
-        "right? You asked it of those that were called fear.": (
-            lambda *both: _per_label(*reversed([*_answered(*both)])).mean()
-        ),
+        "right? You asked it of those that were "
+        "called fear.": lambda *both: _per_label(*reversed([*_answered(*both)])).mean(),
         "classes that are nobody's label are in the mean. A class that was only predicted has no "
         "images of its own to be right about.": (
             lambda labels, predicted: (
                 _per_label(labels, predicted).sum() / len({*labels, *predicted} - {None})
             )
         ),
-        "images without a prediction are left out. A missing prediction is a wrong one.": (
-            lambda *both: _per_label(*_answered(*both)).mean()
-        ),
-        "the classes' shares are added, not averaged. An average of shares is a share.": (
-            lambda *both: _per_label(*both).sum()
-        ),
-        "it is the macro F1. F1 also counts false alarms. Here only each label's own images "
-        "count.": _macro_f1,
+        "images without a prediction are left out. "
+        "A missing prediction is a wrong one.": lambda *both: _per_label(*_answered(*both)).mean(),
+        "the classes' shares are added, not averaged. "
+        "An average of shares is a share.": lambda *both: _per_label(*both).sum(),
+        "it is the macro F1. F1 also counts false alarms. "
+        "Here only each label's own images count.": _macro_f1,
     },
 )
 
@@ -142,14 +136,13 @@ STAGES = Exercise(
     {
         "the language model's own weights are said to be tuned. Is its box filled or outlined? "
         "What lies right under it?": _TRAINED | {"instruction tuning": "language model"},
-        "the encoder is said to be trained in distillation. The head reads what the encoder "
-        "gives. Is the encoder's box filled?": _TRAINED | {"distillation": "visual encoder"},
+        "the encoder is said to be trained in distillation. The head reads what the encoder gives. "
+        "Is the encoder's box filled?": _TRAINED | {"distillation": "visual encoder"},
         "the teacher is said to be trained while it teaches. Its number says when it was trained. "
         "Is that before or after distillation begins?": _TRAINED | {"distillation": "vision model"},
         "adapter and head are exchanged. Which of the two lies beside the language model, and "
-        "which one reads the mean of the visual tokens?": (
-            _TRAINED | {"instruction tuning": "head", "distillation": "adapter"}
-        ),
+        "which one reads the mean of the "
+        "visual tokens?": _TRAINED | {"instruction tuning": "head", "distillation": "adapter"},
         "the head is said to be trained once more with the gate. When the gate is trained, what "
         "comes to it is already fixed.": _TRAINED | {"gating": "head"},
     },

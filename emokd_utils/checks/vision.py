@@ -7,20 +7,22 @@ import numpy as np
 from ..checks import Exercise, calls
 
 
-def _scores(confusion):
-    """Recall, precision (nan for a class that is never predicted), F1 and images of each class."""
-    hit, labelled, named = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    precision = np.where(named, hit / np.maximum(named, 1), np.nan)
-    return hit / labelled, precision, 2 * hit / (labelled + named), labelled
+def _averaged(averages):
+    """What `averages` makes of recall, precision, F1 and number of images of each class."""
+
+    def of_matrix(confusion):
+        hit, labelled, named = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+        f1, undefined = 2 * hit / (labelled + named), np.where(named, 0, np.nan)
+        precision = hit / np.maximum(named, 1)
+        parts = {"recall": hit / labelled, "precision": precision, "f1": f1, "n": labelled}
+        return averages(SimpleNamespace(**parts, undefined=undefined))
+
+    return of_matrix
 
 
-def _averages(averages):
-    return lambda confusion: averages(*_scores(confusion))
-
-
-def _of_means(recall, precision, f1, n):
-    r, p = recall.mean(), np.nan_to_num(precision).mean()
-    return r, 2 * r * p / (r + p)
+def _of_means(c):
+    recall, precision = c.recall.mean(), c.precision.mean()
+    return recall, 2 * recall * precision / (recall + precision)
 
 
 AVERAGES = Exercise(
@@ -30,37 +32,28 @@ AVERAGES = Exercise(
         (np.array([[50, 3, 7], [6, 10, 4], [1, 5, 4]]),),
         (np.array([[8, 2, 0], [3, 7, 0], [1, 4, 0]]),),  # a class that is never predicted
     ),
-    _averages(lambda recall, precision, f1, n: (recall.mean(), f1.mean())),
+    _averaged(lambda c: (c.recall.mean(), c.f1.mean())),
     {
         "rows and columns are exchanged. Recall asks what became of the images with a label. Are "
-        "the images of one label a row of your matrix, or a column?": _averages(
-            lambda recall, precision, f1, n: (np.nan_to_num(precision).mean(), f1.mean())
-        ),
+        "the images of one label a row of your matrix, "
+        "or a column?": _averaged(lambda c: (c.precision.mean(), c.f1.mean())),
         "all images are counted alike. What you have is the accuracy. A class of ten images should "
-        "weigh as much as one of a thousand.": _averages(
-            lambda recall, precision, f1, n: [np.average(recall, weights=n)] * 2
-        ),
+        "weigh as much as one of "
+        "a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
         "classes weigh by their number of images. A macro average takes every class once, however "
-        "many images it has.": _averages(
-            lambda recall, precision, f1, n: [np.average(x, weights=n) for x in (recall, f1)]
-        ),
-        "F1 is taken of the averages. First F1 of each class, then the average: the order "
-        "matters.": _averages(_of_means),
+        "many images it "
+        "has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
+        "F1 is taken of the averages. First F1 of each class, then the average: "
+        "the order matters.": _averaged(_of_means),
         "precision and recall are averaged plainly. F1 is another mean of the two. Try a class "
-        "with precision 1 and recall near 0: what should it get?": _averages(
-            lambda recall, precision, f1, n: (
-                recall.mean(),
-                (recall + np.nan_to_num(precision)).mean() / 2,
-            )
-        ),
+        "with precision 1 and recall near 0: what should it "
+        "get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
         "a class that is never predicted makes it undefined. Its precision is 0 / 0. Write F1 with "
-        "counts, and its divisor is no longer 0.": _averages(
-            lambda recall, precision, f1, n: (recall.mean(), (f1 + 0 * precision).mean())
-        ),
+        "counts, and its divisor is no "
+        "longer 0.": _averaged(lambda c: (c.recall.mean(), (c.f1 + c.undefined).mean())),
         "a class that is never predicted is left out. Then a model gains by giving up on a class. "
-        "It has images, so it counts.": _averages(
-            lambda recall, precision, f1, n: (recall.mean(), np.nanmean(f1 + 0 * precision))
-        ),
+        "It has images, so "
+        "it counts.": _averaged(lambda c: (c.recall.mean(), np.nanmean(c.f1 + c.undefined))),
     },
 )
 
@@ -85,7 +78,7 @@ def _stopping(reset=True, previous=False, last=False, step=0):
         for record in history[1:]:
             better = record["val_loss"] < (before if previous else best)["val_loss"]
             bad = 0 if better and reset else bad + (not better)
-            best = min(best, record, key=lambda one: one["val_loss"])
+            best = min(best, record, key=lambda epoch: epoch["val_loss"])
             before = record
             if bad == patience:
                 break
@@ -122,8 +115,8 @@ EPOCH = Exercise(
         "again.": _stopping(reset=False),
         "each epoch is compared with the one before. An epoch can be better than the last and "
         "still no better than the best.": _stopping(previous=True),
-        "epochs are counted from 0. Give the epoch's own number, which stands in the "
-        "record.": _stopping(step=-1),
+        "epochs are counted from 0. Give the epoch's own number, "
+        "which stands in the record.": _stopping(step=-1),
         "the training loss chooses. It falls as long as training lasts, whatever happens to unseen "
         "images.": _extreme("train_loss"),
         "the highest loss is taken for the best. A loss is better when it is lower.": _extreme(
@@ -183,29 +176,26 @@ CALIBRATION = Exercise(
         "empty bins are averaged in. You divide by the number of bins. By what should each bin's "
         "distance be weighed?": _binned(lambda bin: abs(bin.gap).sum() / bin.bins),
         "too sure and not sure enough cancel. A distance has no sign. Look at a bin where accuracy "
-        "is below certainty, and at one where it is above.": _binned(
-            lambda bin: bin.share @ bin.gap
-        ),
+        "is below certainty, and at one where it "
+        "is above.": _binned(lambda bin: bin.share @ bin.gap),
         "certainty minus accuracy, with its sign. A distance has no sign: what one bin says too "
         "much, another may say too little.": _binned(lambda bin: -bin.share @ bin.gap),
-        "the sign is dropped after the sum. By then the bins have cancelled. Drop it in each "
-        "bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
-        "the worst bin stands for all. That is the maximum calibration error, another "
-        "measure.": _binned(lambda bin: abs(bin.gap).max()),
+        "the sign is dropped after the sum. By then the bins have cancelled. "
+        "Drop it in each bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
+        "the worst bin stands for all. That is the maximum calibration error, "
+        "another measure.": _binned(lambda bin: abs(bin.gap).max()),
         "distances are squared. The formula has an absolute value.": _binned(
             lambda bin: bin.share @ bin.gap**2
         ),
         "certainty is taken as the middle of the bin. What did the images in the bin say on "
         "average?": _binned(lambda bin: bin.share @ abs(bin.right - bin.middle)),
         "the distance is taken image by image. One image is right or wrong, so its distance is "
-        "never small. Average both sides over the bin before you compare.": (
-            lambda confidence, correct, bins: abs(correct - confidence).mean()
-        ),
+        "never small. Average both sides over the bin before "
+        "you compare.": lambda confidence, correct, bins: abs(correct - confidence).mean(),
         "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
         "an empty bin makes it undefined. A bin without images has no mean and no weight: pass "
-        "over it.": _binned(
-            lambda bin: np.nan if len(bin.gap) < bin.bins else bin.share @ abs(bin.gap)
-        ),
+        "over "
+        "it.": _binned(lambda bin: np.nan if len(bin.gap) < bin.bins else bin.share @ abs(bin.gap)),
         "a certainty of 1 falls out of the last bin. In which of your bins is 1.0? Add up the "
         "images of all bins.": _certain_lost,
     },

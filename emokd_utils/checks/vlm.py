@@ -16,39 +16,33 @@ def _tokens(height, width, patch=14, merge=2, fit=round):
     return fit(height / side) * fit(width / side)
 
 
+def _times(factor):
+    """Tokens times what the factor makes of the side of a square of merged patches."""
+    return lambda *sizes: _tokens(*sizes) * factor(sizes[3] if len(sizes) > 3 else 2)
+
+
 TOKENS = Exercise(
     "3.1",
     "How many visual tokens?",
-    calls(
-        (112, 112),
-        (224, 224),
-        (100, 150),
-        (333, 1000),
-        (224, 448, 16, 2),
-        (240, 120, 10, 3),
-    ),
+    calls((112, 112), (224, 224), (100, 150), (333, 1000), (224, 448, 16, 2), (240, 120, 10, 3)),
     _tokens,
     {
         "patches are counted, not tokens. Your number is that of the patches. What happens to each "
-        "square of neighbouring patches before the language model sees them?": (
-            lambda height, width, patch=14, merge=2: _tokens(height, width, patch, merge) * merge**2
-        ),
+        "square of neighbouring patches before the language model "
+        "sees them?": _times(lambda merge: merge**2),
         "merging is counted along one side only. Patches are merged in squares. By how much does "
-        "that divide their number?": (
-            lambda height, width, patch=14, merge=2: _tokens(height, width, patch, merge) * merge
-        ),
+        "that divide their number?": _times(lambda merge: merge),
         "sides are cut off. Try 150 pixels: is the nearest multiple of the step below it or above "
         "it?": lambda *sizes: _tokens(*sizes, fit=math.floor),
         "sides are always rounded up. Try 100 and 333 pixels, and look for the nearest multiple in "
         "both directions.": lambda *sizes: _tokens(*sizes, fit=math.ceil),
-        "the area is divided, not each side. The picture is resized before it is cut. Each side has "
-        "to fit by itself.": (
+        "the area is divided, not each side. The picture is resized before it is cut. Each side "
+        "has to fit by itself.": (
             lambda height, width, patch=14, merge=2: round(height * width / (patch * merge) ** 2)
         ),
-        "patch and merge are fixed. Another encoder may have patches of 16 pixels. Which numbers of "
-        "your function are written out that should come in as arguments?": (
-            lambda height, width, *sizes: _tokens(height, width)
-        ),
+        "patch and merge are fixed. Another encoder may have patches of 16 pixels. Which numbers "
+        "of your function are written out that should come in "
+        "as arguments?": lambda height, width, *sizes: _tokens(height, width),
     },
     rtol=0,
     atol=0.1,
@@ -90,8 +84,8 @@ SCORE = Exercise(
         "the prompt is scored as well. Your sum runs over the question too. Nobody asked how "
         "likely the question is.": _scored(first=1),
         "the token that ends the answer is forgotten. The last of the tokens belongs to the "
-        "answer: without it an answer and a longer one that begins alike could not be told "
-        "apart.": _scored(end=1),
+        "answer: without it an answer and a longer one that begins alike could not be "
+        "told apart.": _scored(end=1),
         "the mean over tokens is taken. The probability of a sequence is a product of all its "
         "steps. What does that make of the logarithms?": _scored(total=torch.mean),
         "probabilities are added in place of logarithms. A log-likelihood is never above zero. "
@@ -163,9 +157,8 @@ PARSER = Exercise(
     lambda text, labels: parse_answer(text, MIKELS),
     {
         "an answer without a label becomes a class. Look at what you return for a chair in a room. "
-        "A wrong answer that is counted as a class hides in the confusion matrix.": (
-            lambda text, labels: _reading()(text, labels) or labels[0]
-        ),
+        "A wrong answer that is counted as a class hides in the "
+        "confusion matrix.": lambda text, labels: _reading()(text, labels) or labels[0],
         "whatever stands in the form is returned. Try an answer that names joy: is it one of the "
         "labels?": _reading(form="any word"),
         "the first label that occurs anywhere is taken. Two things at once: labels are found "
