@@ -5,23 +5,27 @@
 
 An exercise measures the student's object with its *probe* (calls the function on known inputs, say)
 and compares with what the same probe makes of a right answer, then of each known mistake. So any
-right answer passes, however it is written, and a wrong one is told by its name where it is known.
-One module here for each lesson, named as in the library; each holds ``EXERCISES``.
+right answer passes, however it is written, and a wrong one is told by its name where it is known;
+what can go wrong with any answer is told here, once for all exercises. One module here for each
+lesson, named as in the library; each holds ``EXERCISES``.
 """
 
 import functools
 import importlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import write_text
+from ..run.environment import grading, progress_file
 
 LESSONS = {
     "0": "start",
@@ -40,6 +44,7 @@ LESSONS = {
 """The module of this package that holds a lesson's exercises."""
 
 PASSED, NOT_ATTEMPTED, NOT_YET = "passed", "not attempted", "not yet"
+OVERWRITTEN = "an argument is overwritten"
 
 
 class NotAttempted(Exception):
@@ -48,8 +53,7 @@ class NotAttempted(Exception):
 
 @dataclass(frozen=True)
 class Mistake:
-    """A typical wrong answer: its name, where to look (without the answer), and an example of it,
-    which the tests feed to the check."""
+    """A typical wrong answer: its name, where to look (without the answer), an example of it."""
 
     name: str
     look: str
@@ -57,50 +61,93 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class Raised:
+    """In the place of a result: the error with which a call ended."""
+
+    kind: str
+    text: str = field(compare=False)
+
+    @classmethod
+    def by(cls, error: Exception) -> "Raised":
+        """The errors of arrays that do not fit, which NumPy and torch name differently, are one."""
+        name = type(error).__name__
+        misfit = isinstance(error, (RuntimeError, ValueError, IndexError))
+        return cls("misfit" if misfit else name, f"{name}: {error}")
+
+
+@dataclass(frozen=True)
 class Exercise:
     """An exercise with its check.
 
-    number: ``"7.1"``. probe: what to measure on an answer; returns numbers, texts, arrays or
-    containers of them. right: an answer that solves it. mistakes: the wrong answers known by name,
-    the most specific first. rtol, atol: how far numbers may be apart.
+    number: ``"7.1"``. probe: what to measure on an answer; a list has one entry for each case.
+    right: an answer that solves it. mistakes: for each wrong answer known by name, the most
+    specific first, ``"name. Where to look"`` with an example of it; or `Mistake` objects.
+    rtol, atol: how far numbers may be apart.
     """
 
     number: str
     title: str
     probe: Callable[[Any], Any]
     right: Any
-    mistakes: tuple[Mistake, ...]
+    mistakes: Mapping[str, Any] | Sequence[Mistake]
     rtol: float = 1e-3
     atol: float = 1e-5
 
-    @property
-    def lesson(self) -> str:
-        """``"7"`` of ``"7.1"``."""
-        return self.number.rpartition(".")[0]
+    def __post_init__(self) -> None:
+        if isinstance(self.mistakes, Mapping):
+            parts = [(*text.split(". ", 1), example) for text, example in self.mistakes.items()]
+            object.__setattr__(self, "mistakes", tuple(Mistake(*part) for part in parts))
 
     def __call__(self, answer: Any) -> "Result":
         """The result for an answer; never raises for a wrong one."""
         try:
-            found = self._measure(answer)
+            found = self._measured(answer)
         except (NotAttempted, NotImplementedError):
             return Result(self, NOT_ATTEMPTED)
         except Exception as error:
-            return Result(self, NOT_YET, "it raises an error", f"{type(error).__name__}: {error}")
-        right = self.probe(self.right)
+            return Result(self, NOT_YET, "it raises an error", Raised.by(error).text)
+        right = self._measured(self.right)
         if self._same(found, right):
             return Result(self, PASSED)
         for mistake in self.mistakes:
-            if self._same(found, self._measure(mistake.example)):
+            if self._same(found, self._measured(mistake.example)):
                 return Result(self, NOT_YET, mistake.name, mistake.look)
-        return Result(self, NOT_YET, "not one of the known mistakes", difference(found, right))
+        return Result(self, NOT_YET, *self._unknown(found, right))
 
-    def _measure(self, answer: Any) -> Any:
-        if answer is None or answer is ...:
-            raise NotAttempted
-        return self.probe(answer)
+    def _measured(self, answer: Any) -> list:
+        attempted(answer)
+        if callable(self.right) and not callable(answer):
+            raise TypeError(f"a function is wanted here, this is {type(answer).__name__}")
+        found = self.probe(answer)
+        return [plain(case) for case in found] if type(found) is list else [plain(found)]
 
-    def _same(self, a: Any, b: Any) -> bool:
-        return same(a, b, self.rtol, self.atol)
+    def _same(self, found: list, wanted: list) -> bool:
+        return same(found, wanted, self.rtol, self.atol)
+
+    def _unknown(self, found: list, right: list) -> tuple[str, str]:
+        """Name and look of a mistake that is not one of this exercise's own."""
+        for case, wanted in zip(found, right, strict=False):
+            if isinstance(case, Raised) and not isinstance(wanted, Raised):
+                return "it raises an error", case.text
+        if self._same(found, [*right, OVERWRITTEN]):
+            return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
+        if all(is_numbers(case) for case in right):
+            for (name, look), change in _CHANGES.items():
+                with np.errstate(all="ignore"):
+                    if self._same(found, [plain(change(case.astype(float))) for case in right]):
+                        return name, look
+        return "not one of the known mistakes", difference(found, right)
+
+
+_CHANGES: dict[tuple[str, str], Callable[[np.ndarray], np.ndarray]] = {
+    ("its sign is turned round", "What should be above zero here, and what below?"): np.negative,
+    ("it is in per cent", "A share lies in 0 to 1; per cent are for people to read."): (
+        lambda value: 100 * value
+    ),
+    ("it is upside down", "What is asked about stands above the line."): np.reciprocal,
+    ("it is the rest to 1", "Your number and the wanted one sum to 1."): lambda value: 1 - value,
+    ("rows and columns are exchanged", "What does a row of the result stand for?"): np.transpose,
+}
 
 
 @dataclass(frozen=True)
@@ -134,61 +181,99 @@ def attempted(value: Any) -> Any:
     return value
 
 
-def calls(*cases: tuple) -> Callable[[Callable], list]:
-    """A probe: what the function returns for each tuple of arguments."""
+def calls(
+    *cases: tuple, read: Callable[[Any], Any] = lambda result: result, keep: int | None = None
+) -> Callable[[Callable], list]:
+    """A probe: what the function returns for each tuple of arguments, or the error it `Raised`.
+
+    Each call gets copies, so that an answer that changes its arguments changes nothing else. A
+    function that returns nothing at all is an empty stub. read: what counts of a result; what it
+    cannot read is taken as it is. keep: the place of an argument that must stay as it is.
+    """
 
     def probe(function: Callable) -> list:
-        if not callable(function):
-            raise TypeError(f"a function is wanted here, this is {type(function).__name__}")
-        return [attempted(function(*case)) for case in cases]
+        results, kept = [], True
+        for case in cases:
+            given = deepcopy(case)
+            try:
+                results.append(function(*given))
+            except (NotAttempted, NotImplementedError):
+                raise
+            except Exception as error:
+                results.append(Raised.by(error))
+            kept = kept and (keep is None or same(plain(given[keep]), plain(case[keep])))
+        if all(result is None or result is ... for result in results):
+            raise NotAttempted
+        for k, result in enumerate(results):
+            with suppress(Exception):
+                results[k] = result if isinstance(result, Raised) else read(result)
+        return results if kept else [*results, OVERWRITTEN]
 
     return probe
 
 
-def same(a: Any, b: Any, rtol: float = 1e-3, atol: float = 1e-5) -> bool:
-    """Whether two measurements agree: numbers within the tolerance, everything else equal."""
-    a, b = plain(a), plain(b)
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        if a.shape != b.shape:
-            return False
-        if a.dtype.kind in "fiub" and b.dtype.kind in "fiub":
-            return bool(np.allclose(a, b, rtol, atol, equal_nan=True))
-        return bool((a == b).all())
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(same(a[k], b[k], rtol, atol) for k in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(same(x, y, rtol, atol) for x, y in zip(a, b, strict=True))
-    return type(a) is type(b) and a == b
-
-
 def plain(value: Any) -> Any:
-    """Tensors, series, numbers and arrays as numpy arrays, tuples as lists; the rest as it is."""
+    """One form for what is alike: numbers, tensors, series and (nested) lists of numbers as arrays;
+    texts and other sequences as lists of such; the rest as it is."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu().float().numpy() if value.is_floating_point() else value.numpy()
-    if isinstance(value, (bool, int, float, np.generic)) or hasattr(value, "__array__"):
-        return np.asarray(value)
+        value = value.detach().cpu()
+        value = (value.double() if value.is_floating_point() else value).numpy()
+    elif isinstance(value, Real) and not isinstance(value, (int, np.generic)):
+        value = float(value)
+    if isinstance(value, (int, float)) or hasattr(value, "__array__"):
+        array = np.asarray(value)
+        return array if is_numbers(array) else plain(array.tolist())
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return list(value)
+        entries = [plain(entry) for entry in value]
+        alike = all(is_numbers(entry) and entry.shape == entries[0].shape for entry in entries)
+        return np.stack(entries) if entries and alike else entries
     return set(value) if isinstance(value, Set) else value
 
 
+def is_numbers(value: Any) -> bool:
+    """Whether a plain value is an array of numbers."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def same(found: Any, wanted: Any, rtol: float = 1e-3, atol: float = 1e-5) -> bool:
+    """Whether two plain values agree: numbers within the tolerance, everything else equal."""
+    if isinstance(found, np.ndarray) and isinstance(wanted, np.ndarray):
+        if found.size == 1 and wanted.ndim == 0:
+            found = found.reshape(())
+        return found.shape == wanted.shape and np.allclose(found, wanted, rtol, atol, True)
+    if type(found) is not type(wanted):
+        return False
+    if isinstance(found, dict):
+        alike = found.keys() == wanted.keys()
+        return alike and all(same(found[key], wanted[key], rtol, atol) for key in found)
+    if isinstance(found, list):
+        pairs = zip(found, wanted, strict=False)
+        return len(found) == len(wanted) and all(same(*pair, rtol, atol) for pair in pairs)
+    return bool(found == wanted)
+
+
 def difference(found: Any, wanted: Any) -> str:
-    """A sentence on how a measurement differs from the wanted one, without telling the latter."""
-    found, wanted = plain(found), plain(wanted)
+    """A sentence on how a plain value differs from the wanted one, without telling the latter."""
     if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        for number, (one, other) in enumerate(zip(found, wanted, strict=True), 1):
-            if not same(one, other):
-                return f"Look at case {number} of {len(wanted)}: {difference(one, other)}"
+        for number, (case, right) in enumerate(zip(found, wanted, strict=True), 1):
+            if not same(case, right):
+                here = f"Look at case {number} of {len(wanted)}: " if len(wanted) > 1 else ""
+                return here + difference(case, right)
+    if found is None:
+        return "It returns nothing (None). Does every way through it end in a return?"
+    if isinstance(wanted, Raised):
+        return f"Here it should raise {wanted.kind}"
     if type(found) is not type(wanted):
         return f"It gives {type(found).__name__}, wanted is {type(wanted).__name__}"
     if isinstance(found, np.ndarray) and found.shape != wanted.shape:
         return f"It has shape {found.shape}, wanted is {wanted.shape}"
-    if isinstance(found, np.ndarray) and found.dtype.kind == "f" and np.isnan(found).any():
+    if isinstance(found, np.ndarray) and np.isnan(found.astype(float)).any():
         return "It holds numbers that are undefined (nan)"
-    if isinstance(found, np.ndarray) and found.ndim == 0 and found.dtype.kind in "fiu" and wanted:
-        return (
-            f"It is {float(found):.6g}, which is {float(found / wanted):.3g} times the right value"
-        )
+    if isinstance(found, np.ndarray) and found.ndim == 0 and wanted:
+        ratio = float(found / wanted)
+        return f"It is {float(found):.6g}, which is {ratio:.3g} times the right value"
     return "Its form is right, its value is not. Work one case out by hand and compare"
 
 
@@ -217,66 +302,41 @@ def check(number: str, answer: Any) -> Result:
     result = known[number](answer)
     _here.add(lesson)
     _note(number, result.status)
-    if os.environ.get("NBGRADER_EXECUTION") and result.status != PASSED:
+    if grading() and result.status != PASSED:
         raise AssertionError(str(result))
     return result
 
 
-def _file() -> Path:
-    from ..profiles import project_root
-
-    return Path(os.environ.get("EMOKD_PROGRESS") or project_root() / "runs" / "progress.json")
-
-
 def _noted() -> dict[str, str]:
     try:
-        return dict(json.loads(_file().read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return dict(json.loads(progress_file().read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return {}
 
 
 def _note(number: str, status: str) -> None:
-    noted = _noted()
-    if status == NOT_ATTEMPTED and number not in noted:
-        return
-    if noted.get(number) == PASSED and status == NOT_ATTEMPTED:
-        return  # opening a fresh copy of a notebook takes nothing back
-    path = _file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{os.getpid()}")
-    draft.write_text(json.dumps(noted | {number: status}, indent=1), encoding="utf-8")
-    draft.replace(path)
+    if status != NOT_ATTEMPTED:  # opening a fresh copy of a notebook takes nothing back
+        write_text(progress_file(), json.dumps(_noted() | {number: status}, indent=1))
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Which exercises have passed; shown as text."""
+class Progress(str):
+    """Which exercises have passed, as a text that a notebook shows as it is."""
 
-    passed: dict[str, dict[str, bool]]  # lesson -> number -> passed
-    here: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = []
-        for lesson in self.here:
-            found = self.passed[lesson]
-            lines.append(f"Lesson {lesson}: {sum(found.values())} of {len(found)} passed")
-            for number, done in found.items():
-                title = exercises(lesson)[number].title
-                lines.append(f"  [{'x' if done else ' '}] {number} {title}")
-        every = [done for found in self.passed.values() for done in found.values()]
-        lines.append(f"The course: {sum(every)} of {len(every)} checked exercises passed")
-        return "\n".join(lines)
-
-    __repr__ = __str__
+    __repr__ = str.__str__
 
 
 def progress(*lessons: str) -> Progress:
     """What is done in ``lessons`` (by default those whose checks ran in this notebook) and over the
     course."""
-    noted = _noted()
-    passed = {
-        lesson: {number: noted.get(number) == PASSED for number in exercises(lesson)}
-        for lesson in LESSONS
-    }
-    here = lessons or tuple(lesson for lesson in LESSONS if lesson in _here)
-    return Progress(passed, here)
+    noted, lines, every = _noted(), [], []
+    for lesson in LESSONS:
+        known = exercises(lesson)
+        passed = [number for number in known if noted.get(number) == PASSED]
+        every += [number in passed for number in known]
+        if lesson in (lessons or _here):
+            lines.append(f"Lesson {lesson}: {len(passed)} of {len(known)} passed")
+            for number, exercise in known.items():
+                lines.append(f"  [{'x' if number in passed else ' '}] {number} {exercise.title}")
+    return Progress(
+        "\n".join([*lines, f"The course: {sum(every)} of {len(every)} checked exercises passed"])
+    )

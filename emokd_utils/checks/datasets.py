@@ -4,48 +4,30 @@ from collections import Counter
 
 import numpy as np
 
-from ..checks import Exercise, Mistake, attempted, calls
+from ..checks import Exercise, attempted, calls
 
-ROWS = (
-    [
-        ("train/awe/1.jpg", "train", "p1"),
-        ("train/awe/2.jpg", "train", "p2"),
-        ("train/awe/3.jpg", "train", "p2"),
-        ("train/fear/4.jpg", "train", "p4"),
-        ("val/awe/5.jpg", "val", "p5"),
-        ("val/fear/6.jpg", "val", "p4"),
-        ("test/awe/7.jpg", "test", "p4"),
-        ("test/awe/1.jpg", "test", "p8"),
-        ("test/fear/9.jpg", "test", "p5"),
-        ("test/fear/10.jpg", "test", "p5"),
-    ],
-    [("train/a/1.png", "train", "x"), ("val/a/2.png", "val", "x"), ("test/a/1.png", "test", "y")],
-    [("test/a/1.png", "test", "x"), ("train/b/2.png", "train", "x")],
+_SPLITS = (
+    "train/awe/1.jpg=p1 train/awe/2.jpg=p2 train/awe/3.jpg=p2 train/fear/4.jpg=p4 val/awe/5.jpg=p5 "
+    "val/fear/6.jpg=p4 test/awe/7.jpg=p4 test/awe/1.jpg=p8 test/fear/9.jpg=p5 test/fear/10.jpg=p5",
+    "train/a/1.png=x val/a/2.png=x test/a/1.png=y",
+    "test/a/1.png=x train/b/2.png=x",
 )
 
 
-def _leak_probe(function):
-    if not callable(function):
-        raise TypeError(f"a function is wanted here, this is {type(function).__name__}")
-    return [sorted(map(str, attempted(function(list(rows))))) for rows in ROWS]
+def _rows(text: str) -> list[tuple[str, str, str]]:
+    """Rows of id, split and pixels; the id begins with the split."""
+    pairs = (part.split("=") for part in text.split())
+    return [(image, image.split("/")[0], pixels) for image, pixels in pairs]
 
 
-def _leaked(rows, before=("train", "val"), key=lambda row: row[2]):
-    tested = {key(row) for row in rows if row[1] == "test"}
-    return [row[0] for row in rows if row[1] in before and key(row) in tested]
+def _leaked(dropped=("train", "val"), into=("test",), key=lambda image, pixels: pixels):
+    """The images of some splits whose key is in other splits as well."""
 
+    def leaked(rows):
+        known = {key(image, pixels) for image, split, pixels in rows if split in into}
+        return [i for i, split, pixels in rows if split in dropped and key(i, pixels) in known]
 
-def _test_copies(rows):
-    known = {pixels for _, split, pixels in rows if split != "test"}
-    return [image for image, split, pixels in rows if split == "test" and pixels in known]
-
-
-def _across(rows):
-    """Every image whose pixels are in another split too, wherever it lies."""
-    splits = {}
-    for _, split, pixels in rows:
-        splits.setdefault(pixels, set()).add(split)
-    return [image for image, _, pixels in rows if len(splits[pixels]) > 1]
+    return leaked
 
 
 def _all_copies(rows):
@@ -53,193 +35,128 @@ def _all_copies(rows):
     return [image for image, _, pixels in rows if count[pixels] > 1]
 
 
-CLASSES = {"joy": 60, "awe": 23, "fear": 4, "anger": 2, "disgust": 1}
+def _across(rows):
+    """Every image whose pixels are in another split too, wherever it lies."""
+    places = {(split, pixels) for _, split, pixels in rows}
+    return [i for i, _, pixels in rows if sum(other == pixels for _, other in places) > 1]
+
+
+LEAK = Exercise(
+    "10.1",
+    "Known from training",
+    calls(*[(_rows(text),) for text in _SPLITS], read=lambda ids: sorted(map(str, ids))),
+    _leaked(),
+    {
+        "images are compared by their file names. Cameras count from 0001 again and again. Which "
+        "part of a row says what the "
+        "picture shows?": _leaked(key=lambda image, pixels: image.rsplit("/", 1)[-1]),
+        "the copies in the test split are dropped. Then the accuracy is of other images than "
+        "everybody else's. Which copy can be spared?": _leaked(["test"], ["train", "val"]),
+        "copies within a split are dropped too. Two equal images in train are no leak. Between "
+        "which splits is there one?": _all_copies,
+        "both sides of every pair of splits are dropped. One copy may stay, and train and val may "
+        "share an image without the test split knowing it.": _across,
+        "only train is looked at. Settings are chosen on val. May it know a test image?": _leaked(
+            ["train"]
+        ),
+    },
+)
+
+_COUNTS = {"joy": 60, "awe": 23, "fear": 4, "anger": 2, "disgust": 1}
 
 
 def _split_probe(function):
     """What must be true of a split however it is drawn: how many of each class, and stability."""
-    if not callable(function):
-        raise TypeError(f"a function is wanted here, this is {type(function).__name__}")
-    ids = [f"train/{name}/{k}.png" for name, n in CLASSES.items() for k in range(n)]
-    labels = [name for name, n in CLASSES.items() for _ in range(n)]
-    order = np.random.default_rng(0).permutation(len(ids))
-    ids, labels = [ids[k] for k in order], [labels[k] for k in order]
+    images = [(f"train/{name}/{k}.png", name) for name, n in _COUNTS.items() for k in range(n)]
+    order = np.random.default_rng(0).permutation(len(images))
+    ids, labels = zip(*[images[k] for k in order], strict=True)
+
+    def draw(fraction, seed):
+        return list(map(str, attempted(function(list(ids), list(labels), fraction, seed))))
+
     found = {}
     for fraction in (0.1, 0.3):
-        drawn = list(map(str, attempted(function(list(ids), list(labels), fraction, 1))))
-        again = list(map(str, function(list(ids), list(labels), fraction, 1)))
-        other = list(map(str, function(list(ids), list(labels), fraction, 2)))
+        drawn = draw(fraction, 1)
         counts = Counter(image.split("/")[1] if image in ids else "unknown" for image in drawn)
         found[f"of each class at {fraction}"] = dict(counts)
         found[f"each once at {fraction}"] = len(set(drawn)) == len(drawn)
-        found[f"the same again at {fraction}"] = set(drawn) == set(again)
-        found[f"another seed, others at {fraction}"] = set(drawn) != set(other)
+        found[f"the same again at {fraction}"] = set(drawn) == set(draw(fraction, 1))
+        found[f"another seed, others at {fraction}"] = set(drawn) != set(draw(fraction, 2))
     return found
 
 
 def _drawn(
-    count=lambda n, fraction: min(max(round(fraction * n), 1), n - 1),
-    start=lambda seed: seed,
-    replace=False,
+    count=lambda n, fraction: min(max(round(fraction * n), 1), n - 1), start=lambda seed: seed
 ):
     """A stratified split; `count`: how many of n; `start`: what the generator starts from."""
 
     def split(ids, labels, fraction, seed):
-        rng, chosen = np.random.default_rng(start(seed)), []
+        rng, drawn = np.random.default_rng(start(seed)), []
         for name in sorted(set(labels)):
             own = [image for image, label in zip(ids, labels, strict=True) if label == name]
-            some = rng.choice(len(own), count(len(own), fraction), replace=replace)
-            chosen += [own[k] for k in some]
-        return chosen
+            drawn += list(rng.permutation(own)[: count(len(own), fraction)])
+        return drawn
 
     return split
 
 
-def _not_by_class(ids, labels, fraction, seed):
-    some = np.random.default_rng(seed).permutation(len(ids))[: round(fraction * len(ids))]
-    return [ids[k] for k in some]
-
-
-def _the_rest(ids, labels, fraction, seed):
-    return sorted(set(ids) - set(_drawn()(ids, labels, fraction, seed)))
+SPLIT = Exercise(
+    "10.2",
+    "Set apart, class by class",
+    _split_probe,
+    _drawn(),
+    {
+        "the draw takes no notice of the classes. Count the images of each class that you drew. "
+        "Would a rare class always be there?": (
+            lambda ids, labels, fraction, seed: np.random.default_rng(seed).permutation(ids)[
+                : round(fraction * len(ids))
+            ]
+        ),
+        "a rare class gives nothing. What is a tenth of four images, rounded? Read again what each "
+        "class must give.": _drawn(lambda n, fraction: min(round(fraction * n), n - 1)),
+        "a class may be given away whole. A class with a single image: what would be left to learn "
+        "from?": _drawn(lambda n, fraction: max(round(fraction * n), 1)),
+        "the fraction is rounded down. Look at the class of 60 and at that of 23. To which whole "
+        "number is each "
+        "share nearest?": _drawn(lambda n, fraction: min(max(int(fraction * n), 1), n - 1)),
+        "the fraction is rounded up. Look at the class of 23: to which whole number is its share "
+        "nearest?": _drawn(lambda n, fraction: min(max(int(np.ceil(fraction * n)), 1), n - 1)),
+        "every class gives the same number. A fraction of each class is asked for, not a number of "
+        "images.": _drawn(lambda n, fraction: min(round(fraction * 18), n - 1)),
+        "two calls with the same seed differ. "
+        "Where does your random generator get its start?": _drawn(start=lambda seed: None),
+        "the seed changes nothing. Two seeds gave the same images. "
+        "Is the seed used anywhere?": _drawn(start=lambda seed: 0),
+        "the images that stay are returned. There are far more of your ids than the fraction asks "
+        "for.": lambda ids, *given: set(ids) - set(_drawn()(ids, *given)),
+    },
+)
 
 
 def _gigabytes(bits=4.0, scale=32.0, block=64, kept_bits=16.0, per=8e9):
     return lambda quantised, kept: (quantised * (bits + scale / block) + kept * kept_bits) / per
 
 
-EXERCISES = (
-    Exercise(
-        "10.1",
-        "Known from training",
-        _leak_probe,
-        _leaked,
-        (
-            Mistake(
-                "images are compared by their file names",
-                "Cameras count from 0001 again and again. Which part of a row says what the picture "
-                "shows?",
-                lambda rows: _leaked(rows, key=lambda row: row[0].rsplit("/", 1)[-1]),
-            ),
-            Mistake(
-                "the copies in the test split are dropped",
-                "Then the accuracy is of other images than everybody else's. Which copy can be "
-                "spared?",
-                _test_copies,
-            ),
-            Mistake(
-                "copies within a split are dropped too",
-                "Two equal images in train are no leak. Between which splits is there one?",
-                _all_copies,
-            ),
-            Mistake(
-                "both sides of every pair of splits are dropped",
-                "One copy may stay, and train and val may share an image without the test split "
-                "knowing it.",
-                _across,
-            ),
-            Mistake(
-                "only train is looked at",
-                "Settings are chosen on val. May it know a test image?",
-                lambda rows: _leaked(rows, before=("train",)),
-            ),
+MEMORY = Exercise(
+    "10.3",
+    "Gigabytes of weights",
+    calls((7_000_000_000, 1_000_000_000), (640_000_000, 0), (1_500_000_000, 230_000_000)),
+    _gigabytes(),
+    {
+        "bits are taken for bytes. A weight of 4 bits is half a byte.": _gigabytes(per=1e9),
+        "the scales are missing. What is stored beside every block of 64 weights?": _gigabytes(
+            scale=0
         ),
-    ),
-    Exercise(
-        "10.2",
-        "Set apart, class by class",
-        _split_probe,
-        _drawn(),
-        (
-            Mistake(
-                "the draw takes no notice of the classes",
-                "Count the images of each class that you drew. Would a rare class always be there?",
-                _not_by_class,
-            ),
-            Mistake(
-                "a rare class gives nothing",
-                "What is a tenth of four images, rounded? Read again what each class must give.",
-                _drawn(lambda n, fraction: min(round(fraction * n), n - 1)),
-            ),
-            Mistake(
-                "a class may be given away whole",
-                "A class with a single image: what would be left to learn from?",
-                _drawn(lambda n, fraction: max(round(fraction * n), 1)),
-            ),
-            Mistake(
-                "the fraction is rounded down",
-                "Look at the class of 60 and at that of 23. To which whole number is each share "
-                "nearest?",
-                _drawn(lambda n, fraction: min(max(int(fraction * n), 1), n - 1)),
-            ),
-            Mistake(
-                "the fraction is rounded up",
-                "Look at the class of 23: to which whole number is its share nearest?",
-                _drawn(lambda n, fraction: min(max(int(np.ceil(fraction * n)), 1), n - 1)),
-            ),
-            Mistake(
-                "every class gives the same number",
-                "A fraction of each class is asked for, not a number of images.",
-                _drawn(lambda n, fraction: min(round(fraction * 18), n - 1)),
-            ),
-            Mistake(
-                "two calls with the same seed differ",
-                "Where does your random generator get its start?",
-                _drawn(start=lambda seed: None),
-            ),
-            Mistake(
-                "the seed changes nothing",
-                "Two seeds gave the same images. Is the seed used anywhere?",
-                _drawn(start=lambda seed: 0),
-            ),
-            Mistake(
-                "the images that stay are returned",
-                "There are far more of your ids than the fraction asks for.",
-                _the_rest,
-            ),
-        ),
-    ),
-    Exercise(
-        "10.3",
-        "Gigabytes of weights",
-        calls((7_000_000_000, 1_000_000_000), (640_000_000, 0), (1_500_000_000, 230_000_000)),
-        _gigabytes(),
-        (
-            Mistake(
-                "bits are taken for bytes",
-                "A weight of 4 bits is half a byte.",
-                _gigabytes(per=1e9),
-            ),
-            Mistake(
-                "the scales are missing",
-                "What is stored beside every block of 64 weights?",
-                _gigabytes(scale=0),
-            ),
-            Mistake(
-                "every weight has a scale of its own",
-                "How many weights share one?",
-                _gigabytes(block=1),
-            ),
-            Mistake(
-                "the scales are counted in bytes",
-                "How many bits has a scale? Then everything is divided by 8 once.",
-                _gigabytes(scale=32 / 8),
-            ),
-            Mistake(
-                "the weights that are not quantised are missing",
-                "Two numbers come in. Where is the second one?",
-                _gigabytes(kept_bits=0),
-            ),
-            Mistake(
-                "all weights are taken for quantised",
-                "How wide are the weights that are kept as they were?",
-                _gigabytes(kept_bits=4.5),
-            ),
-            Mistake(
-                "it is in gibibytes",
-                "A gigabyte here is a thousand million bytes, not 2 to the power of 30.",
-                _gigabytes(per=8 * 2**30),
-            ),
-        ),
-    ),
+        "every weight has a scale of its own. How many weights share one?": _gigabytes(block=1),
+        "the scales are counted in bytes. How many bits has a scale? Then everything is divided by "
+        "8 once.": _gigabytes(scale=32 / 8),
+        "the weights that are not quantised are missing. Two numbers come in. Where is the second "
+        "one?": _gigabytes(kept_bits=0),
+        "all weights are taken for quantised. "
+        "How wide are the weights that are kept as they were?": _gigabytes(kept_bits=4.5),
+        "it is in gibibytes. A gigabyte here is a thousand million bytes, not 2 to the power of "
+        "30.": _gigabytes(per=8 * 2**30),
+    },
 )
+
+EXERCISES = (LEAK, SPLIT, MEMORY)

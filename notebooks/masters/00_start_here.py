@@ -53,8 +53,8 @@ from emokd_utils.gates import gate_inputs
 from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.predictions import HEAD, TUNED, VISION, gate_name
 from emokd_utils.profiles import project_root
-from emokd_utils.run.environment import named_profile
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import named_profile
+from emokd_utils.run import open_run
 from emokd_utils.settings import HeadSettings
 
 # %% [markdown]
@@ -113,8 +113,8 @@ print(softer.settings("head", HeadSettings))
 # with `[kept]` was loaded, one with `[made]` was made now (about 7 minutes in all, if nothing is there).
 
 # %%
-pipeline = Pipeline(profile)
-dataset, classes = pipeline.dataset, list(pipeline.dataset.label_set.labels)
+run = open_run(profile)
+dataset, classes = run.dataset, list(run.dataset.label_set.labels)
 counts = pd.crosstab(dataset.table["split"], dataset.table["label"])
 counts.reindex(index=["train", "val", "test"], columns=classes)
 
@@ -138,11 +138,11 @@ figures.show(
 # ## The map
 #
 # First the assembled model, of which the map will show the parts (about 5 s). What a lesson takes apart lies
-# on the *workbench*. That is the same pipeline, but for a run that was imported without its models (lesson 10):
+# on the *workbench*. That is the same run, but for a run that was imported without its models (lesson 10):
 # then the built-in ones lie there.
 
 # %%
-workbench = pipeline.workbench
+workbench = run.workbench
 model = EmoVLMKD.from_pipeline(workbench)
 vlm, visual = model.vlm.model, model.vlm.core.model.visual
 counted = count_parameters(vlm, trained="lora_")
@@ -312,8 +312,8 @@ def draw_answer(image, says, title):
 
 
 # %%
-predictions = pipeline.predictions()
-final = gate_name(pipeline.profile.gates[0])
+predictions = run.predictions()
+final = gate_name(run.profile.gates[0])
 tuned, head = predictions[TUNED], predictions[HEAD]
 apart = np.flatnonzero(tuned.predicted_index != head.predicted_index)
 print(f"on {len(apart)} of {len(tuned)} test images VLM and head name different emotions")

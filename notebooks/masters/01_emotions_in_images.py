@@ -41,7 +41,7 @@ from emokd_utils import checks, figures
 from emokd_utils.complementarity import accuracy_difference
 from emokd_utils.emotions import EKMAN, LABEL_SETS, MIKELS, POLARITY, infer_label_set
 from emokd_utils.evidence import Claim, Estimate, bootstrap, wilson
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 from emokd_utils.world import scenes
 
 # %% [markdown]
@@ -97,8 +97,8 @@ for folders in (["Content", "sad", "fear"], ["pos", "neg"], ["happy", "sad"], ["
 # that is palette, light, texture and weather; or **both**. Whatever is not the cue is neutral.
 
 # %%
-pipeline = Pipeline()
-dataset = pipeline.dataset
+run = open_run()
+dataset = run.dataset
 classes = list(dataset.label_set.labels)
 table = dataset.table.copy()
 documented = {"emotion", "cue", "label_noise"} <= set(table)  # EmoScenes' own columns
@@ -454,7 +454,7 @@ if documented:
 
 # %%
 if documented:
-    named = pd.Series(pipeline.teacher_logits().argmax(1), dataset.ids)[part.index]  # its classes
+    named = pd.Series(run.teacher_logits().argmax(1), dataset.ids)[part.index]  # its classes
     vision = np.array(classes)[named] == part["label"].to_numpy()
     behind = accuracy_difference(part["label"].to_numpy() == ideal, vision)
     text = "on atmosphere-led test images the vision model is below the ideal observer"

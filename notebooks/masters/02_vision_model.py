@@ -45,14 +45,14 @@ from emokd_utils.complementarity import accuracy_difference
 from emokd_utils.evidence import Claim, Estimate, bootstrap, share, wilson
 from emokd_utils.explanations import answers_of, cue_boxes, grad_cam, occlusion, share_table
 from emokd_utils.predictions import VISION
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 from emokd_utils.vision import Pixels, augment, schedule
 from emokd_utils.weights import build_network
 from emokd_utils.world.scenes import scene_objects
 
 # %%
-pipeline = Pipeline()
-workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
+run = open_run()
+workbench = run.workbench  # what we take apart: the same, unless a run came without its models
 data, classes = workbench.dataset, list(workbench.dataset.label_set)
 settings = workbench.profile.vision
 print(", ".join(f"{len(data.split(name)):,} {name}" for name in ("train", "val", "test")), "images")
@@ -249,9 +249,9 @@ print(
 # the best. The pipeline loads what it made, or makes it now (about a minute).
 
 # %%
-data, classes = pipeline.dataset, list(pipeline.dataset.label_set)
-settings = pipeline.profile.vision
-epochs, best = pipeline.vision_history()
+data, classes = run.dataset, list(run.dataset.label_set)
+settings = run.profile.vision
+epochs, best = run.vision_history()
 history = pd.DataFrame(epochs).set_index("epoch")
 history.loc[sorted({1, len(history) // 2 or 1, best, len(history)})].round(3)
 
@@ -299,7 +299,7 @@ print(f"the settings watch {settings.monitor}, so epoch {best} was kept")
 # all images, which are kept).
 
 # %%
-test = pipeline.vision_predictions().split("test")
+test = run.vision_predictions().split("test")
 on_test, on_val = share(test.correct), share(round(top * n_val), n_val)
 print(f"val, which chose the epoch: {on_val.percent}")
 print(f"test:                       {on_test.percent}")
@@ -373,18 +373,18 @@ else:
 # > be better: on a skull in a neutral room, or on a dark red sky over a chair?
 
 # %%
-if pipeline.cues is None:
+if run.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    figures.show(figures.cue_bars({VISION: test}, pipeline.cues))
+    figures.show(figures.cue_bars({VISION: test}, run.cues))
 
 # %% [markdown]
 # The two cues are on different images, so the interval of their difference is one for two separate samples
 # (Newcombe's).
 
 # %%
-if pipeline.cues is not None:
-    cue = pipeline.cues.loc[list(test.ids)].to_numpy()
+if run.cues is not None:
+    cue = run.cues.loc[list(test.ids)].to_numpy()
     one, two = (test.correct[cue == name] for name in ("atmosphere", "content"))
     ends = confint_proportions_2indep(one.sum(), len(one), two.sum(), len(two), method="newcomb")
     gap = Estimate(one.mean() - two.mean(), *ends, len(one) + len(two))

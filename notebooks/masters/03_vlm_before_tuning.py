@@ -50,12 +50,12 @@ from emokd_utils.explanations import (
 )
 from emokd_utils.instructions import answer_for, categorical_prompt, chat_text
 from emokd_utils.predictions import ZERO_SHOT
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 from emokd_utils.scoring import common_prefix, tree_mask
 
 # %%
-pipeline = Pipeline()
-workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
+run = open_run()
+workbench = run.workbench  # what we take apart: the same, unless a run came without its models
 vlm, val = workbench.base, workbench.dataset.split("val")
 classes = list(workbench.dataset.label_set)
 visual, tokenizer = vlm.core.model.visual, vlm.processor.tokenizer
@@ -534,16 +534,16 @@ print(Claim(text, after < apart[0], evidence))
 # > **Predict before you run.** On which cue is it above chance, and on which is it not?
 
 # %%
-test = pipeline.zero_shot().split("test")
+test = run.zero_shot().split("test")
 print("all test images:", accuracy(test))
-if pipeline.cues is None:
+if run.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    figures.show(figures.cue_bars({ZERO_SHOT: test}, pipeline.cues))
+    figures.show(figures.cue_bars({ZERO_SHOT: test}, run.cues))
 
 # %%
-if pipeline.cues is not None:
-    cue, chance = pipeline.cues.loc[list(test.ids)], 1 / len(test.classes)
+if run.cues is not None:
+    cue, chance = run.cues.loc[list(test.ids)], 1 / len(test.classes)
     for name in ("content", "atmosphere"):
         inside = test.select(cue.index[cue == name])
         above = accuracy_interval(inside).low > chance

@@ -55,16 +55,16 @@ from emokd_utils.instructions import (
     trained_text,
     write_instructions,
 )
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 from emokd_utils.scale.ask import WriterSettings, estimate
 from emokd_utils.scale.judging import judge
 from emokd_utils.settings import KINDS
 from emokd_utils.world.describe import describe_look, describe_scene
 
 # %%
-pipeline = Pipeline()
-vlm, train = pipeline.workbench.base, pipeline.dataset.split("train")
-label_set = pipeline.dataset.label_set
+run = open_run()
+vlm, train = run.workbench.base, run.dataset.split("train")
+label_set = run.dataset.label_set
 processor, tokenizer = vlm.processor, vlm.processor.tokenizer
 written, counts = write_instructions(train, describe=describe_scene)
 print(f"{len(train)} training images")
@@ -124,7 +124,7 @@ else:
 captions = []
 for name in picked:
     head = train.table.label[name]
-    head += f", cue: {pipeline.cues[name]}" if "cue" in mixed else ""
+    head += f", cue: {run.cues[name]}" if "cue" in mixed else ""
     texts = [f"{kind}: {item.answer}" for kind, item in sorted(kinds_of[name].items())]
     captions.append("\n\n".join([head] + [fill(text, 42) for text in texts]))
 opened = [train.open(name) for name in picked]
@@ -140,11 +140,11 @@ figures.show(
 # %%
 reasons = {item.image_id: item.answer for item in written if item.kind == "reasoning"}
 by_look = {n: "the look" if "It is the look" in r else "an object" for n, r in reasons.items()}
-if pipeline.cues is None or not reasons:
+if run.cues is None or not reasons:
     print(f"{len(reasons)} images have a reasoning; this data set does not tell cues")
 else:
     said = pd.Series(by_look, name="reasons with")
-    print(pd.crosstab(pipeline.cues.loc[said.index], said).to_string())
+    print(pd.crosstab(run.cues.loc[said.index], said).to_string())
 
 # %% [markdown]
 # ### A writer believes what it is told
@@ -265,7 +265,7 @@ print(Claim(text, any_named.low > 0.25, any_named.percent))
 
 # %%
 writer = WriterSettings(model="a-large-model", price_in=2.5, price_out=10.0, max_cost=15.0)
-print(estimate(train, writer, pipeline.folder / "written"))
+print(estimate(train, writer, run.folder / "written"))
 
 # %% [markdown]
 # What comes back is checked like our own drafts, and more strictly. Both sections must be there, in English, of a

@@ -42,7 +42,7 @@ from emokd_utils.costs import count_parameters
 from emokd_utils.evidence import Claim, wilson
 from emokd_utils.instructions import AnswerCollator, write_instructions
 from emokd_utils.predictions import TUNED, ZERO_SHOT
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 from emokd_utils.training import autocast
 from emokd_utils.tuning import InstructionDataset, add_lora, recompute_layers
 from emokd_utils.world.describe import describe_scene
@@ -52,8 +52,8 @@ from emokd_utils.world.describe import describe_scene
 # there).
 
 # %%
-pipeline = Pipeline()
-workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
+run = open_run()
+workbench = run.workbench  # what we take apart: the same, unless a run came without its models
 settings = workbench.profile.tuning
 base, tuned = workbench.base, workbench.tuned_vlm()
 print(settings)
@@ -310,13 +310,13 @@ print(f"{len(moved)} of {len(old)} tensors of the old model moved; the adapter h
 # > curve show where an epoch begins?
 
 # %%
-log = pd.DataFrame([row for row in pipeline.tuning_log() if "loss" in row])
+log = pd.DataFrame([row for row in run.tuning_log() if "loss" in row])
 if len(log):
     start, end = log["loss"].iloc[[0, -1]]
     early = log.loc[log["epoch"] <= max(1, log["epoch"].iloc[0]), "loss"].iloc[-1]
     way = (start - early) / (start - end)
     title = f"The loss falls from {start:.2f} to {end:.2f}, "
-    title += f"{way:.0%} of the way in the first of {pipeline.profile.tuning.epochs} epochs"
+    title += f"{way:.0%} of the way in the first of {run.profile.tuning.epochs} epochs"
 
 
 # %%
@@ -408,7 +408,7 @@ print("one matrix product in place of three, and the same answers")
 # right, and images that only the untuned one does. All others say nothing about which of the two is better.
 
 # %%
-untuned_test, tuned_test = (p.split("test") for p in (pipeline.zero_shot(), pipeline.tuned()))
+untuned_test, tuned_test = (p.split("test") for p in (run.zero_shot(), run.tuned()))
 pairs = four_way(tuned_test, untuned_test)
 print(f"A: tuned, B: untuned. {pairs}")
 
@@ -444,15 +444,15 @@ print(
 
 # %%
 shown = {ZERO_SHOT: untuned_test, TUNED: tuned_test}
-if pipeline.cues is None:
+if run.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    figures.show(figures.cue_bars(shown, pipeline.cues))
+    figures.show(figures.cue_bars(shown, run.cues))
 
 # %%
 by_cue = {}
-if pipeline.cues is not None:
-    cue = pipeline.cues.loc[list(tuned_test.ids)]
+if run.cues is not None:
+    cue = run.cues.loc[list(tuned_test.ids)]
     for name in cue.unique():
         ids = list(cue.index[cue == name])
         a, b = tuned_test.select(ids), untuned_test.select(ids)
@@ -484,7 +484,7 @@ if {"content", "atmosphere"} <= set(by_cue):
 # looks through the test images, and then has an idea for the training, has trained on them a little.
 
 # %%
-old_val, new_val = (p.split("val") for p in (pipeline.zero_shot(), pipeline.tuned()))
+old_val, new_val = (p.split("val") for p in (run.zero_shot(), run.tuned()))
 words = {True: "right", False: "wrong"}
 change = pd.DataFrame(
     {
@@ -514,7 +514,7 @@ def gallery(before, after, title):
     a, b = new_val.select(spread(every)), old_val.select(spread(every))
     told = zip(a.labels, b.predicted, a.predicted, strict=True)
     captions = [f"is {label}\nbefore: {x}\nafter: {y}" for label, x, y in told]
-    images = [pipeline.dataset.open(name) for name in a.ids]
+    images = [run.dataset.open(name) for name in a.ids]
     figures.show(
         figures.pictures(images, captions, f"{title}: {len(a)} of {len(every)} val images")
     )
@@ -534,8 +534,8 @@ gallery("right", "wrong", "Right before, wrong after")
 # right on such an image is luck, and to be wrong is no fault.
 
 # %%
-if "label_noise" in pipeline.dataset.table:
-    noisy = pipeline.dataset.table.loc[change.index, "label_noise"].astype(str) == "True"
+if "label_noise" in run.dataset.table:
+    noisy = run.dataset.table.loc[change.index, "label_noise"].astype(str) == "True"
     by_change = noisy.groupby([change["before"], change["after"]]).agg(["size", "sum"])
     print(by_change.set_axis(["images", "with a wrong label"], axis=1).to_string())
 else:
@@ -558,7 +558,7 @@ for label, was, now in zip(three.labels, base.reasons(images), tuned.reasons(ima
 # untuned model). How often does it write something else now?
 
 # %%
-wrote = pipeline.tuned(method="generate").split("test")
+wrote = run.tuned(method="generate").split("test")
 failed = int(wrote.invalid.sum())
 low, high = wilson(failed, len(wrote))
 print(f"{failed} of {len(wrote):,} answers name no label: {failed / len(wrote):.1%} ", end="")

@@ -40,18 +40,18 @@ from emokd_utils.complementarity import accuracy_difference
 from emokd_utils.distillation import DistillationHead, distillation_loss, train_head
 from emokd_utils.evidence import Claim
 from emokd_utils.predictions import HEAD, HEAD_PLAIN, VISION
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
 # there).
 
 # %%
-pipeline = Pipeline(say=lambda line: None)  # loads without a line for each result
-classes = list(pipeline.dataset.label_set.labels)
-features = torch.from_numpy(pipeline.features())  # mean visual token of each image
-teacher = torch.from_numpy(pipeline.teacher_logits())  # logits of the vision model
-labels = torch.from_numpy(pipeline.dataset.label_index)
+run = open_run(say=lambda line: None)  # loads without a line for each result
+classes = list(run.dataset.label_set.labels)
+features = torch.from_numpy(run.features())  # mean visual token of each image
+teacher = torch.from_numpy(run.teacher_logits())  # logits of the vision model
+labels = torch.from_numpy(run.dataset.label_index)
 print(f"features {tuple(features.shape)}, teacher logits {tuple(teacher.shape)}")
 
 # %% [markdown]
@@ -64,7 +64,7 @@ print(f"features {tuple(features.shape)}, teacher logits {tuple(teacher.shape)}"
 # > **Predict before you run.** What does the distribution become as $T$ grows without end?
 
 # %%
-val = pipeline.rows("val")
+val = run.rows("val")
 image = val[teacher[val].softmax(1).max(1).values.argsort()[len(val) // 2]]  # of middling certainty
 soft = {f"T = {t}": (teacher[image] / t).softmax(0).numpy() for t in (1, 2, 4, 16)}
 pd.DataFrame(soft, index=classes).round(3)
@@ -144,7 +144,7 @@ pd.DataFrame(rows, index=["with T squared", "without"]).T.rename_axis("T").round
 # two networks for every sample of every epoch. (Exercise 7.2 is about what happens when rows and ids part.)
 
 # %%
-train = pipeline.rows("train")
+train = run.rows("train")
 x, t, y = features[train], teacher[train], labels[train]
 x_val, y_val = features[val], labels[val]
 mean, std = x.mean(0), x.std(0)
@@ -183,10 +183,10 @@ for epoch in range(3):
     print(f"epoch {epoch + 1}: {right:.1%} of {len(y_val)} val images right")
 
 # %% [markdown]
-# `train_head` does the same with early stopping, and `pipeline.head()` keeps what it trained.
+# `train_head` does the same with early stopping, and `run.head()` keeps what it trained.
 
 # %%
-trained = pipeline.head()
+trained = run.head()
 history = pd.DataFrame(trained.history).set_index("epoch")
 print(f"{len(history)} epochs, the best was {trained.best_epoch}")
 history.iloc[[0, trained.best_epoch - 1, -1]].round(3)
@@ -198,7 +198,7 @@ history.iloc[[0, trained.best_epoch - 1, -1]].round(3)
 # parameters and the same seed, so that the teacher is the one difference.
 
 # %%
-predictions = pipeline.predictions()
+predictions = run.predictions()
 gain = accuracy_difference(predictions[HEAD], predictions[HEAD_PLAIN])
 print(
     Claim(
@@ -215,10 +215,10 @@ print(
 
 # %%
 chosen = {name: predictions[name] for name in (HEAD_PLAIN, HEAD, VISION)}
-if pipeline.cues is None:
+if run.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    figures.show(figures.cue_bars(chosen, pipeline.cues))
+    figures.show(figures.cue_bars(chosen, run.cues))
 
 # %% [markdown]
 # The teacher itself is the third bar. Is its student behind it? The head looks through an encoder that was never
@@ -244,7 +244,7 @@ print(
 
 # %%
 def accuracy_on_val(alpha, temperature, seed):
-    settings = replace(pipeline.profile.head, alpha=alpha, temperature=temperature, epochs=12)
+    settings = replace(run.profile.head, alpha=alpha, temperature=temperature, epochs=12)
     made = train_head(
         x,
         y,
@@ -412,7 +412,7 @@ print(f"{len(misled)} images; the distilled head follows the teacher on {followe
 shown = misled[:: max(1, len(misled) // 10)][:10]
 picked = [taught.ids[k] for k in shown]
 words = [f"is {taught.labels[k]}\nteacher: {taught.predicted[k]}" for k in shown]
-pictures = [pipeline.dataset.open(name) for name in picked]
+pictures = [run.dataset.open(name) for name in picked]
 figures.show(
     figures.pictures(
         pictures, words, "The teacher is wrong, the head without it is right", columns=5

@@ -41,7 +41,7 @@ from emokd_utils.explorer import GateView, explore
 from emokd_utils.gates import GATES, build_gate, gate_inputs
 from emokd_utils.gating import SIDES, optimism
 from emokd_utils.predictions import HEAD, TUNED
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 from emokd_utils.settings import INPUT_MODES
 
 # %% [markdown]
@@ -49,12 +49,12 @@ from emokd_utils.settings import INPUT_MODES
 # there).
 
 # %%
-pipeline = Pipeline(say=lambda line: None)  # loads without a line for each result
-classes = list(pipeline.dataset.label_set.labels)
-labels = pipeline.dataset.label_index
-train, val, test = (pipeline.rows(split) for split in ("train", "val", "test"))
-vlm = pipeline.tuned()  # label scores of every image
-head_logits = pipeline.head().logits(pipeline.features())
+run = open_run(say=lambda line: None)  # loads without a line for each result
+classes = list(run.dataset.label_set.labels)
+labels = run.dataset.label_index
+train, val, test = (run.rows(split) for split in ("train", "val", "test"))
+vlm = run.tuned()  # label scores of every image
+head_logits = run.head().logits(run.features())
 correct = {TUNED: vlm.correct, HEAD: head_logits.argmax(1) == labels}
 print(f"{len(train)} train, {len(val)} val and {len(test)} test images, {len(classes)} classes")
 
@@ -70,7 +70,7 @@ words = [
     f"is {vlm.labels[k]}\nhead: {classes[head_logits[k].argmax()]}\nVLM: {vlm.predicted[k]}"
     for k in shown
 ]
-pictures = [pipeline.dataset.open(vlm.ids[k]) for k in shown]
+pictures = [run.dataset.open(vlm.ids[k]) for k in shown]
 title = f"Head and VLM disagree on {len(differ)} of {len(val)} val images"
 figures.show(figures.pictures(pictures, words, title))
 
@@ -263,10 +263,10 @@ for epoch in range(1, 81):
 # %% [markdown]
 # `train_gate` does the same with five parts held out in turn (*cross-validation*), takes the number of epochs
 # that was best on them, and trains on all rows in the end. If the gate is then behind the better of its two
-# inputs, that input is passed through in its place: a gate should do no harm. `pipeline.gate()` keeps the result.
+# inputs, that input is passed through in its place: a gate should do no harm. `run.gate()` keeps the result.
 
 # %%
-trained = pipeline.gate(kind="concat_linear")
+trained = run.gate(kind="concat_linear")
 print(trained, "after", trained.epochs, "epochs")
 
 
@@ -310,10 +310,10 @@ figures.show(figure, alt=f"{title}. The largest weight is {top:.1f} in size.")
 # > **Predict before you run.** How far apart will the five be?
 
 # %%
-combined = {kind: pipeline.emovlm_kd(kind=kind).split("test") for kind in GATES}
+combined = {kind: run.emovlm_kd(kind=kind).split("test") for kind in GATES}
 rows, apart = {}, {}
 for kind, found in combined.items():
-    held_out = judged(pipeline.gate(kind=kind).report["gate_cv"])
+    held_out = judged(run.gate(kind=kind).report["gate_cv"])
     rows[kind] = [held_out, share(found.correct).percent, ""]
     if kind != "concat_linear":
         apart[kind] = accuracy_difference(
@@ -363,7 +363,7 @@ for name, bar in bars.items():
 # > does not see the image.
 
 # %%
-cues = None if pipeline.cues is None else pipeline.cues.iloc[test]
+cues = None if run.cues is None else run.cues.iloc[test]
 trust = trained.weights(*inputs(trained.settings.inputs, test))
 figures.show(figures.gate_weights(trust, cues))
 
@@ -389,7 +389,7 @@ def trust_in_vlm(gate):
     return {name: mean_of(shares[inside]) for name, inside in parts.items()}
 
 
-pd.DataFrame({kind: trust_in_vlm(pipeline.gate(kind=kind)) for kind in GATES}).T
+pd.DataFrame({kind: trust_in_vlm(run.gate(kind=kind)) for kind in GATES}).T
 
 # %% [markdown]
 # How can a gate tell, without seeing the image? It sees how sure each side is. The test images in quarters, by
@@ -429,11 +429,11 @@ print(
 # > **Predict before you run.** The gate is wrong although one side was right: which side will it have believed?
 
 # %%
-view = GateView.from_pipeline(pipeline)
+view = GateView.from_pipeline(run)
 explorer = explore(
     view.vlm,
     view.student,
-    pipeline.dataset,
+    run.dataset,
     gate=view,
     names=(TUNED, HEAD),
     view="gate=wrong&cell=a&cell=b",
@@ -455,7 +455,7 @@ captions = [
     for row in some.itertuples()
 ]
 title = "One side was right, the gate was not: the strongest disagreements"
-figures.show(figures.pictures([pipeline.dataset.open(i) for i in some.index], captions, title))
+figures.show(figures.pictures([run.dataset.open(i) for i in some.index], captions, title))
 
 # %% [markdown]
 # ## The leak
@@ -501,8 +501,8 @@ choices = [(mode, split) for mode in modes for split in ("train", "val")]
 leak, answers = {}, {}
 for mode, split in choices:
     how = {"kind": "concat_linear", "inputs": mode, "split": split}
-    leak[mode, split] = pipeline.gate(**how)
-    answers[mode, split] = pipeline.emovlm_kd(**how).split("test").correct
+    leak[mode, split] = run.gate(**how)
+    answers[mode, split] = run.emovlm_kd(**how).split("test").correct
 rows = {mode: [share(answers[mode, split]).percent for split in ("train", "val")] for mode in modes}
 pd.DataFrame(rows, index=["trained on train", "trained on val"]).T.rename_axis("accuracy on test")
 
@@ -751,7 +751,7 @@ words = [
     f"is {vlm.labels[k]}\nhead: {classes[head_logits[k].argmax()]}\nVLM: {vlm.predicted[k]}"
     for k in missed
 ]
-pictures = [pipeline.dataset.open(vlm.ids[k]) for k in missed[:12]]
+pictures = [run.dataset.open(vlm.ids[k]) for k in missed[:12]]
 title = f"On {len(missed)} of {len(val)} val images the rule follows the wrong side"
 figures.show(figures.pictures(pictures, words[:12], title))
 ### END SOLUTION

@@ -51,7 +51,7 @@ from emokd_utils.gating import train_gate
 from emokd_utils.images import open_image
 from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.predictions import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import open_run
 from emokd_utils.run.results import Results, readable
 from emokd_utils.world.scenes import make_scene
 
@@ -60,8 +60,8 @@ from emokd_utils.world.scenes import make_scene
 # there).
 
 # %%
-pipeline = Pipeline(say=lambda line: None)  # loads without a line for each result
-workbench = pipeline.workbench  # what we take apart: the same, unless a run came without its models
+run = open_run(say=lambda line: None)  # loads without a line for each result
+workbench = run.workbench  # what we take apart: the same, unless a run came without its models
 data, classes, seed = workbench.dataset, list(workbench.dataset.label_set), 0
 vlm = workbench.tuned_vlm(seed)
 head, gate = workbench.head(seed), workbench.gate(seed)
@@ -143,7 +143,7 @@ explain(image, answer, f"Labelled {data.table.label[test_ids[len(test_ids) // 2]
 # seeds are here? This finds out and trains nothing.
 
 # %%
-seeds = [seed for seed in range(3) if pipeline.is_kept(seed)] or [0]
+seeds = [seed for seed in range(3) if run.is_kept(seed)] or [0]
 print(f"seeds: {', '.join(map(str, seeds))}")
 if len(seeds) == 1:
     print(
@@ -155,8 +155,8 @@ if len(seeds) == 1:
 # > distilled head, EmoVLM-KD, both models run together. How far apart are the last two?
 
 # %%
-data, classes = pipeline.dataset, list(pipeline.dataset.label_set)
-results = Results(pipeline, seeds)
+data, classes = run.dataset, list(run.dataset.label_set)
+results = Results(run, seeds)
 table = results.table()
 n = len(results.ids)
 print(f"test split, n = {n:,}; accuracy and macro F1 in per cent, mean of {len(seeds)} seed(s)")
@@ -225,10 +225,10 @@ for claim in results.claims():
 # %%
 names = results.predictions[seeds[0]]
 chosen = {name: names[name] for name in (TUNED, VISION, HEAD, results.final)}
-if pipeline.cues is None:
+if run.cues is None:
     print("this data set does not tell the cues of its images")
 else:
-    figures.show(figures.cue_bars(chosen, pipeline.cues))
+    figures.show(figures.cue_bars(chosen, run.cues))
 
 # %% [markdown]
 # ## What it costs
@@ -240,7 +240,7 @@ else:
 # > **Predict before you run.** Of what the second model adds, how much does EmoVLM-KD add?
 
 # %%
-costs = pipeline.costs(seeds[0])
+costs = run.costs(seeds[0])
 columns = ["parameters", "trained parameters", "GFLOPs per image", "ms per image", "memory (MB)"]
 costs[columns].T.map(lambda value: f"{value:.3g}" if value < 1000 else f"{value:,.0f}")
 
@@ -289,8 +289,8 @@ print(f"a head of this form for Qwen2-VL-7B, which gives 3,584 features: {paper:
 
 
 # %%
-settings = replace(pipeline.profile.gate, kind=pipeline.profile.gates[0])
-fit, test = pipeline.rows(pipeline.profile.gate_split), pipeline.rows("test")
+settings = replace(run.profile.gate, kind=run.profile.gates[0])
+fit, test = run.rows(run.profile.gate_split), run.rows("test")
 
 
 def gated(logits, probabilities, seed):
@@ -304,7 +304,7 @@ def gated(logits, probabilities, seed):
         num_classes=len(classes),
         settings=settings,
         seed=seed,
-        trained_on=pipeline.profile.gate_split,
+        trained_on=run.profile.gate_split,
     )
     trained, summed = gate.logits(s[test], v[test]), s[test] + v[test]
     return [found.argmax(1) == data.label_index[test] for found in (trained, summed)]
@@ -314,13 +314,13 @@ def gated(logits, probabilities, seed):
 # About 3 s for each seed:
 
 # %%
-features = pipeline.features()
+features = run.features()
 untuned = pd.DataFrame(1 / len(classes), index=data.ids, columns=classes)
-untuned.loc[list(pipeline.zero_shot().ids)] = pipeline.zero_shot().probabilities
+untuned.loc[list(run.zero_shot().ids)] = run.zero_shot().probabilities
 found = {"whole": [], "no training of the gate": [], "no teacher": [], "no tuning": []}
 for seed in seeds:
-    logits, tuned = pipeline.head(seed).logits(features), pipeline.tuned(seed).probabilities
-    plain = pipeline.head(seed, alpha=0.0).logits(features)
+    logits, tuned = run.head(seed).logits(features), run.tuned(seed).probabilities
+    plain = run.head(seed, alpha=0.0).logits(features)
     whole, sums = gated(logits, tuned, seed)
     found["whole"].append(whole)
     found["no training of the gate"].append(sums)
@@ -447,14 +447,14 @@ explorer = explore(
     of_vlm,
     of_head,
     data,
-    gate=GateView.from_pipeline(pipeline, seed),
+    gate=GateView.from_pipeline(run, seed),
     more=names,
     view="gate=wrong&cell=neither",
 )
 explorer
 
 # %%
-page = explorer.to_html(pipeline.folder / "explorer.html", view="")
+page = explorer.to_html(run.folder / "explorer.html", view="")
 print(f"{len(ours):,} images, {len(names)} models, {page.stat().st_size / 1e6:.1f} MB: {page}")
 
 # %% [markdown]
@@ -462,8 +462,8 @@ print(f"{len(ours):,} images, {len(names)} models, {page.stat().st_size / 1e6:.1
 
 # %%
 mistaken = wrong & ~noisy
-if pipeline.cues is not None:
-    cue = pipeline.cues.loc[list(ours.ids)].to_numpy()
+if run.cues is not None:
+    cue = run.cues.loc[list(ours.ids)].to_numpy()
     print("wrong although the label is what was drawn, by cue:")
     for kind in dict.fromkeys(cue):
         print(f"{kind:11} {share(mistaken[cue == kind]).percent}")
@@ -672,9 +672,9 @@ checks.check("9.3", added_share)
 # %% nbgrader={"grade_id": "9-4-code", "solution": true}
 # Count the errors of the val split here.
 ### BEGIN SOLUTION
-whole_val, vlm_val = pipeline.emovlm_kd().split("val"), pipeline.tuned().split("val")
-head_right = pipeline.head().logits(features).argmax(1) == data.label_index
-head_right = head_right[pipeline.rows("val")]
+whole_val, vlm_val = run.emovlm_kd().split("val"), run.tuned().split("val")
+head_right = run.head().logits(features).argmax(1) == data.label_index
+head_right = head_right[run.rows("val")]
 errors = ~whole_val.correct
 bounds = {
     "a better gate: one side is right": errors & (vlm_val.correct | head_right),
@@ -684,8 +684,8 @@ table_val = data.table.loc[list(whole_val.ids)]
 if "label_noise" in table_val:
     bad = (table_val["label_noise"].astype(str) == "True").to_numpy()
     bounds["of these, label noise"] = bounds["more knowledge: neither is right"] & bad
-if pipeline.cues is not None:
-    of_val = pipeline.cues.loc[list(whole_val.ids)].to_numpy()
+if run.cues is not None:
+    of_val = run.cues.loc[list(whole_val.ids)].to_numpy()
     for kind in dict.fromkeys(of_val):
         bounds[f"of these, led by {kind}"] = bounds["more knowledge: neither is right"] & (
             of_val == kind

@@ -51,8 +51,8 @@ from emokd_utils.images import open_image
 from emokd_utils.instructions import categorical_prompt
 from emokd_utils.predictions import HEAD, TUNED, VISION, gate_name
 from emokd_utils.profiles import reduced
-from emokd_utils.run.environment import named_profile
-from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.run import named_profile
+from emokd_utils.run import open_run
 from emokd_utils.run.results import Results
 from emokd_utils.scale.archive import export, install
 from emokd_utils.scale.convert import SOURCES, convert
@@ -257,7 +257,7 @@ print(f"{len(shuffled[0] - shuffled[1])} of {len(ours)}")
 # %% [markdown]
 # ## Every stage, on this folder
 #
-# One line changes: `Pipeline()` becomes `Pipeline(data="my_photos")`. Every lesson's cells then run on it, and
+# One line changes: `open_run()` becomes `open_run(data="my_photos")`. Every lesson's cells then run on it, and
 # so does the command `python -m emokd_utils run --data my_photos` (with `--skip-bad` for a folder like the
 # broken one). `reduced` is the same profile with few images and epochs; here some more is cut, so that all
 # stages take seconds. The point is that they run, not what they reach (about 15 s).
@@ -270,7 +270,7 @@ few = replace(
     gate_kinds=("concat_linear",),
     gate_folds=2,
 )
-quick = Pipeline(
+quick = open_run(
     few, photos, workspace / "runs", say=lambda line: print(*line.split()[:2]), progress=False
 )
 results = Results(quick)
@@ -321,7 +321,7 @@ changed = {k: (v, asdict(large)[k]) for k, v in asdict(mini).items() if v != asd
 pd.DataFrame(changed, index=["mini", "paper"]).T
 
 # %% [markdown]
-# `Pipeline("paper", data="my_photos")` would run it, on a machine that can; on the command line
+# `open_run("paper", data="my_photos")` would run it, on a machine that can; on the command line
 # `python -m emokd_utils run --profile paper --data my_photos`, where `--vlm`, `--vision` and `--set FIELD=VALUE`
 # change a field. (For notebooks EMOKD_PROFILE, EMOKD_DATA and EMOKD_SET do: `EMOKD_SET="vlm=/models/Qwen2-VL-7B"`
 # takes the model from a folder.) Several GPUs share the work (`accelerate launch -m emokd_utils run ...`). Can *your* machine?
@@ -512,9 +512,9 @@ def forward_operations(model, seen, text):
 # really does (about 3 s).
 
 # %%
-pipeline = Pipeline().workbench  # as it is, unless a run came without its models
-vlm, image = pipeline.base, pipeline.dataset.open(pipeline.dataset.ids[0])
-question = vlm.inputs([image], categorical_prompt(pipeline.dataset.label_set))
+run = open_run().workbench  # as it is, unless a run came without its models
+vlm, image = run.base, run.dataset.open(run.dataset.ids[0])
+question = vlm.inputs([image], categorical_prompt(run.dataset.label_set))
 seen = int(question["image_grid_thw"].prod()) // 4
 rule = sum(forward_operations(vlm.core, seen, question["input_ids"].shape[1] - seen))
 counted = flops(lambda: vlm.model(**question))
@@ -538,7 +538,7 @@ def hours(operations):
 
 
 words, eye = forward_operations(giant, visual_tokens(640, 480), TEXT)
-samples = 3 * len(pipeline.dataset.split("train"))
+samples = 3 * len(run.dataset.split("train"))
 print(f"one step: {(3 * words + eye) / 1e12:.1f} T operations")
 print("EmoScenes' train split, one epoch of three instructions an image: ", end="")
 print("{:.1f} to {:.1f} hours".format(*hours(samples * (3 * words + eye))))
@@ -654,7 +654,7 @@ print(
 # is alive. Where a run does not fit, it says which field to change. Here for EmoScenes (about 10 s):
 
 # %%
-print(plan(large, Images.of(pipeline.dataset, large), GPUS["L4"]))
+print(plan(large, Images.of(run.dataset, large), GPUS["L4"]))
 
 # %% [markdown]
 # > **Try it.** What fits a T4 with its 16 GB? And which stage is the hungriest: the one with the largest model, or
@@ -706,13 +706,13 @@ print(plan(large, Images.of(pipeline.dataset, large), GPUS["L4"]))
 # they said: predictions, features, head, gates, costs and thumbnails, without weights and, unless asked, without
 # the images as they are. (The maps and reasons of lesson 6 are made for it if need be; here they are left out.)
 # Elsewhere `python -m emokd_utils import run.zip` checks the archive and installs it. With `EMOKD_RUN=run` in the
-# environment every `Pipeline()` of this course opens it: numbers and images are those of the run, and where a
+# environment every `open_run()` of this course opens it: numbers and images are those of the run, and where a
 # lesson takes a model apart, the built-in ones lie on the workbench.
 
 # %%
 archive = export(quick, workspace / "few.zip", only_kept=True)
 print(f"{archive.stat().st_size / 1e6:.2f} MB for {len(quick.dataset)} images")
-there = Pipeline(data=install(archive, workspace / "elsewhere"), say=lambda line: None)
+there = open_run(data=install(archive, workspace / "elsewhere"), say=lambda line: None)
 same = there.predictions()[final].probabilities == quick.predictions()[final].probabilities
 print("the same probabilities there:", bool(same.all()))
 try:
