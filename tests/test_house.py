@@ -16,8 +16,8 @@ PACKAGE = ROOT / "emokd_utils"
 
 BASE = "errors files lazy settings profiles processes training evidence".split()
 LESSONS = (
-    "emotions data folders scan predictions weights vision families instructions answers loading vlm "
-    "tuning complementarity maps explanations distillation gates gating emovlm_kd costs"
+    "emotions images folders scan data predictions weights vision families instructions answers loading "
+    "scoring vlm tuning complementarity maps explanations distillation gates gating emovlm_kd costs"
 ).split()
 ROOMS = [("figures", "world"), ("run",), ("checks", "explorer", "scale"), ("cli",)]
 """Each may import those before it, and none beside it."""

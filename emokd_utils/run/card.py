@@ -18,7 +18,7 @@ import pandas as pd
 from ..emotions import LabelSet, infer_label_set
 from ..errors import InputError
 from ..profiles import MINI, Profile
-from ..scan import SPLITS
+from ..folders import SPLITS
 
 T = TypeVar("T")
 

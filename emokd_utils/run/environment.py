@@ -1,4 +1,5 @@
-"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET, EMOKD_RUN."""
+"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET, EMOKD_RUN;
+and where exercises are noted and graded: EMOKD_PROGRESS, NBGRADER_EXECUTION."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from .. import processes
 from ..errors import InputError
-from ..profiles import Profile, get_profile, with_settings
+from ..profiles import Profile, get_profile, project_root, with_settings
 from .card import CARD
 
 
@@ -74,3 +75,13 @@ def imported_run(data: Path | str | None, runs: Path) -> Path | None:
             "`python -m emokd_utils import ARCHIVE` makes one; or unset the variable"
         )
     return folder
+
+
+def progress_file() -> Path:
+    """Where `checks` notes which exercises have passed: EMOKD_PROGRESS, else in ``runs/``."""
+    return Path(os.environ.get("EMOKD_PROGRESS") or project_root() / "runs" / "progress.json")
+
+
+def grading() -> bool:
+    """Whether nbgrader executes this notebook: NBGRADER_EXECUTION."""
+    return bool(os.environ.get("NBGRADER_EXECUTION"))

@@ -17,11 +17,11 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from PIL import Image, ImageDraw
 
-from ..data import ImageDataset, open_image
+from ..data import ImageDataset, load_dataset
 from ..errors import InputError
 from ..files import fingerprint
 from ..profiles import Profile
-from ..scan import load_dataset
+from ..images import open_image
 from ..world import files as world
 from .card import CARD, read_card
 from .stages import scanned

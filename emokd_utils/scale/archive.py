@@ -35,9 +35,10 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..data import FORMATS, ImageDataset, open_image
+from ..data import ImageDataset
 from ..errors import InputError
 from ..files import fingerprint, written_aside
+from ..images import FORMATS, open_image
 from ..run.card import CARD, PICTURES, RunCard, need, read_card, untrusted_json, write_card
 from ..run.run import Run
 from ..run.sources import CHEAP, ArchiveSource, picture_name

@@ -43,7 +43,7 @@ from ..data import stratified_split
 from ..emotions import LABEL_SETS, LabelSet, infer_label_set, normalise
 from ..errors import InputError
 from ..images import FORMATS, open_image
-from ..scan import SPLITS
+from ..folders import SPLITS
 
 SOURCE_FORMAT = "emokd-source-1"
 TEST_VAL = (0.15, 0.05)
