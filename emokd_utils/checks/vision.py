@@ -194,8 +194,9 @@ CALIBRATION = Exercise(
         "you compare.": lambda confidence, correct, bins: abs(correct - confidence).mean(),
         "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
         "an empty bin makes it undefined. A bin without images has no mean and no weight: pass "
-        "over "
-        "it.": _binned(lambda bin: np.nan if len(bin.gap) < bin.bins else bin.share @ abs(bin.gap)),
+        "over it.": _binned(
+            lambda bin: np.nan if len(bin.gap) < bin.bins else bin.share @ abs(bin.gap)
+        ),
         "a certainty of 1 falls out of the last bin. In which of your bins is 1.0? Add up the "
         "images of all bins.": _certain_lost,
     },
