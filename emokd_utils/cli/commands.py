@@ -1,286 +1,40 @@
-"""The commands: ``python -m emokd_utils doctor | run | plan | demo | bench | scenes | ...``."""
+"""The commands: what each one does with what the command line gave it."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
-from .. import __version__
+from .. import processes
 from ..errors import InputError
-from ..profiles import project_root
+from ..lazy import lazy
+from ..profiles import Profile, reduced
+from ..run.card import CARD, read_card
+from ..run.environment import asked_profile
+from ..run.report import write_repeated, write_report
+from ..run.results import Repeated, Results
+from ..run.run import Run, open_run
+from ..run.store import MANIFEST, damaged_files
+from ..world import files as world
+from .parser import build_parser
+
+archive = lazy("scale.archive")
+ask = lazy("scale.ask")
+bench = lazy("cli.bench")
+convert = lazy("scale.convert")
+demo = lazy("cli.demo")
+doctor = lazy("cli.doctor")
+journal = lazy("scale.journal")
+plan = lazy("scale.plan")
 
 OUT_OF_MEMORY = (
     "`python -m emokd_utils plan` with the same profile says what to set so that it fits; the run "
     "then goes on from the last finished step"
 )
-
-
-def _count(text: str) -> int:
-    """``text`` as a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    """``text`` as a whole number from 0 to 2**32 - 1, the range of numpy's seeds."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**32 - 1")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    """``text`` as the number of a port, 1 to 65535."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 1 to 65535")
-    return int(text)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; ``args.module`` names the module of emokd_utils that carries it out."""
-    parser = argparse.ArgumentParser(
-        prog="python -m emokd_utils", description="EmoVLM-KD, trained and measured end to end."
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    doctor = commands.add_parser("doctor", help="check that everything needed is here")
-    doctor.set_defaults(module="cli.doctor")
-
-    run = commands.add_parser("run", help="train and measure every part, write the report")
-    run.set_defaults(module="run.pipeline")
-    _add_profile(run)
-    _add_models(run)
-    _add_data(run)
-    seeds = run.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=_seed, default=0, metavar="N", help="one seed (default: 0)")
-    seeds.add_argument(
-        "--seeds", type=_count, default=1, metavar="K", help="K seeds, and intervals over them"
-    )
-    seeds.add_argument(
-        "--splits",
-        type=_count,
-        metavar="K",
-        help="divide all images anew K times, train on each division, and report over them",
-    )
-    _add_further(run)
-    run.add_argument("--reduced", action="store_true", help="a small run of every stage, for tests")
-
-    plan = commands.add_parser(
-        "plan", help="what a run would take: downloads, disk, memory, hours; fetches nothing"
-    )
-    plan.set_defaults(module="scale.plan")
-    _add_profile(plan)
-    _add_models(plan)
-    _add_data(plan)
-    plan.add_argument(
-        "--gpu",
-        metavar="NAME",
-        help="T4, L4, A100-40 ... or cpu (default: the one here; without one an L4 for weights in 4 "
-        "bits, else the CPU)",
-    )
-    plan.add_argument("--images", type=_count, metavar="N", help="without images: how many")
-    plan.add_argument(
-        "--classes", type=_count, default=8, metavar="C", help="with --images (default: 8)"
-    )
-
-    demo = commands.add_parser("demo", help="a page to try what a run has trained on your images")
-    demo.set_defaults(module="cli.demo")
-    _add_profile(demo)
-    _add_models(demo)
-    _add_data(demo)
-    demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="whose (default: 0)")
-    demo.add_argument("--gate", metavar="KIND", help="which gate (default: the profile's first)")
-    demo.add_argument(
-        "--port", type=_port, metavar="N", help="of 127.0.0.1 (default: the first free from 7860)"
-    )
-    demo.add_argument("--open", action="store_true", help="open it in the browser")
-
-    export = commands.add_parser(
-        "export", help="write a run's results and thumbnails as one archive"
-    )
-    export.set_defaults(module="scale.archive")
-    export.add_argument("out", type=Path, metavar="OUT.zip", help="the archive to write")
-    _add_profile(export)
-    _add_models(export)
-    _add_further(export)
-    _add_data(export)
-    kept = export.add_mutually_exclusive_group()
-    kept.add_argument("--seed", type=_seed, default=0, metavar="N", help="whose (default: 0)")
-    kept.add_argument("--seeds", type=_count, default=1, metavar="K", help="those of K seeds")
-    images = export.add_mutually_exclusive_group()
-    images.add_argument("--originals", action="store_true", help="the images as they are")
-    images.add_argument("--no-images", action="store_true", help="no images at all")
-    export.add_argument(
-        "--pixels", type=_count, default=256, metavar="N", help="thumbnails' longer side (256)"
-    )
-    export.add_argument(
-        "--only-kept", action="store_true", help="make no explanations and reasons for the lessons"
-    )
-    _add_bound(export)
-
-    taken = commands.add_parser("import", help="check such an archive and install it as a run")
-    taken.set_defaults(module="scale.archive")
-    taken.add_argument("archive", type=Path, metavar="ARCHIVE", help="what `export` wrote")
-    taken.add_argument("--name", metavar="NAME", help="of the run (default: the archive's)")
-    _add_runs(taken)
-    _add_bound(taken)
-
-    bench = commands.add_parser("bench", help="time every stage beside the published loop")
-    bench.set_defaults(module="cli.bench")
-    _add_profile(bench)
-    _add_models(bench)
-    bench.add_argument("--images", type=_count, metavar="N", help="how many images to time")
-
-    writer = commands.add_parser(
-        "write-instructions", help="have a large model write instructions, or import such texts"
-    )
-    writer.set_defaults(module="scale.ask")
-    _add_profile(writer)
-    _add_data(writer)
-    source = writer.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--model",
-        metavar="NAME",
-        help="ask this model (server: OPENAI_BASE_URL, key: OPENAI_API_KEY)",
-    )
-    source.add_argument(
-        "--import",
-        dest="source",
-        type=Path,
-        metavar="FILE",
-        help="answers in the JSON of the paper's published code",
-    )
-    writer.add_argument("--dry-run", action="store_true", help="estimate only; asks nothing")
-    budgets = "stop when the journal holds so many"
-    writer.add_argument("--max-images", type=_count, metavar="N", help=f"{budgets} images")
-    writer.add_argument("--max-tokens", type=_count, metavar="N", help=f"{budgets} tokens")
-    writer.add_argument("--max-cost", type=float, metavar="X", help="stop before it costs more")
-    writer.add_argument("--price-in", type=float, metavar="X", help="of a million tokens in")
-    writer.add_argument("--price-out", type=float, metavar="X", help="of a million tokens out")
-    writer.add_argument(
-        "--rpm",
-        dest="requests_per_minute",
-        type=float,
-        metavar="N",
-        help="requests a minute (default: 60)",
-    )
-    writer.add_argument("--concurrency", type=_count, metavar="N", help="at once (default: 4)")
-    writer.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="where the journal is (default: instructions/ beside the profile's results)",
-    )
-
-    convert = commands.add_parser(
-        "convert", help="bring a released data set to the layout of --data"
-    )
-    convert.set_defaults(module="scale.convert")
-    convert.add_argument(
-        "name", nargs="?", metavar="NAME", help="one of --list, imagefolder or datasets"
-    )
-    convert.add_argument(
-        "source", nargs="?", metavar="SOURCE", help="the unpacked release; for datasets also an id"
-    )
-    convert.add_argument("out", nargs="?", type=Path, metavar="OUT", help="the folder to write")
-    convert.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="of a split (default: 0)"
-    )
-    convert.add_argument("--link", action="store_true", help="hard links instead of copies")
-    convert.add_argument(
-        "--list",
-        action="store_true",
-        help="the paper's data sets; with NAME all that is known of it",
-    )
-
-    scenes = commands.add_parser("scenes", help="make EmoScenes, the built-in data")
-    scenes.set_defaults(module="world.scenes")
-    scenes.add_argument(
-        "--root",
-        type=Path,
-        default=project_root() / "data" / "emoscenes",
-        metavar="DIR",
-        help="where (default: the project's data/emoscenes)",
-    )
-    action = scenes.add_mutually_exclusive_group()
-    action.add_argument("--check", action="store_true", help="compare with the known checksum")
-    action.add_argument("--render", action="store_true", help="render the sprite sheet from SVG")
-    return parser
-
-
-def _add_profile(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--profile",
-        default=os.environ.get("EMOKD_PROFILE") or "mini",
-        metavar="NAME",
-        help="settings to use (default: the variable EMOKD_PROFILE, else mini)",
-    )
-
-
-def _add_models(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--vlm", default="", metavar="ID_OR_FOLDER", help="another VLM than the profile's"
-    )
-    parser.add_argument(
-        "--vision",
-        default="",
-        metavar="NAME[@WEIGHTS]",
-        help="another vision model, by its timm name, and where it starts (see --further-vision)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="settings",
-        metavar="FIELD=VALUE",
-        help="another field of the profile (may be given more than once)",
-    )
-
-
-def _add_further(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--further-vision",
-        action="append",
-        default=[],
-        metavar="NAME[@WEIGHTS]",
-        help="one more vision model for the table, by its timm name; WEIGHTS: where it starts, "
-        "`timm` (downloaded) or a safetensors file (may be given more than once)",
-    )
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="your own images, as DIR/train/<class>/*.png and DIR/test/... (default: EmoScenes)",
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="go on without unreadable images")
-    _add_runs(parser)
-
-
-def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=project_root() / "runs",
-        metavar="DIR",
-        help="where results are kept and found again (default: the project's runs/)",
-    )
-
-
-def _add_bound(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--max-mb",
-        type=_count,
-        default=2000,
-        metavar="N",
-        help="10^6 bytes, unpacked, at most (default: 2000)",
-    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -291,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        return importlib.import_module(f"emokd_utils.{args.module}").main(args) or 0
+        return COMMANDS[args.command](args) or 0
     except InputError as error:
         message, code = str(error), 2
     except FileNotFoundError as error:
@@ -312,3 +66,161 @@ def main(argv: list[str] | None = None) -> int:
         message, code = "interrupted; the same command goes on from the last finished step", 130
     print(f"emokd_utils: {message}", file=sys.stderr)
     return code
+
+
+def opened(args: Namespace, profile: Profile | None = None, **options) -> Run:
+    """The run that a command line asks for."""
+    profile = asked_profile(args) if profile is None else profile
+    return open_run(profile, args.data, args.runs, skip_bad=args.skip_bad, **options)
+
+
+def seeds_of(args: Namespace) -> list[int]:
+    """One seed, or the first so many."""
+    return list(range(args.seeds)) if args.seeds > 1 else [args.seed]
+
+
+def run(args: Namespace) -> None:
+    """Every stage for one or more seeds, the table and the report."""
+    profile = asked_profile(args)
+    if args.reduced:
+        profile = reduced(profile)
+    if args.splits:
+        runs = [opened(args, profile, resplit=k) for k in range(args.splits)]
+        text = write_repeated(Repeated(runs))
+    else:
+        whole, seeds = opened(args, profile), seeds_of(args)
+        results = Results(whole, seeds)
+        whole.costs(seeds[0]), whole.tuned(seeds[0], "generate")  # in every process
+        for kind in profile.gates:
+            whole.gate(seeds[0], kind=kind)
+        text = write_report(results) if processes.first() else ""
+    if processes.first():
+        print(f"\n{text}")
+    processes.finish()
+
+
+def check(args: Namespace) -> int:
+    """Compare every kept file with the checksum of when it was made."""
+    folder = open_run(args.profile, args.data, args.runs, make=False).folder
+    kept = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    damaged = [f"{path.name}: {name}" for path in kept for name in damaged_files(path)]
+    for line in damaged:
+        print(f"[damaged] {line}; remove the folder, and it is made anew")
+    print(f"{folder}: {len(kept)} results, {len(damaged)} damaged files")
+    return int(bool(damaged))
+
+
+def plan_run(args: Namespace) -> int:
+    """What a run would take; 1 where it does not fit."""
+    profile = asked_profile(args)
+    if args.images:
+        images = plan.Images.assumed(args.images, args.classes, profile.tuning.kinds)
+    elif args.data and not args.data.is_dir():
+        raise InputError(f"{args.data} is no folder; without images say how many: --images N")
+    else:
+        images = plan.Images.of(opened(args, profile, progress=False).dataset, profile)
+    planned = plan.plan(profile, images, plan.get_device(args.gpu, profile))
+    print(planned)
+    return int(not planned.fits)
+
+
+def serve_demo(args: Namespace) -> None:
+    """A page on this machine, until Ctrl-C."""
+    demo.demo(args)
+
+
+def export(args: Namespace) -> None:
+    """Write a run as an archive."""
+    pictures = "originals" if args.originals else "none" if args.no_images else "thumbnails"
+    path = archive.export(
+        opened(args),
+        args.out,
+        seeds_of(args),
+        pictures=pictures,
+        side=args.pixels,
+        max_mb=args.max_mb,
+        only_kept=args.only_kept,
+    )
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, pictures: {pictures}")
+
+
+def import_archive(args: Namespace) -> None:
+    """Check an archive and install it as a run."""
+    target = archive.install(args.archive, args.runs, args.name, args.max_mb)
+    card = read_card((target / CARD).read_bytes())
+    known = target.parent.resolve() == (Path(world.HOME).parent.parent / "runs").resolve()
+    print(
+        f"{target}: {len(card.table)} images of {card.data} ({card.pictures}), profile "
+        f"{card.profile.name}, seed(s) {', '.join(map(str, card.seeds))}\n"
+        "Its form is checked; that its answers are the models' is its sender's word.\n"
+        f"To work from it: EMOKD_RUN={target.name if known else target.resolve()}"
+    )
+
+
+def time_stages(args: Namespace) -> int:
+    """Each stage beside the published loop; 1 where a ratio is not reached."""
+    return bench.report(open_run(asked_profile(args)), args.images)
+
+
+def write_instructions(args: Namespace) -> int:
+    """Estimate, ask a large model or import its texts, and report."""
+    whole = open_run(args.profile, args.data, args.runs, skip_bad=args.skip_bad, progress=False)
+    train, folder = whole.dataset.split("train"), args.out or whole.folder / "instructions"
+    if args.source:
+        print(journal.import_written(args.source, train, folder)[1])
+        return 0
+    given = vars(args) | {"requests_per_minute": args.rpm}
+    names = {field.name for field in fields(ask.WriterSettings)}
+    settings = ask.WriterSettings(
+        **{name: value for name, value in given.items() if name in names and value is not None}
+    )
+    print(ask.estimate(train, settings, folder), flush=True)
+    if args.dry_run:
+        return 0
+    report = ask.write_with_model(
+        train,
+        settings,
+        folder,
+        base_url=os.environ.get("OPENAI_BASE_URL"),
+        api_key=os.environ.get("OPENAI_API_KEY"),
+    )
+    print(report)
+    return 130 if report.stopped == "interrupted" else int(bool(report.failures))
+
+
+def convert_release(args: Namespace) -> None:
+    """A release to the common layout, or what there is."""
+    if args.list:
+        print(convert.describe(args.name) if args.name else convert.overview())
+        return
+    if args.out is None:
+        raise InputError("convert needs NAME SOURCE OUT; `convert --list` names the data sets")
+    print(convert.convert(args.name, args.source, args.out, seed=args.seed, link=args.link).text())
+
+
+def make_scenes(args: Namespace) -> int:
+    """Make EmoScenes, compare its pixels, or render the sprite sheet."""
+    if args.render:
+        print(world.render_sprite_sheet())
+        return 0
+    world.ensure_scenes(args.root)
+    if not args.check:
+        return 0
+    good, sentence = world.check_scenes(args.root)
+    print(sentence)
+    return int(not good)
+
+
+COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
+    "doctor": lambda args: doctor.report(),
+    "run": run,
+    "check": check,
+    "plan": plan_run,
+    "demo": serve_demo,
+    "export": export,
+    "import": import_archive,
+    "bench": time_stages,
+    "write-instructions": write_instructions,
+    "convert": convert_release,
+    "scenes": make_scenes,
+}
