@@ -1,82 +1,26 @@
+"""The VLM as a classifier: what it scores, sees and answers, one image at a time or many at once.
+
+Scoring against one plain pass for each answer, and the same over all families: `test_families`.
+"""
+
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from emokd_utils import vlm as vlm_module
+from emokd_utils import loading
+from emokd_utils.answers import parse_answer
+from emokd_utils.data import load_dataset
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
-from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, trained_text
+from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.profiles import MINI
-from emokd_utils.vlm import VLM, common_prefix, parse_answer
+from emokd_utils.scoring import AnswerTree, common_prefix, tree_mask
+from emokd_utils.vlm import VLM
 
-
-def one_by_one(vlm, image, prompt, answer):
-    """Log-likelihood of one answer, by one plain pass over the whole text."""
-    batch = AnswerCollator(vlm.processor)([{"image": image, "prompt": prompt, "answer": answer}])
-    with torch.inference_mode():
-        log_p = vlm.model(**{k: v for k, v in batch.items() if k != "labels"}).logits.log_softmax(
-            -1
-        )
-    targets = batch["labels"][0, 1:]
-    learnt = targets != -100
-    return log_p[0, :-1][learnt].gather(1, targets[learnt][:, None]).sum().item()
-
-
-def test_scores_equal_those_of_each_answer_by_itself(random_vlm, images):
-    prompt = categorical_prompt(MIKELS)
-    answers = [answer_for(label) for label in MIKELS] + ["{'emotion': 'nothing'}", "A coffin."]
-    scores = random_vlm.score(images, prompt, answers)
-    assert scores.shape == (5, 10)
-    expected = [[one_by_one(random_vlm, image, prompt, a) for a in answers] for image in images]
-    np.testing.assert_allclose(scores, expected, atol=1e-4)
-
-
-def test_scores_of_images_of_different_sizes_equal_those_alone(random_vlm, images):
-    mixed = [images[0], images[1].resize((200, 90)), images[2].resize((60, 160))]
-    answers = [answer_for(label) for label in MIKELS]
-    together = random_vlm.score(mixed, "Which emotion?", answers)
-    alone = np.concatenate(
-        [random_vlm.score([image], "Which emotion?", answers) for image in mixed]
-    )
-    np.testing.assert_allclose(together, alone, atol=1e-4)
-
-
-def test_features_are_the_mean_of_the_visual_tokens(random_vlm, images):
-    tokens = random_vlm.visual_tokens(images)
-    assert [t.shape for t in tokens] == [(16, 256)] * 5
-    features = random_vlm.features(images)
-    assert features.shape == (5, 256)
-    np.testing.assert_allclose(features[3], tokens[3].numpy().mean(0), atol=1e-6)
-
-
-def test_generation_does_not_depend_on_the_batch(random_vlm, images):
-    mixed = [images[0], images[1].resize((200, 90)), images[2]]
-    together = random_vlm.generate(mixed, "Describe the image.", max_new_tokens=6)
-    assert together == [random_vlm.generate([i], "Describe the image.", 6)[0] for i in mixed]
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
-        ("{'emotion': 'anger'}", "anger"),
-        ('{"emotion": "Anger"}', "anger"),
-        ("{'emotion': 'sad", "sadness"),
-        ("The answer is {'emotion': 'awe'}.", "awe"),
-        ("emotion: content", "contentment"),
-        ("Fear.", "fear"),
-        ("I feel sad looking at it.", "sadness"),
-        ("{'emotion': 'joy'}", None),
-        ("{'emotion': 'nothing'}", None),
-        ("either anger or fear", None),
-        ("a chair in a room", None),
-        ("", None),
-        ("'" * 500, None),
-    ],
-)
-def test_parser(text, label):
-    assert parse_answer(text, MIKELS) == label
+TINY = MINI.path(MINI.vlm.name)
+ANSWERS = [answer_for(label) for label in MIKELS]
 
 
 def test_common_prefix_leaves_a_token_of_every_row():
@@ -85,80 +29,109 @@ def test_common_prefix_leaves_a_token_of_every_row():
     assert common_prefix([[7], [7]]) == []
 
 
-def test_only_the_answer_is_trained_on(random_vlm, images):
-    answers = ["{'emotion': 'anger'}", "A coffin and a chair in a room."]
-    examples = [
-        {"image": image, "prompt": categorical_prompt(MIKELS), "answer": answer}
-        for image, answer in zip(images, answers, strict=False)
+def test_the_mask_of_a_tree_by_hand():
+    """A trunk of padding and two tokens, two branches of two."""
+    sees = tree_mask(torch.tensor([[0, 1, 1]]), 2, 2)[0, 0] == 0
+    by_hand = [
+        [1, 0, 0, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0, 0, 0],
+        [0, 1, 1, 1, 0, 0, 0],
+        [0, 1, 1, 1, 1, 0, 0],
+        [0, 1, 1, 0, 0, 1, 0],
+        [0, 1, 1, 0, 0, 1, 1],
     ]
-    batch = AnswerCollator(random_vlm.processor)(examples)
-    tokenizer = random_vlm.processor.tokenizer
-    assert trained_text(batch, tokenizer) == [a + "<|im_end|>" for a in answers]
-    for row, labels, mask in zip(
-        batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True
+    assert sees.int().tolist() == by_hand
+
+
+def test_log_likelihoods_of_a_tree_by_hand():
+    """Answers 5 6, 5 7 8 and 5 7 over ten tokens: what is certain adds nothing, the rest ln 10."""
+    tree = AnswerTree([5], torch.tensor([[6, 9, 9], [7, 8, 9], [7, 9, 9]]), torch.ones(3, 3) > 0)
+    tree.real[0, 2] = tree.real[2, 2] = False
+    assert tree.kept == 1 + 1 + 3 * 2
+    logits = torch.zeros(1, tree.kept, 10)
+    logits[0, 0, 5] = 1e4  # after the prompt comes 5; all else is as likely as anything
+    scores = tree.log_likelihood(logits) / np.log(10)
+    np.testing.assert_allclose(scores, [[-2, -3, -2]], rtol=1e-6)
+
+
+def test_no_more_images_than_a_batch_pass_at_once(random_vlm, images, monkeypatch):
+    whole = random_vlm.score_with_features(images, "Which?", ANSWERS[:2])
+    written = random_vlm.generate(images, "Which?", 3)
+    seen, encode = [], type(random_vlm.core).get_image_features
+
+    def watched(model, **inputs):
+        seen.append(len(inputs["image_grid_thw"]))
+        return encode(model, **inputs)
+
+    monkeypatch.setattr(type(random_vlm.core), "get_image_features", watched)
+    small = VLM(random_vlm.model, random_vlm.processor, batch_size=2)
+    for mine, all_at_once in zip(
+        small.score_with_features(images, "Which?", ANSWERS[:2]), whole, strict=True
     ):
-        learnt = labels != -100
-        assert (row[learnt] == labels[learnt]).all()
-        begin = int(learnt.nonzero()[0])
-        assert tokenizer.decode(row[:begin]).endswith("<|im_start|>assistant\n")
-        assert not learnt[~mask.bool()].any()
-    assert batch["mm_token_type_ids"].sum(1).tolist() == [16, 16]
+        np.testing.assert_allclose(mine, all_at_once, atol=1e-4)
+    np.testing.assert_allclose(small.score(images, "Which?", ANSWERS[:2]), whole[0], atol=1e-4)
+    np.testing.assert_allclose(small.features(images), whole[1], atol=1e-4)
+    assert seen == [2, 2, 1] * 3
+    assert small.generate(images, "Which?", 3) == written and len(written) == 5
 
 
-def test_missing_model_is_named(tmp_path):
-    with pytest.raises(InputError, match="config.json"):
-        VLM.load(tmp_path)
-    with pytest.raises(InputError, match="no such name! cannot be loaded: .* in reach"):
-        VLM.load("no such name!")
+@pytest.fixture(scope="module")
+def dataset(images, tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    for split in ("train", "val", "test"):
+        for image, label in zip(images, MIKELS, strict=False):
+            (root / split / label).mkdir(parents=True)
+            image.save(root / split / label / "0.png")
+    return load_dataset(root)
 
 
-def test_a_model_that_was_cut_off_is_named(tmp_path):
-    for path in MINI.path(MINI.vlm.name).iterdir():
+def test_predictions_by_scoring_are_the_softmax_of_the_scores(random_vlm, dataset):
+    test = dataset.split("test")
+    predictions = random_vlm.predict(test, progress=False)
+    opened = [test.open(name) for name in test.ids]
+    scores = random_vlm.score(opened, categorical_prompt(MIKELS), ANSWERS)
+    likelihood = np.exp(scores - scores.max(1, keepdims=True))
+    expected = likelihood / likelihood.sum(1, keepdims=True)
+    np.testing.assert_allclose(predictions.probabilities, expected, rtol=1e-5)
+    assert predictions.answers == tuple(ANSWERS[k] for k in scores.argmax(1))
+    assert not predictions.invalid.any() and predictions.ids == tuple(test.ids)
+    assert predictions.provenance["prompt"] == categorical_prompt(MIKELS)
+    features = random_vlm.dataset_features(test, progress=False)
+    np.testing.assert_allclose(features, random_vlm.features(opened), atol=1e-5)
+
+
+def test_what_is_written_counts_as_it_is_parsed(random_vlm, dataset, monkeypatch):
+    texts = ["{'emotion': 'awe'}", "a chair", "sad", "anger or fear", "Fear."]
+    monkeypatch.setattr(VLM, "generate", lambda *_: texts)
+    predictions = random_vlm.predict(dataset.split("test"), "generate", progress=False)
+    assert list(predictions.answers) == texts
+    assert list(predictions.predicted) == [parse_answer(text, MIKELS) for text in texts]
+    assert predictions.invalid.tolist() == [False, True, False, True, False]
+    np.testing.assert_array_equal(predictions.probabilities[1], [1 / 8] * 8)
+
+
+def test_what_cannot_be_loaded_or_asked_is_named(random_vlm, dataset, tmp_path):
+    for path in TINY.iterdir():
         shutil.copy(path, tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match=f"{tmp_path.name} cannot be loaded"):
-        VLM.load(tmp_path)
-
-
-def test_no_more_images_than_a_batch_pass_at_once(random_vlm, images):
-    many, answers = (images * 3)[:5], ["fear", "awe"]
-    ask = {
-        "score": lambda vlm: vlm.score(many, "Which?", answers),
-        "features": lambda vlm: vlm.features(many),
-        "scores": lambda vlm: vlm.score_with_features(many, "Which?", answers)[0],
-        "features too": lambda vlm: vlm.score_with_features(many, "Which?", answers)[1],
-    }
-    whole = {name: asked(random_vlm) for name, asked in ask.items()}
-    seen, see = [], VLM._see
-    small = VLM(random_vlm.model, random_vlm.processor, batch_size=2)
-
-    def watched(vlm, inputs):
-        seen.append(len(inputs["image_grid_thw"]))
-        return see(vlm, inputs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VLM, "_see", watched)
-        for name, asked in ask.items():
-            np.testing.assert_allclose(asked(small), whole[name], atol=1e-4)
-    assert seen == [2, 2, 1] * 4
-    written = small.generate(many, "Which?", 3)
-    assert written == random_vlm.generate(many, "Which?", 3) and len(written) == 5
-
-
-def test_scores_and_features_of_one_pass_equal_those_of_two(random_vlm, images):
-    mixed = [images[0], images[1].resize((200, 90)), images[2]]
-    answers = [answer_for(label) for label in MIKELS]
-    scores, features = random_vlm.score_with_features(mixed, "Which emotion?", answers)
-    np.testing.assert_allclose(
-        scores, random_vlm.score(mixed, "Which emotion?", answers), atol=1e-5
-    )
-    np.testing.assert_allclose(features, random_vlm.features(mixed), atol=1e-5)
+    (tmp_path / "empty").mkdir()
+    for source, adapter, message in (
+        (tmp_path / "empty", None, "config.json"),
+        ("no such name!", None, "no such name! cannot be loaded: .* in reach"),
+        (tmp_path, None, f"{tmp_path.name} cannot be loaded"),
+        (TINY, tmp_path / "empty", "adapter_config.json"),
+    ):
+        with pytest.raises(InputError, match=message):
+            VLM.load(source, adapter)
+    with pytest.raises(InputError, match="choose 'score' or 'generate'"):
+        random_vlm.predict(dataset, "guess")
 
 
 def test_without_glibc_freed_memory_is_left_alone(monkeypatch):
     def missing(name):
         raise OSError(name)
 
-    monkeypatch.setattr(vlm_module.ctypes, "CDLL", missing)
-    assert vlm_module.keep_freed_memory() is None
+    monkeypatch.setattr(loading.ctypes, "CDLL", missing)
+    assert loading.keep_freed_memory() is None
