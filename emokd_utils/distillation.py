@@ -11,7 +11,7 @@ the distillation module.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,12 +21,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from .errors import InputError
-from .files import load_tensors, save_tensors
 from .settings import HeadSettings
-from .training import as_labels, as_matrix, copied_state, fit, gradient_steps, seeded
+from .training import (
+    as_labels,
+    as_matrix,
+    copied_state,
+    fit,
+    gradient_steps,
+    load_trained,
+    save_trained,
+    seeded,
+)
 
 HIDDEN_WIDTHS = (1024, 512, 256, 128, 64)
-HEAD_FORMAT = "emokd-head-1"
+HEAD_FORMAT = "emokd-head-2"
 
 
 class DistillationHead(nn.Module):
@@ -40,6 +48,7 @@ class DistillationHead(nn.Module):
     def __init__(self, in_features: int, num_classes: int, depth: int = 1, dropout: float = 0.1):
         super().__init__()
         self.in_features, self.num_classes = in_features, num_classes
+        self.arguments = {"in_features": in_features, "num_classes": num_classes}
         self.register_buffer("mean", torch.zeros(in_features))
         self.register_buffer("std", torch.ones(in_features))
         widths = (in_features, *HIDDEN_WIDTHS[:depth])
@@ -116,29 +125,16 @@ class TrainedHead:
 
     def save(self, path: str | Path) -> None:
         """Write weights, buffers, settings and history to one safetensors file."""
-        about = {
-            "in_features": self.head.in_features,
-            "num_classes": self.head.num_classes,
-            "settings": asdict(self.settings),
-            "seed": self.seed,
-            "best_epoch": self.best_epoch,
-            "history": self.history,
-        }
-        save_tensors(path, self.head.state_dict(), about, HEAD_FORMAT)
+        save_trained(path, self, HEAD_FORMAT)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainedHead:
         """Read what `save` wrote; InputError when the file is missing, damaged or foreign."""
-        arrays, about = load_tensors(path, HEAD_FORMAT)
-        try:
-            settings = HeadSettings(**about["settings"])
-            head = DistillationHead(
-                about["in_features"], about["num_classes"], settings.depth, settings.dropout
-            )
-            head.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-            return cls(head.eval(), settings, about["seed"], about["best_epoch"], about["history"])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise InputError(f"{path} does not hold a head: train it anew ({error})") from error
+        return load_trained(path, HEAD_FORMAT, cls, HeadSettings, _build_head)
+
+
+def _build_head(settings: HeadSettings, in_features: int, num_classes: int) -> DistillationHead:
+    return DistillationHead(in_features, num_classes, settings.depth, settings.dropout)
 
 
 def train_head(
@@ -167,7 +163,7 @@ def train_head(
     teacher = _teacher_rows(teacher_logits, len(x), num_classes) if settings.alpha else None
 
     with seeded(seed, settings.threads) as order:
-        head = DistillationHead(x.shape[1], num_classes, settings.depth, settings.dropout)
+        head = _build_head(settings, x.shape[1], num_classes)
         if settings.standardize:
             head.standardise_by(x)
         optimizer = torch.optim.AdamW(

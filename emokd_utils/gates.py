@@ -26,6 +26,7 @@ class Gate(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.arguments = {"num_classes": num_classes}
 
     def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
         """Shares (n, 2) of student and VLM in each decision, in [0, 1], rows summing to 1.

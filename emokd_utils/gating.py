@@ -9,7 +9,7 @@ Lee, Lee & Park 2025, EmoVLM-KD, doi 10.1109/CVPRW67362.2025.00560, section on t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,21 @@ import torch
 import torch.nn.functional as F
 
 from .errors import InputError
-from .evidence import RESAMPLES, percentile_interval
-from .files import load_tensors, save_tensors
+from .evidence import RESAMPLES, Estimate, percentile_interval
 from .gates import FLOOR, Gate, build_gate
 from .settings import INPUT_MODES, GateSettings
-from .training import Fitted, as_labels, as_matrix, fit, gradient_steps, seeded
+from .training import (
+    Fitted,
+    as_labels,
+    as_matrix,
+    fit,
+    gradient_steps,
+    load_trained,
+    save_trained,
+    seeded,
+)
 
-GATE_FORMAT = "emokd-gate-1"
+GATE_FORMAT = "emokd-gate-2"
 SIDES = ("student", "vlm")
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Student input (n, C), VLM input (n, C), labels (n,)."""
@@ -68,17 +76,12 @@ class TrainedGate:
         student's.
         """
         s, v = _pair(student, vlm, self.gate.num_classes)
-        if self.passed_through:
-            chosen = self._chosen(v)
-            s, v = (
-                side.clamp_min(FLOOR).log() if is_probability else side
-                for side, is_probability in zip(
-                    (s, v), INPUT_MODES[self.settings.inputs], strict=True
-                )
-            )
-            return torch.where(chosen[:, :1] == 1, s, v).numpy()
         with torch.inference_mode():
-            return self.gate(s, v).numpy()
+            if not self.passed_through:
+                return self.gate(s, v).numpy()
+            of_probabilities = zip((s, v), INPUT_MODES[self.settings.inputs], strict=True)
+            s, v = (side.clamp_min(FLOOR).log() if are else side for side, are in of_probabilities)
+            return torch.where(self._chosen(v)[:, :1] == 1, s, v).numpy()
 
     def weights(self, student: np.ndarray, vlm: np.ndarray) -> np.ndarray:
         """Shares (n, 2) float32 of student and VLM, rows summing to 1: see `Gate.weights`."""
@@ -95,29 +98,20 @@ class TrainedGate:
 
     def save(self, path: str | Path) -> None:
         """Write weights, settings and where the gate was trained to one safetensors file."""
-        about = {name: getattr(self, name) for name in _ABOUT}
-        about |= {"num_classes": self.gate.num_classes, "settings": asdict(self.settings)}
-        save_tensors(path, self.gate.state_dict(), about, GATE_FORMAT)
+        save_trained(path, self, GATE_FORMAT)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainedGate:
         """Read what `save` wrote; InputError when the file is missing, damaged or foreign."""
-        arrays, about = load_tensors(path, GATE_FORMAT)
-        try:
-            settings = GateSettings(**about.pop("settings"))
-            with torch.random.fork_rng(devices=[]):
-                gate = build_gate(settings.kind, about.pop("num_classes"))
-            gate.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-            return cls(gate.eval(), settings, **about)
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise InputError(f"{path} does not hold a gate: train it anew ({error})") from error
+        return load_trained(path, GATE_FORMAT, cls, GateSettings, _build)
 
     def _chosen(self, vlm: torch.Tensor) -> torch.Tensor:
         student = torch.full((len(vlm),), self.passed_through == "student") | ~_names_class(vlm)
         return torch.stack([student, ~student], dim=1).float()  # (n, 2)
 
 
-_ABOUT = ("seed", "trained_on", "rows", "epochs", "report", "passed_through", "history")
+def _build(settings: GateSettings, num_classes: int) -> Gate:
+    return build_gate(settings.kind, num_classes)
 
 
 def train_gate(
@@ -170,12 +164,9 @@ def train_gate(
             final = gate(data[0], data[1])  # (n, C)
     if not final.isfinite().all():
         raise InputError(f"training diverged at lr {settings.lr}: choose a smaller one")
-    report = {
-        "gate_cv": None if held_out is None else _accuracy(held_out, data[2]),
-        "gate_fit": None if held_out is None else _accuracy(final, data[2]),
-        "student": _accuracy(data[0], data[2]),
-        "vlm": _accuracy(data[1], data[2]),
-    }
+    judged = {"gate_cv": held_out, "gate_fit": None if held_out is None else final}
+    judged |= {"student": data[0], "vlm": data[1]}
+    report = {k: None if x is None else _accuracy(x, data[2]) for k, x in judged.items()}
     passed = _better_input(report) if fallback else None
     return TrainedGate(
         gate, settings, seed, trained_on, len(data[2]), epochs, report, passed, history
@@ -252,22 +243,11 @@ def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return fold
 
 
-@dataclass(frozen=True)
-class Optimism:
-    """Accuracy on rows a gate was trained on minus that on rows it never saw.
-
-    seen, unseen: accuracies in [0, 1]. difference: seen - unseen; low, high: its interval.
-    """
-
-    seen: float
-    unseen: float
-    difference: float
-    low: float
-    high: float
-
-
-def optimism(gate: TrainedGate, seen: Rows, unseen: Rows, *, seed: int = 0) -> Optimism:
-    """Measure what a gate gains on the rows it was trained on, with a 95 % bootstrap interval.
+def optimism(
+    gate: TrainedGate, seen: Rows, unseen: Rows, seed: int = 0
+) -> tuple[float, float, Estimate]:
+    """What a gate gains on the rows it was trained on: its accuracies on seen and unseen rows, in
+    [0, 1], and their difference with its interval.
 
     Each set of rows is resampled by itself. The number right in n rows drawn with replacement is
     binomial, which is drawn directly. Raises InputError for rows that do not fit the gate.
@@ -278,8 +258,9 @@ def optimism(gate: TrainedGate, seen: Rows, unseen: Rows, *, seed: int = 0) -> O
         rng.binomial(len(rows[2]), accuracy, RESAMPLES) / len(rows[2])
         for rows, accuracy in zip((seen, unseen), accuracies, strict=True)
     ]
-    interval = percentile_interval(resampled[0] - resampled[1])
-    return Optimism(*accuracies, accuracies[0] - accuracies[1], *interval)
+    ends = percentile_interval(resampled[0] - resampled[1])
+    difference = Estimate(accuracies[0] - accuracies[1], *ends, len(unseen[2]))
+    return (*accuracies, difference)
 
 
 def _pair(

@@ -39,7 +39,7 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def read_config(source: str):
+def read_config(source: str, revision: str = ""):
     """The configuration of a model: of the folder of a saved one, or by its id on the hub.
 
     Raises InputError where there is none, and for a family that `families` does not know.
@@ -49,19 +49,25 @@ def read_config(source: str):
             f"{source} holds no config.json; name the folder of a saved model or a hub id"
         )
     with readable_errors(source):
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, revision=revision or "main")
     family_of(config)
     return config
 
 
 def load_model(
-    source: str, adapter: str | Path | None, device: str | None, quantize: str, pixels: int
+    source: str,
+    adapter: str | Path | None,
+    device: str | None,
+    quantize: str,
+    pixels: int,
+    revision: str = "",
 ) -> tuple:
     """The model and its processor; for arguments and errors see `vlm.VLM.load`."""
     logging.disable_progress_bar()
-    read_config(source)
+    read_config(source, revision)
+    of = {"revision": revision or "main"}
     with readable_errors(source):  # what is small, before gigabytes are fetched
-        processor = AutoProcessor.from_pretrained(source)
+        processor = AutoProcessor.from_pretrained(source, **of)
     if pixels:
         limit_pixels(processor.image_processor, pixels)
     device = device or default_device().type
@@ -70,7 +76,7 @@ def load_model(
     dtype = torch.float32 if device == "cpu" else "auto"
     options = _four_bits(quantize, device) if quantize else {}
     with readable_errors(source):
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **options)
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **of, **options)
     if adapter is not None:
         model = _adapted(model, Path(adapter))
     return model.to(device), processor

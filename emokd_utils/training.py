@@ -9,14 +9,18 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from .errors import InputError
+from .files import load_tensors, save_tensors
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -164,3 +168,35 @@ def as_labels(
     if len(outside):
         raise InputError(f"{name} must lie in 0..{num_classes - 1}; found {outside[0]}")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def save_trained(path: str | Path, trained: Any, file_format: str) -> None:
+    """Write a dataclass whose first field is a module, and the others its settings and what its
+    training noted. The module's `arguments` say how it is built."""
+    about = {field.name: getattr(trained, field.name) for field in fields(trained)}
+    module = about.pop(fields(trained)[0].name)
+    about |= {"settings": asdict(trained.settings), "arguments": module.arguments}
+    save_tensors(path, module.state_dict(), about, file_format)
+
+
+def load_trained(
+    path: str | Path,
+    file_format: str,
+    kind: Callable[..., T],
+    settings: Callable[..., Any],
+    build: Callable[..., torch.nn.Module],
+) -> T:
+    """What `save_trained` wrote, in evaluation mode. kind: the dataclass. settings: of its settings.
+    build: (settings, **arguments) -> the module.
+
+    Raises InputError when the file is missing, damaged or of another format.
+    """
+    arrays, about = load_tensors(path, file_format)
+    try:
+        own = settings(**about.pop("settings"))
+        with torch.random.fork_rng(devices=[]):
+            module = build(own, **about.pop("arguments"))
+        module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        return kind(module.eval(), settings=own, **about)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path} does not hold what it should: train it anew ({error})") from error

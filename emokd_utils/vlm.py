@@ -55,16 +55,18 @@ class VLM:
         quantize: str = "",
         pixels: int = 0,
         batch_size: int = 32,
+        revision: str = "",
     ) -> VLM:
         """Load a model and, where given, its LoRA adapter. float32 on a CPU, else the checkpoint's
         own type.
 
         ``quantize`` "nf4": the linear layers but the last in 4-bit NF4 with double quantisation
         (Dettmers et al. 2023, arXiv:2305.14314), as in the paper's published code. ``pixels``: see
-        `loading.limit_pixels`. Raises InputError when a local folder holds no model or no adapter,
+        `loading.limit_pixels`. ``revision``: of a model on the hub. Raises InputError when a local
+        folder holds no model or no adapter,
         for a hub id that cannot be had, and where 4 bits cannot be had here.
         """
-        model, processor = load_model(str(source), adapter, device, quantize, pixels)
+        model, processor = load_model(str(source), adapter, device, quantize, pixels, revision)
         tuned = Path(adapter).name if adapter else ""
         return cls(model, processor, Path(source).name, tuned, batch_size)
 
