@@ -41,7 +41,7 @@ from emokd_utils.instructions import (
     trained_text,
     write_instructions,
 )
-from emokd_utils.scale.shapes import shaped_vlm
+from emokd_utils.scale.sizes import sized_vlm
 from emokd_utils.settings import HeadSettings, TuningSettings
 from emokd_utils.tuning import add_lora, instruction_tune
 from emokd_utils.vlm import VLM
@@ -355,7 +355,7 @@ def test_what_a_processor_lacks_is_told(tmp_path):
     AutoConfig.for_model("smolvlm", **config).save_pretrained(tmp_path)
     for load in (
         VLM.load,
-        lambda source: shaped_vlm(str(source), 0, torch.float32, TuningSettings()),
+        lambda source: sized_vlm(str(source), 0, TuningSettings()),
     ):
         with patch(wanted, None), pytest.raises(InputError, match="pip install num2words"):
             load(tmp_path)

@@ -12,7 +12,7 @@ from emokd_utils.errors import InputError
 from emokd_utils.instructions import answer_for, categorical_prompt, write_instructions
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, PROFILES, changed, project_root
 from emokd_utils.run.pipeline import Pipeline, Recompute
-from emokd_utils.scale.shapes import shaped_vlm
+from emokd_utils.scale.sizes import sized_vlm
 from emokd_utils.settings import (
     INPUT_MODES,
     GateSettings,
@@ -169,9 +169,8 @@ def test_four_bits_on_a_cpu_answer_nearly_as_all_do_and_are_tuned(dataset, tmp_p
         if (state := getattr(parameter, "quant_state", None)) is not None:
             held += state.absmax.nbytes + state.state2.absmax.nbytes
     assert costs.count_parameters(small.model).total == costs.count_parameters(whole.model).total
-    shapes = shaped_vlm(str(TINY), 0, torch.float32, TuningSettings())
-    adapter = 4 * 57_344
-    assert held == pytest.approx(shapes.weights(True)[0] - adapter, rel=0.02)
+    sized = sized_vlm(str(TINY), 0, TuningSettings())
+    assert held == pytest.approx(sized.weights(True, 4) - 4 * sized.adapter, rel=0.02)
     shown = [dataset.open(name) for name in dataset.ids]
     prompt = categorical_prompt(dataset.label_set)
     answers = [answer_for(label) for label in dataset.label_set]
