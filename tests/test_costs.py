@@ -134,5 +134,7 @@ def test_comparison_of_the_three_set_ups():
     assert added == pytest.approx([0, 2 * 1024 * 8 * 27, 2 * (2 * 512 * 8 + 16 * 8)])
     # The VLM's pass is measured once, so that what is added cannot come out negative.
     assert (table["added ms"].iloc[1:] > 0).all()
-    assert (table[["q1 (ms)", "ms per image", "q3 (ms)"]].diff(axis=1).iloc[:, 1:].to_numpy() >= 0).all()
+    assert (
+        table[["q1 (ms)", "ms per image", "q3 (ms)"]].diff(axis=1).iloc[:, 1:].to_numpy() >= 0
+    ).all()
     assert (table["memory (MB)"] >= np.array([33_280, 33_504, 37_520]) * 4 / 2**20).all()

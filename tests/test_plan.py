@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPImageProcessor
 
 from emokd_utils.costs import flops
 from emokd_utils.data import load_dataset
@@ -23,7 +24,7 @@ from emokd_utils.scale.plan import COLUMNS, Images, plan
 from emokd_utils.scale.sizes import MODELS, NF4_BITS, sized_network, sized_vlm
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora
-from emokd_utils.vlm import VLM, recompute_layers
+from emokd_utils.vlm import VLM, limit_pixels, recompute_layers
 from emokd_utils.world.scenes import ensure_scenes
 
 TINY = str(project_root() / MINI.vlm.name)
@@ -157,6 +158,13 @@ def test_tokens_of_an_image_are_those_of_the_processor(pixels, size):
             assert tiles == 1 or not 0 < pixels < 1024**2
 
 
+def test_a_processor_of_one_size_is_left_alone():
+    processor = CLIPImageProcessor()
+    before = dict(processor.size)
+    limit_pixels(processor, 100)
+    assert dict(processor.size) == before
+
+
 def test_images(dataset):
     assumed = Images.assumed(23_308, 12, ("categorical", "reasoning"))
     assert assumed.total == 23_308 and len(assumed.labels) == 12
@@ -224,7 +232,6 @@ def test_the_gpu_that_is_here_is_planned_for(monkeypatch, name, known):
             get_device(None, MINI)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("profile", "gpu", "gigabytes"),
     [(LAPTOP, "cpu", 2.7), (COLAB, "T4", 5.3), (PAPER, "L4", 11.8), (PAPER, "T4", 12.2)],
