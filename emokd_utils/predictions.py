@@ -34,6 +34,7 @@ ZERO_SHOT, TUNED, VISION = "VLM, zero-shot", "VLM, tuned", "vision model"
 HEAD_PLAIN, HEAD = "head, no teacher", "head, distilled"
 PUBLISHED = "EmoVLM-KD, gate as published"
 BOTH_RUN, ORACLE = "both models run together", "oracle of VLM and vision model"
+VLM_ALONE, TOGETHER, EMOVLM_KD = "VLM alone", "VLM and vision model together", "EmoVLM-KD"  # costs
 
 
 def further_name(vision: str) -> str:

@@ -11,8 +11,8 @@ from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import answer_for, categorical_prompt, write_instructions
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, PROFILES, changed, project_root
-from emokd_utils.run.pipeline import Pipeline
-from emokd_utils.scale.shapes import shaped_vlm
+from emokd_utils.run.pipeline import Pipeline, Recompute
+from emokd_utils.scale.sizes import sized_vlm
 from emokd_utils.settings import (
     INPUT_MODES,
     GateSettings,
@@ -21,8 +21,8 @@ from emokd_utils.settings import (
     VisionSettings,
 )
 from emokd_utils.tuning import instruction_tune
+from emokd_utils.vision import build_network
 from emokd_utils.vlm import VLM
-from emokd_utils.weights import build_network
 from emokd_utils.world.scenes import ensure_scenes
 
 TINY = project_root() / MINI.vlm.name
@@ -169,9 +169,8 @@ def test_four_bits_on_a_cpu_answer_nearly_as_all_do_and_are_tuned(dataset, tmp_p
         if (state := getattr(parameter, "quant_state", None)) is not None:
             held += state.absmax.nbytes + state.state2.absmax.nbytes
     assert costs.count_parameters(small.model).total == costs.count_parameters(whole.model).total
-    shapes = shaped_vlm(str(TINY), 0, torch.float32, TuningSettings())
-    adapter = 4 * 57_344
-    assert held == pytest.approx(shapes.weights(True)[0] - adapter, rel=0.02)
+    sized = sized_vlm(str(TINY), 0, TuningSettings())
+    assert held == pytest.approx(sized.weights(True, 4) - 4 * sized.adapter, rel=0.02)
     shown = [dataset.open(name) for name in dataset.ids]
     prompt = categorical_prompt(dataset.label_set)
     answers = [answer_for(label) for label in dataset.label_set]
@@ -182,9 +181,9 @@ def test_four_bits_on_a_cpu_answer_nearly_as_all_do_and_are_tuned(dataset, tmp_p
 
     train = dataset.split("train")
     written, _ = write_instructions(train, ["categorical"])
-    settings = TuningSettings(lr=1e-2, epochs=6, batch_size=8, recompute=True)
+    settings = TuningSettings(lr=1e-2, epochs=6, batch_size=8)
     small = VLM.load(TINY, quantize="nf4")  # on a CPU one that has answered cannot be trained
-    log = instruction_tune(small, train, written, settings, 0, tmp_path, progress=False)
+    log = instruction_tune(small, train, written, settings, 0, tmp_path, [Recompute()], False)
     assert log[-1]["train_loss"] < 3
     first = [train.open(train.ids[0])], written[0].prompt, [written[0].answer]
     again = VLM.load(TINY, tmp_path, quantize="nf4")

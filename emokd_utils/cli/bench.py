@@ -6,155 +6,142 @@ each frozen network once, in batches, and scores labels. One epoch of the publis
 and multiplied by the number of epochs; ours is timed whole.
 """
 
-import time
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
+from timeit import repeat, timeit
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from scipy.special import softmax
+from torch.nn.functional import cross_entropy
 
-from ..answers import parse_answer
+from ..data import ImageDataset
 from ..distillation import DistillationHead, distillation_loss, train_head
-from ..emovlm_kd import softmax
 from ..gates import build_gate, gate_inputs
 from ..gating import train_gate
 from ..instructions import answer_for, categorical_prompt
-from ..run.environment import asked_profile
 from ..run.pipeline import Pipeline
-from ..vlm import VLM
+from ..vlm import parse_answer
 
 EPOCHS = 5  # the paper's number, for head and gate alike
 WANTED = {"distillation": 10, "gate": 20, "VLM prediction": 5}  # least ratios
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+class Loops:
+    """Both ways through the stages, on the models of a run and some of its images.
 
+    The published way trains one epoch, an image at a time, every network run anew; ours trains
+    whole, after an image has passed each frozen network once, in batches.
+    """
 
-class PublishedLoop:
-    """One epoch of each stage, an image at a time, every network run anew."""
+    def __init__(self, run: Pipeline, data: ImageDataset, seed: int = 0) -> None:
+        self.vlm, self.vision, self.profile = run.tuned_vlm(seed), run.vision(seed), run.profile
+        self.data, self.seed, self.classes = data, seed, len(data.label_set)
+        self.images = [data.open(image_id) for image_id in data.ids]
+        self.question = categorical_prompt(data.label_set)
+        self.head = DistillationHead(self.vlm.features(self.images[:1]).shape[1], self.classes)
+        self.gate = build_gate("concat_linear", self.classes)
 
-    def __init__(self, vlm: VLM, teacher, images: list[Image.Image], labels: np.ndarray, label_set):
-        self.vlm, self.teacher, self.images, self.labels = vlm, teacher, images, labels
-        self.label_set = label_set
-        classes = len(label_set)
-        self.head = DistillationHead(vlm.features(images[:1]).shape[1], classes)
-        self.gate = build_gate("concat_linear", classes)
-
-    def _answer(self, image: Image.Image) -> str:
-        inputs = self.vlm.inputs([image], categorical_prompt(self.label_set))
+    def _answer(self, image: Image.Image) -> np.ndarray:
+        """The VLM's sampled answer: (1, C), one-hot, or zeros where it names no label."""
+        inputs = self.vlm.inputs([image], self.question)
         with torch.inference_mode():
             written = self.vlm.model.generate(**inputs, max_new_tokens=256, do_sample=True)
         fresh = written[:, inputs["input_ids"].shape[1] :]
-        return self.vlm.processor.batch_decode(fresh, skip_special_tokens=True)[0]
+        text = self.vlm.processor.batch_decode(fresh, skip_special_tokens=True)[0]
+        label = parse_answer(text, self.data.label_set)
+        return np.array([[label == name for name in self.data.label_set.labels]], np.float32)
 
-    def distil(self) -> None:
-        """The head: teacher and visual encoder run for each image."""
-        optimizer = torch.optim.AdamW(self.head.parameters(), lr=1e-5)
-        for image, label in zip(self.images, self.labels, strict=True):
-            features = torch.from_numpy(self.vlm.features([image]))
-            teacher = torch.from_numpy(self.teacher([image]).copy())
-            loss = distillation_loss(self.head(features), teacher, torch.tensor([label]))
+    def _train(self, module: torch.nn.Module, lr: float, loss_of: Callable) -> None:
+        optimizer = torch.optim.AdamW(module.parameters(), lr=lr)
+        labels = torch.from_numpy(self.data.label_index).split(1)
+        for image, label in zip(self.images, labels, strict=True):
+            loss = loss_of(image, label)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
-    def train_gate(self) -> None:
-        """The gate: visual encoder, head and the VLM's sampled answer for each image."""
-        optimizer = torch.optim.AdamW(self.gate.parameters(), lr=1e-4)
-        classes = len(self.label_set)
-        for image, label in zip(self.images, self.labels, strict=True):
+    def published_head(self) -> None:
+        """Teacher and visual encoder run for each image."""
+
+        def loss_of(image: Image.Image, label: torch.Tensor) -> torch.Tensor:
+            features = torch.from_numpy(self.vlm.features([image]))  # (1, d)
+            teacher = torch.from_numpy(self.vision.image_logits([image]).copy())  # (1, C)
+            return distillation_loss(self.head(features), teacher, label)
+
+        self._train(self.head, 1e-5, loss_of)
+
+    def published_gate(self) -> None:
+        """Visual encoder, head and the VLM's sampled answer for each image."""
+
+        def loss_of(image: Image.Image, label: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
-                student = self.head(torch.from_numpy(self.vlm.features([image])))
-            named = parse_answer(self._answer(image), self.label_set)
-            vlm = torch.zeros(1, classes)
-            if named is not None:
-                vlm[0, self.label_set.index(named)] = 1
-            loss = torch.nn.functional.cross_entropy(self.gate(student, vlm), torch.tensor([label]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+                student = self.head(torch.from_numpy(self.vlm.features([image])))  # (1, C)
+            return cross_entropy(self.gate(student, torch.from_numpy(self._answer(image))), label)
 
-    def predict(self) -> None:
-        """The VLM's answers, one image at a time."""
-        for image in self.images:
-            parse_answer(self._answer(image), self.label_set)
+        self._train(self.gate, 1e-4, loss_of)
 
+    def published_answers(self) -> np.ndarray:
+        """(n, C): the VLM's sampled answers, one image at a time."""
+        return np.concatenate([self._answer(image) for image in self.images])
 
-def bench(pipeline: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
-    """Seconds of both loops for ``count`` training images, and their ratio, a row per stage."""
-    data = pipeline.dataset.split("train")
-    data = data.select(list(data.ids)[:count])
-    images = [data.open(image_id) for image_id in data.ids]
-    labels = np.asarray(data.label_index)
-    vlm, vision = pipeline.tuned_vlm(seed), pipeline.vision(seed)
-    label_set, classes, profile = data.label_set, len(data.label_set), pipeline.profile
-    published = PublishedLoop(vlm, vision.image_logits, images, labels, label_set)
-
-    def ours_distil() -> None:
-        features = vlm.dataset_features(data, progress=False)
-        settings = replace(profile.head, epochs=EPOCHS, patience=EPOCHS)
+    def our_head(self) -> None:
+        """On features and teacher logits of all images."""
+        features, labels = (
+            self.vlm.dataset_features(self.data, progress=False),
+            self.data.label_index,
+        )
         train_head(
             features,
             labels,
-            vision.logits(data),
+            self.vision.logits(self.data),
             val_features=features[:8],
             val_labels=labels[:8],
-            num_classes=classes,
-            settings=settings,
-            seed=seed,
+            num_classes=self.classes,
+            settings=replace(self.profile.head, epochs=EPOCHS, patience=EPOCHS),
+            seed=self.seed,
         )
 
-    prompt, expected = categorical_prompt(label_set), [answer_for(x) for x in label_set.labels]
-
-    def ours_gate() -> None:
-        scores, features = vlm.score_with_features(images, prompt, expected)
-        probabilities = softmax(scores)
+    def our_gate(self) -> None:
+        """On the head's logits and the VLM's scored answers."""
+        probabilities, features = self.our_answers()
         with torch.no_grad():
-            student = published.head(torch.from_numpy(features)).numpy()
-        one_hot = np.eye(classes)[probabilities.argmax(1)]
-        inputs = gate_inputs(student, probabilities, one_hot, profile.gate.inputs)
-        settings = replace(profile.gate, epochs=EPOCHS, folds=0)
+            student = self.head(torch.from_numpy(features)).numpy()
+        one_hot = np.eye(self.classes)[probabilities.argmax(1)]
         train_gate(
-            *inputs, labels, num_classes=classes, settings=settings, seed=seed, trained_on="train"
+            *gate_inputs(student, probabilities, one_hot, self.profile.gate.inputs),
+            self.data.label_index,
+            num_classes=self.classes,
+            settings=replace(self.profile.gate, epochs=EPOCHS, folds=0),
+            seed=self.seed,
+            trained_on="train",
         )
 
-    def ours_predict() -> None:
-        softmax(vlm.score(images, prompt, expected))
+    def our_answers(self) -> tuple[np.ndarray, np.ndarray]:
+        """The VLM's probabilities (n, C) by scoring, and features (n, d) from the same pass."""
+        answers = [answer_for(label) for label in self.data.label_set.labels]
+        scores, features = self.vlm.score_with_features(self.images, self.question, answers)
+        return softmax(scores, axis=1), features
 
+
+def bench(run: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
+    """Seconds of both ways for ``count`` training images, and their ratio, a row per stage."""
+    train = run.dataset.split("train")
+    loops = Loops(run, train.select(list(train.ids)[:count]), seed)
     torch.manual_seed(seed)
-    for warm in (ours_distil, ours_predict):
-        warm()
-    rows = []
-    for stage, theirs, ours, epochs in (
-        ("distillation", published.distil, ours_distil, EPOCHS),
-        ("gate", published.train_gate, ours_gate, EPOCHS),
-        ("VLM prediction", published.predict, ours_predict, 1),
+    loops.our_head(), loops.our_answers()  # warm
+    rows = {}
+    for stage, published, ours, epochs in (
+        ("distillation", loops.published_head, loops.our_head, EPOCHS),
+        ("gate", loops.published_gate, loops.our_gate, EPOCHS),
+        ("VLM prediction", loops.published_answers, loops.our_answers, 1),
     ):
-        slow, fast = _seconds(theirs) * epochs, min(_seconds(ours) for _ in range(5))
-        rows.append(
-            {
-                "stage": stage,
-                "images": len(images),
-                "epochs": epochs,
-                "published loop, s": round(slow, 2),
-                "ours, s": round(fast, 2),
-                "ratio": round(slow / fast, 1),
-                "wanted": WANTED[stage],
-            }
-        )
-    return pd.DataFrame(rows).set_index("stage")
-
-
-def main(args) -> int:
-    """The command ``bench``: both loops side by side; exit code 1 where a ratio is not reached."""
-    pipeline = Pipeline(asked_profile(args))
-    table = bench(pipeline, args.images or 64)
-    print(f"\n{table.to_string()}")
-    good = bool((table["ratio"] >= table["wanted"]).all())
-    print("[ok] every ratio is reached" if good else "[fail] a ratio is not reached")
-    return 0 if good else 1
+        slow, fast = timeit(published, number=1) * epochs, min(repeat(ours, number=1))
+        figures = round(slow, 2), round(fast, 2), round(slow / fast, 1)
+        rows[stage] = len(loops.images), epochs, *figures, WANTED[stage]
+    columns = ["images", "epochs", "published loop, s", "ours, s", "ratio", "wanted"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("stage")

@@ -1,130 +1,49 @@
-"""``python -m emokd_utils plan``: what a run will take, before anything is fetched (lesson 10).
+"""What a run will take, before anything is fetched: downloads, disk, memory, hours (lesson 10).
 
-One step of each stage is gone through without numbers (`shapes`) and multiplied by its count; a
-GPU's peak and a share of it turn operations into hours. What the estimate leaves out stands below
-the tables.
+Models are sized without their weights (`sizes`), and the formulas of lesson 10 say what a step of
+each stage computes and holds; a GPU's peak and a share of it turn operations into hours. What the
+estimate leaves out stands below the tables.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 
-from ..cli.doctor import free_memory
 from ..costs import count_parameters
 from ..data import ImageDataset
 from ..distillation import DistillationHead
 from ..emotions import MIKELS, LabelSet, infer_label_set
-from ..errors import InputError
 from ..explanations import CELLS, WINDOW
 from ..gates import build_gate
 from ..instructions import (
     CONVERSATION_PROMPT,
     answer_for,
     categorical_prompt,
-    chat_text,
-    read_instructions,
     write_instructions,
 )
-from ..profiles import Profile
-from ..run.environment import asked_profile
-from ..run.pipeline import EXPLAINED, MISSED, Pipeline
-from ..settings import VisionSettings
-from ..vision import build_network
-from ..vlm import REASON_TOKENS, common_prefix
-from .shapes import (
-    ShapedVLM,
-    answer_step,
-    features_step,
-    fetched,
-    shaped_vlm,
-    tuning_step,
-    vision_step,
-)
+from ..profiles import Profile, with_settings
+from ..run.pipeline import EXPLAINED, MISSED
+from ..vlm import REASON_TOKENS
+from .ask import load_written
+from .devices import GPUS, Device
+from .sizes import SizedNetwork, SizedVLM, View, sized_network, sized_vlm
 
 CONTEXT = 0.8  # GB on a GPU before the first tensor
 IDLE = 1.1  # memory taken for memory used
-FRAME = 25  # tokens of the chat format around a question
 ANSWER = 60  # tokens of a written answer where there is none to count
-EVALUATED = 100  # images that the vision model judges at once
 SMALL_STEP = (1e-4, 2e-3)  # seconds of a step of a head or gate
 
-
-@dataclass(frozen=True)
-class Device:
-    """What computes.
-
-    memory: GB (10**9 bytes). half, single: peak operations a second of matrix products in 16 bits
-    (summed in 32, no sparsity) and in 32 bits. bandwidth: bytes a second of its memory. bf16:
-    whether it has bfloat16. shares: of the peak, the pessimistic and the optimistic one.
-    """
-
-    name: str
-    memory: float
-    half: float
-    single: float
-    bandwidth: float
-    bf16: bool = True
-    shares: tuple[float, float] = (0.2, 0.4)
-
-
-GPUS = {
-    gpu.name: gpu
-    for gpu in (  # NVIDIA's data sheets and white papers of the architectures
-        Device("T4", 16, 65e12, 8.1e12, 320e9, bf16=False),
-        Device("L4", 24, 121e12, 30.3e12, 300e9),
-        Device("RTX 3090", 24, 71e12, 35.6e12, 936e9),
-        Device("RTX 4090", 24, 165e12, 82.6e12, 1008e9),
-        Device("A100-40", 40, 312e12, 19.5e12, 1555e9),
-        Device("A100-80", 80, 312e12, 19.5e12, 2039e9),
-        Device("H100", 80, 989e12, 67e12, 3350e9),
-    )
-}
-
-
-def get_device(name: str | None, profile: Profile) -> Device:
-    """The GPU of this name, or "cpu": this machine's. Without a name the GPU that is here; where
-    there is none an L4 for a profile with weights in 4 bits, else the CPU.
-
-    Raises InputError for a name that is not known.
-    """
-    if not name and torch.cuda.is_available():
-        here = torch.cuda.get_device_properties(0)
-        for known, gpu in GPUS.items():
-            if re.search(rf"\b{known.split('-')[0]}\b", here.name):
-                return replace(gpu, memory=here.total_memory / 1e9)
-        raise InputError(f"the table has no {here.name}: name one like it, {', '.join(GPUS)}")
-    name = name or ("L4" if profile.vlm.quantize else "cpu")
-    found = {known.lower(): gpu for known, gpu in GPUS.items()}.get(name.lower())
-    if name.lower() == "cpu":
-        fast = torch.cpu._is_amx_tile_supported()
-        single = _speed(torch.float32)
-        half = _speed(torch.bfloat16) if fast else single
-        memory = (free_memory() or 8e9) / 1e9
-        return Device("cpu", memory, half, single, 10e9, fast, (0.08, 0.8))
-    if found is None:
-        raise InputError(f"there is no GPU {name!r} in the table: {', '.join(GPUS)}, or cpu")
-    return found
-
-
-def _speed(dtype: torch.dtype, side: int = 1024) -> float:
-    """Operations a second of this CPU in the fastest of some products of matrices."""
-    a, seconds = torch.ones(side, side, dtype=dtype), []
-    for _ in range(5):
-        begin = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - begin)
-    return 2 * side**3 / min(seconds)
+COLUMNS = ["steps", "TFLOP", "hours from", "to", "held GB", "step GB", "peak GB"]
+"""Of a stage: its steps, operations (10**12), hours, and memory that stays, that a step takes, and at
+the peak."""
+MODEL_COLUMNS = ["parameters", "trained", "GB to fetch"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +51,7 @@ class Images:
     """What the models are to work on.
 
     sizes: width and height in pixels, of a sample. instructions: how many there are to tune on;
-    texts: questions and answers of a sample of them. cues: kinds of cue that are told, or 1.
+    texts: questions and answers of a sample of them. cues: kinds of cue that are known, or 1.
     """
 
     train: int
@@ -149,20 +68,20 @@ class Images:
         """Those of a data set; of a sample of its images sizes and instructions are looked at."""
         kinds, journal = profile.tuning.kinds, profile.tuning.instructions
         train, sizes = dataset.split("train"), []
-        for name in dataset.ids[:: max(1, len(dataset) // sample)]:
-            with Image.open(dataset.root / name) as image:
+        for image_id in dataset.ids[:: max(1, len(dataset) // sample)]:
+            with Image.open(dataset.root / image_id) as image:
                 sizes.append(image.size)
         some = train.select(train.ids[:: max(1, len(train) // sample)])
         if journal:
-            written, _ = read_instructions(profile.path(journal), some, kinds)
+            written, _ = load_written(profile.path(journal), some, kinds)
         else:
             written, _ = write_instructions(some, kinds)
         return cls(
-            *(len(dataset.split(name)) for name in ("train", "val", "test")),
+            *(len(dataset.split(split)) for split in ("train", "val", "test")),
             labels=dataset.label_set,
             sizes=tuple(sizes),
             instructions=round(len(written) * len(train) / len(some)),
-            texts=tuple((one.prompt, one.answer) for one in written),
+            texts=tuple((item.prompt, item.answer) for item in written),
             cues=dataset.table["cue"].nunique() if "cue" in dataset.table else 1,
         )
 
@@ -171,19 +90,12 @@ class Images:
         """So many of 640 x 480 pixels, a fifth of them for test and a tenth of the rest for val."""
         test = round(images / 5)
         val = round((images - test) / 10)
+        train = images - test - val
         names = (*MIKELS.labels, *(f"emotion {k}" for k in range(9, classes + 1)))[:classes]
         answers = {"categorical": answer_for(names[0])}
-        texts = [(CONVERSATION_PROMPT, answers.get(kind, "word" * ANSWER)) for kind in kinds]
-        train = images - test - val
-        return cls(
-            train,
-            val,
-            test,
-            infer_label_set(names),
-            ((640, 480),),
-            train * len(kinds),
-            tuple(texts),
-        )
+        texts = tuple((CONVERSATION_PROMPT, answers.get(kind, "word" * ANSWER)) for kind in kinds)
+        labels, sizes = infer_label_set(names), ((640, 480),)
+        return cls(train, val, test, labels, sizes, train * len(kinds), texts)
 
     @property
     def total(self) -> int:
@@ -191,88 +103,43 @@ class Images:
         return self.train + self.val + self.test
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a run.
-
-    weights, step: bytes that stay, and that a step takes beside them at its peak. half, single:
-    operations in 16 and in 32 bits. extra: further seconds, optimistic and pessimistic.
-    """
-
-    name: str
-    steps: int
-    weights: float = 0.0
-    step: float = 0.0
-    half: float = 0.0
-    single: float = 0.0
-    extra: tuple[float, float] = (0.0, 0.0)
-
-    def gigabytes(self, device: Device) -> float:
-        """Memory at the peak."""
-        driver = 0.0 if device.name == "cpu" or not self.weights else CONTEXT
-        return driver + (self.weights + IDLE * self.step) / 1e9
-
-    def hours(self, device: Device) -> tuple[float, float]:
-        """Optimistic and pessimistic."""
-        ideal = self.half / device.half + self.single / device.single
-        shares = device.shares[::-1]
-        low, high = (ideal / s + more for s, more in zip(shares, self.extra, strict=True))
-        return low / 3600, high / 3600
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What a run will take.
 
-    models: a row a model, with its parameters (all, trained) and the GB to fetch. disk: GB of what
-    the run keeps. counted: whether text was counted by the model's own tokenizer. export: the maps
-    and reasons that an export makes besides. changes: what to set where it does not fit, each with
-    the peak (GB) once it and those before it are set.
+    models: a row a model, with its parameters (all, trained) and the GB to fetch. table: a row a
+    stage, columns COLUMNS. export: such a row for the maps and reasons that an export makes besides.
+    disk: GB of what the run keeps. counted: whether text was counted by the model's own tokenizer.
+    changes: what to set where it does not fit, each with the peak (GB) once it and those before it
+    are set.
     """
 
     profile: Profile
     images: Images
     device: Device
     models: pd.DataFrame
-    stages: tuple[Stage, ...]
+    table: pd.DataFrame
+    export: pd.Series
     disk: float
     counted: bool
-    export: Stage
     changes: tuple[tuple[str, float], ...] = ()
 
     @property
     def peak(self) -> float:
         """GB of the hungriest stage."""
-        return max(stage.gigabytes(self.device) for stage in self.stages)
+        return self.table["peak GB"].max()
 
     @property
     def fits(self) -> bool:
         """Whether every stage fits into the device's memory."""
         return self.peak <= self.device.memory
 
-    def table(self) -> pd.DataFrame:
-        """A row a stage: steps, operations (10**12), hours from and to, memory (GB) that is held, that
-        a step takes, and at the peak."""
-        rows = {
-            stage.name: (
-                stage.steps,
-                (stage.half + stage.single) / 1e12,
-                *stage.hours(self.device),
-                stage.weights / 1e9,
-                stage.step / 1e9,
-                stage.gigabytes(self.device),
-            )
-            for stage in self.stages
-        }
-        columns = ["steps", "TFLOP", "hours from", "to", "held GB", "step GB", "peak GB"]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-
     def __str__(self) -> str:
-        images, device, table = self.images, self.device, self.table()
-        whole = table[["hours from", "to"]].sum()
-        shown = table.map(lambda v: f"{v:,.3g}" if 0 < v < 99.5 else f"{v:,.0f}")
+        images, device = self.images, self.device
+        first, last = self.table["hours from"].sum(), self.table["to"].sum()
+        shown = self.table.map(lambda v: f"{v:,.3g}" if 0 < v < 99.5 else f"{v:,.0f}")
         models = self.models.map(lambda v: f"{v:,}" if isinstance(v, int) else f"{v:.2f}")
-        where = "this machine's CPU" if device.name == "cpu" else f"one {device.name}"
+        where = "this machine's CPU" if device.on_cpu else f"one {device.name}"
         words = "the model's tokenizer" if self.counted else "four characters a token"
         low, high = (f"{100 * share:.0f}" for share in device.shares)
         lines = [
@@ -282,19 +149,18 @@ class Plan:
             f"\n{models.to_string()}",
             f"\nto fetch {self.models['GB to fetch'].sum():.2f} GB, to keep {self.disk:.2f} GB in runs/",
             f"\n{shown.to_string()}",
-            f"\nin all {whole['hours from']:.3g} to {whole['to']:.3g} hours, at most {self.peak:.1f} GB: "
+            f"\nin all {first:.3g} to {last:.3g} hours, at most {self.peak:.1f} GB: "
             + ("it fits" if self.fits else f"IT DOES NOT FIT into {device.memory:.0f} GB"),
-            "maps and reasons for an export (unless --only-kept): {:.3g} to {:.3g} hours more".format(
-                *self.export.hours(device)
-            ),
+            "maps and reasons for an export (unless --only-kept): "
+            f"{self.export['hours from']:.3g} to {self.export['to']:.3g} hours more",
             *self._advice(),
-            "\nHow it was estimated: one step of each stage was gone through without numbers, its",
-            "operations counted and the tensors alive added up; on TinyVLM that is within 15 % of what",
-            "was counted and measured (tests/test_plan.py; no GPU was at hand for it).",
+            "\nHow it was estimated: weights as the models' configurations have them, operations and",
+            "memory by the formulas of lesson 10. On TinyVLM the operations are within 15 % of what",
+            "torch counts. Memory and hours are a guide: measure 50 steps before you book.",
             f"Memory: 10 % more, and {CONTEXT} GB for a GPU's driver. Hours: {low} to {high} % of the peak,",
             f"without the reading of images. Text: {words}. Head and gates: on the CPU.",
         ]
-        if not (device.bf16 or device.name == "cpu"):
+        if not (device.bf16 or device.on_cpu):
             lines.append(
                 f"A {device.name} has no bfloat16: what is not in 4 bits will take longer."
             )
@@ -315,252 +181,208 @@ class Plan:
 def plan(profile: Profile, images: Images, device: Device) -> Plan:
     """The plan of a run; where it does not fit, with the changes that make it.
 
-    Raises InputError as `shapes.shaped_vlm` and `vision.build_network`.
+    Raises InputError as `sizes.sized_vlm` and `vision.build_network`.
     """
-    found = best = _plan(profile, images, device)
-    fields: dict[str, object] = {}
-    while not best.fits and (more := _smaller(best, images, device)):
-        fields |= more
-        best = _plan(replace(profile, **fields), images, device)
-    for field in list(fields) if best.fits else ():
-        others = {name: value for name, value in fields.items() if name != field}
-        if _plan(replace(profile, **others), images, device).fits:
-            fields = others
-    changes = []
-    for k, (field, value) in enumerate(fields.items(), 1):
-        peak = _plan(replace(profile, **dict(list(fields.items())[:k])), images, device).peak
-        text = ",".join(value) if isinstance(value, tuple) else str(value).lower()
-        changes.append((f"{field}={text}", peak))
-    return replace(found, changes=tuple(changes))
+
+    def planned(settings: dict[str, str]) -> Plan:
+        return _plan(with_settings(profile, list(settings.values())), images, device)
+
+    first = best = planned({})
+    settings: dict[str, str] = {}  # field -> field=value
+    while not best.fits and (change := _smaller(best)):
+        settings[change.partition("=")[0]] = change
+        best = planned(settings)
+    for field in list(settings) if best.fits else ():  # what later ones have made needless
+        others = {name: text for name, text in settings.items() if name != field}
+        if planned(others).fits:
+            settings = others
+    texts = list(settings.items())
+    peaks = [planned(dict(texts[:k])).peak for k in range(1, len(texts) + 1)]
+    return replace(first, changes=tuple(zip(settings.values(), peaks, strict=True)))
 
 
-def _smaller(plan: Plan, images: Images, device: Device) -> dict[str, object]:
-    """The change, the least harmful first, by which the hungriest stage takes less; {} if none."""
-    worst = max(plan.stages, key=lambda stage: stage.gigabytes(device))
-    for field, value in _candidates(plan.profile, worst.name):
-        other = _plan(replace(plan.profile, **{field: value}), images, device)
-        peaks = [s.gigabytes(device) for s in other.stages if s.name == worst.name]
-        if max(peaks, default=0.0) < 0.99 * worst.gigabytes(device):
-            return {field: value}
-    return {}
+def _smaller(plan: Plan) -> str:
+    """The change, the least harmful first, by which the hungriest stage takes less; "" if none."""
+    stage = plan.table["peak GB"].idxmax()
+    for change in _candidates(plan.profile, stage):
+        other = _plan(with_settings(plan.profile, [change]), plan.images, plan.device)
+        if other.table["peak GB"].get(stage, 0.0) < 0.99 * plan.peak:
+            return change
+    return ""
 
 
-def _candidates(profile: Profile, stage: str) -> Iterator[tuple[str, object]]:
+def _candidates(profile: Profile, stage: str) -> Iterator[str]:
     if stage.startswith("vision"):
         if profile.vision.batch_size > 1:
-            yield "vision_batch_size", profile.vision.batch_size // 2
+            yield f"vision.batch_size={profile.vision.batch_size // 2}"
         name = stage.removeprefix("vision, ")
-        yield "vision_further", tuple(f for f in profile.further_vision if not f.startswith(name))
+        others = (text for text in profile.further_vision if not text.startswith(name))
+        yield f"further_vision={','.join(others)}"
         if profile.vision.image_size > 224:
-            yield "vision_image_size", 224
+            yield "vision.image_size=224"
     elif stage.startswith("tuning"):
-        yield "tuning_recompute", True
+        yield "tuning.recompute=true"
         if profile.tuning.batch_size > 1:
-            yield "tuning_batch_size", profile.tuning.batch_size // 2
+            yield f"tuning.batch_size={profile.tuning.batch_size // 2}"
     elif profile.vlm.batch_size > 1:
-        yield "vlm_batch_size", profile.vlm.batch_size // 2
-    yield "vlm_quantize", "nf4"
+        yield f"vlm.batch_size={profile.vlm.batch_size // 2}"
+    yield "vlm.quantize=nf4"
     for side in (1024, 768, 512, 336):
         if not 0 < profile.vlm.pixels <= side**2:
-            yield "vlm_pixels", side**2
+            yield f"vlm.pixels={side**2}"
 
 
 def _plan(profile: Profile, images: Images, device: Device) -> Plan:
-    on_cpu = device.name == "cpu"
-    dtype = torch.float32 if on_cpu else torch.bfloat16
-    local = profile.path(profile.vlm.name)
-    source = str(local) if local.is_dir() else profile.vlm.name
-    tuning = profile.tuning
-    vlm = shaped_vlm(source, profile.vlm.pixels, dtype, tuning)
-    classes, total = len(images.labels), images.total
-    counts = count_parameters(vlm.model, trained="lora_")
-    fetch = 0.0 if vlm.here else 2 * (counts.total - counts.trained) / 1e9
-    models = {source if not vlm.here else Path(source).name: (counts.total, counts.trained, fetch)}
-
-    networks = list(_networks(profile, classes, models))
-    resident = sum(4.0 * count_parameters(network).total for _, network in networks)
+    """The plan without changes."""
+    local, classes = profile.path(profile.vlm.name), len(images.labels)
+    name = local.name if local.is_dir() else profile.vlm.name
+    vlm = sized_vlm(str(local) if local.is_dir() else name, profile.vlm.pixels, profile.tuning)
+    networks = {
+        text: sized_network(text, profile.vision.image_size, classes)
+        for text in (f"{profile.vision.name}@{profile.vision.weights}", *profile.further_vision)
+    }
+    width, kind = vlm.text.hidden_size, profile.gates[0]
     with torch.device("meta"):
-        settings = profile.head
-        width = vlm.core.config.get_text_config().hidden_size
-        head = count_parameters(DistillationHead(width, classes, settings.depth)).total
-        gate = count_parameters(build_gate(profile.gates[0], classes)).total
-    models["head"] = (head, head, 0.0)
-    models[f"gate, {profile.gates[0].replace('_', ' ')}"] = (gate, gate, 0.0)
+        head = count_parameters(DistillationHead(width, classes, profile.head.depth)).total
+        gate = count_parameters(build_gate(kind, classes)).total
+    models = {name: (vlm.parameters + vlm.adapter, vlm.adapter, vlm.fetch)}
+    for text, network in networks.items():
+        models[text.partition("@")[0]] = network.total, network.total, network.fetch
+    models |= {"head": (head, head, 0.0), f"gate, {kind.replace('_', ' ')}": (gate, gate, 0.0)}
 
-    *of_vlm, export = _vlm_stages(profile, images, device, vlm, resident)
-    stages = [
-        *of_vlm,
-        *(_vision_stage(name, network, profile, images, device) for name, network in networks),
-        _small_stage(profile, images),
-    ]
-    in_use, _ = vlm.weights(profile.vlm.quantize == "nf4")
-    stages = [
-        replace(stage, weights=stage.weights + in_use)  # the VLM waits in memory meanwhile
-        if stage.name.startswith("vision")
-        else stage
-        for stage in stages
-    ]
-    kept = (
-        4 * total * (width + classes * len(networks)) + resident + 4 * (counts.trained + 2 * head)
+    waiting = sum(4.0 * network.total for network in networks.values())
+    stages = _vlm_stages(profile, images, device, vlm, waiting)
+    held = vlm.weights(profile.vlm.quantize == "nf4", device.size)
+    for text, network in networks.items():
+        stage = f"vision, {text.partition('@')[0].partition('.')[0]}"
+        stage = f"vision, {text}" if stage in stages else stage  # one model from two starts
+        stages[stage] = _vision_stage(network, profile, images, device, held)
+    stages["heads, gates"] = _small_stage(profile, images, device)
+    table = pd.DataFrame.from_dict(stages, orient="index", columns=COLUMNS)
+    kept = 4 * images.total * (width + classes * len(networks)) + waiting
+    kept += 4 * (vlm.adapter + 2 * head) + 2 * images.total * (20 * classes + 90)  # as text
+    return Plan(
+        profile,
+        images,
+        device,
+        pd.DataFrame.from_dict(models, orient="index", columns=MODEL_COLUMNS),
+        table.drop("export"),
+        table.loc["export"],
+        kept / 1e9,
+        vlm.processor is not None,
     )
-    kept += 2 * total * (20 * classes + 90)  # predictions, as text
-    frame = pd.DataFrame.from_dict(
-        models, orient="index", columns=["parameters", "trained", "GB to fetch"]
-    )
-    counted = vlm.processor is not None
-    return Plan(profile, images, device, frame, tuple(stages), kept / 1e9, counted, export)
 
 
-def _networks(
-    profile: Profile, classes: int, models: dict
-) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The vision models without numbers; each is entered into ``models``."""
-    first = f"{profile.vision.name}@{profile.vision.weights}"
-    for text in (first, *profile.further_vision):
-        name, _, weights = text.partition("@")
-        network, whole = _network(name, profile.vision.image_size, classes)
-        size = count_parameters(network).total
-        absent = weights == "timm" and not fetched(network.pretrained_cfg["hf_hub_id"] or name)
-        models[name] = (size, size, 4 * whole / 1e9 if absent else 0.0)
-        yield name, network
+# ------------------------------------------------------------------------------------------- stages
 
 
-@functools.cache
-def _network(name: str, size: int, classes: int) -> tuple[torch.nn.Module, int]:
-    """A vision model without numbers, and how many parameters it has as published."""
-    with torch.device("meta"):
-        network = build_network(VisionSettings(name, size), classes)
-        published = network.pretrained_cfg["num_classes"] or classes
-        return network, count_parameters(build_network(VisionSettings(name, size), published)).total
+def _row(
+    device: Device,
+    steps: float,
+    held: float = 0.0,
+    step: float = 0.0,
+    half: float = 0.0,
+    single: float = 0.0,
+    extra: tuple[float, float] = (0.0, 0.0),
+) -> tuple[float, ...]:
+    """A stage's values in COLUMNS. held, step: bytes that stay, and that a step takes beside them at
+    its peak. half, single: operations in 16 and in 32 bits. extra: further seconds, optimistic and
+    pessimistic."""
+    ideal = half / device.half + single / device.single
+    low, high = (ideal / s + t for s, t in zip(device.shares[::-1], extra, strict=True))
+    driver = 0.0 if device.on_cpu or not held else CONTEXT
+    peak = driver + (held + IDLE * step) / 1e9
+    work = (half + single) / 1e12
+    return math.ceil(steps), work, low / 3600, high / 3600, held / 1e9, step / 1e9, peak
 
 
 def _vlm_stages(
-    profile: Profile, images: Images, device: Device, vlm: ShapedVLM, resident: float
-) -> Iterator[Stage]:
-    """Features, tuning, answers scored and written; last what an export makes. resident: bytes of
-    the vision models."""
-    seen = [vlm.image(*size) for size in images.sizes]
-    mean = np.mean([tokens for _, tokens in seen])
-    usual, largest = min(seen, key=lambda s: abs(s[1] - mean)), max(seen, key=lambda s: s[1])
-    batch, total = profile.vlm.batch_size, images.total
-    on_cpu = device.name == "cpu"
-    field = "single" if on_cpu else "half"
+    profile: Profile, images: Images, device: Device, vlm: SizedVLM, waiting: float
+) -> dict[str, tuple[float, ...]]:
+    """Features, tuning, answers scored and written, and what an export makes. waiting: bytes of the
+    vision models meanwhile."""
+    usual, largest = _views(vlm, images)
+    size, batch, nf4 = device.size, profile.vlm.batch_size, profile.vlm.quantize == "nf4"
+    weights, unpacked = vlm.weights(nf4, size), nf4 * size * vlm.largest
+    question = vlm.question(categorical_prompt(images.labels))
+    answer = max(vlm.length(answer_for(label)) for label in images.labels) + 1
+    shared = vlm.length(answer_for("")) - 1  # the beginning of all answers; then all endings
+    tree = shared + 1 + len(images.labels) * (answer - shared - 1)
 
-    def stage(name: str, count: int, step: Callable, weights: float, spare: float, **more) -> Stage:
-        """A stage of ``count`` images; ``step``: of (patches, tokens), a batch of them."""
-        work = {field: step(usual).flops * count / batch}
-        size = step(largest).bytes + spare
-        return Stage(name, math.ceil(count / batch), weights, size, **work, **more)
-
-    in_use, spare = vlm.weights(profile.vlm.quantize == "nf4")
-    yield stage("features", total, lambda s: features_step(vlm, s[0], batch), in_use, spare)
-
-    trained, spare_tuning = vlm.weights(bool(profile.vlm.quantize))
-    lora = count_parameters(vlm.model, trained="lora_").trained
-    lengths = [_question(vlm, asked) + vlm.length(answer) + 1 for asked, answer in images.texts]
-    rows = profile.tuning.batch_size
-    low = torch.bfloat16 if device.bf16 or not on_cpu else None
-
-    def tuned(image: tuple[int, int], text: float):
-        length = image[1] + round(text)
-        return tuning_step(vlm, image[0], rows, length, profile.tuning.recompute, low)
-
-    padded = np.quantile(lengths, rows / (rows + 1)) if rows > 1 else np.mean(lengths)
-    steps = math.ceil(images.instructions / rows) * profile.tuning.epochs
-    yield Stage(
-        f"tuning, {profile.tuning.epochs} epochs",
-        steps,
-        trained + 8 * lora + resident,  # AdamW's two averages
-        tuned(largest, max(lengths)).bytes + spare_tuning,
-        half=steps * tuned(usual, padded).flops,
-    )
-
-    trunk = _question(vlm, categorical_prompt(images.labels))
-    shared, endings, answer = _answers(vlm, images.labels.labels)
-    tree = shared + 1 + endings
-
-    def scored(image: tuple[int, int]):
-        return answer_step(vlm, image[0], batch, image[1] + trunk + tree, tree)
-
-    held = in_use + resident
-    yield stage("answers scored", total + images.val + images.test, scored, held, spare)
-
-    cache = vlm.cache(batch * (largest[1] + trunk + profile.vlm.max_new_tokens))
-    token = in_use / device.bandwidth  # seconds to read the weights once
-    reading = token * answer * math.ceil(images.test / batch)
-    yield stage(
-        "answers written",
-        images.test,
-        lambda s: answer_step(vlm, s[0], batch, s[1] + trunk, 1),
-        held,
-        spare + cache,
-        extra=(reading, 5 * reading),
-    )
+    def answering(
+        count: int, text: int = 0, kept: int = 0, cache: float = 0.0, tokens: int = 0
+    ) -> tuple[float, ...]:
+        """Of so many images with a text of so many tokens; the last ``kept`` get an output.
+        ``tokens``: are written, and the weights read for each."""
+        work, step = vlm.seeing(usual), vlm.seeing_bytes(largest, size)
+        if text:
+            work += vlm.reading(usual.tokens + text, kept)
+            step = max(step, vlm.reading_bytes(largest.tokens + text, kept, size))
+        held = weights + (waiting if text else 0.0)
+        reading = tokens * weights / device.bandwidth
+        field = {"single" if device.on_cpu else "half": count * work}
+        step = batch * step + unpacked + cache
+        return _row(device, count / batch, held, step, extra=(reading, 5 * reading), **field)
 
     mapped = min(images.test, EXPLAINED * images.cues)
-    writing = token * REASON_TOKENS * math.ceil(min(images.test, mapped + MISSED) / batch)
     passes = mapped * ((CELLS - WINDOW + 1) ** 2 + 1)
-    yield stage("export", passes, scored, held, spare, extra=(writing, 5 * writing))
+    judged = images.total + images.val + images.test
+    longest = largest.tokens + question + profile.vlm.max_new_tokens
+    cache, batches = vlm.cache_bytes(batch * longest, size), math.ceil(images.test / batch)
+    writing = REASON_TOKENS * math.ceil(min(images.test, mapped + MISSED) / batch)
+    return {
+        "features": answering(images.total),
+        f"tuning, {profile.tuning.epochs} epochs": _tuning(profile, images, device, vlm, waiting),
+        "answers scored": answering(judged, question + tree, tree),
+        "answers written": answering(images.test, question, 1, cache, answer * batches),
+        "export": answering(passes, question + tree, tree, tokens=writing),
+    }
 
 
-def _question(vlm: ShapedVLM, prompt: str) -> int:
-    """Tokens of a question in the chat's format, without those of the image."""
-    if vlm.processor is None:
-        return vlm.length(prompt) + FRAME
-    return vlm.length(chat_text(vlm.processor, prompt)) - 1
+def _tuning(
+    profile: Profile, images: Images, device: Device, vlm: SizedVLM, waiting: float
+) -> tuple[float, ...]:
+    usual, largest = _views(vlm, images)
+    settings, rows, nf4 = profile.tuning, profile.tuning.batch_size, bool(profile.vlm.quantize)
+    low = 2 if device.bf16 else device.size
+    lengths = [vlm.question(asked) + vlm.length(answer) + 1 for asked, answer in images.texts]
+    padded = np.quantile(lengths, rows / (rows + 1)) if rows > 1 else np.mean(lengths)
+    steps = math.ceil(images.instructions / rows) * settings.epochs
+    held = vlm.weights(nf4, device.size) + 8 * vlm.adapter + waiting  # AdamW's two averages
+    step = rows * vlm.tuning_bytes(largest.tokens + max(lengths), device.size, low, settings)
+    step += 4 * vlm.adapter + nf4 * device.size * vlm.largest  # gradients; a matrix unpacked
+    work = steps * rows * vlm.tuning(usual, usual.tokens + padded, settings.recompute)
+    return _row(device, steps, held, step, half=work)
 
 
-def _answers(vlm: ShapedVLM, labels: Sequence[str]) -> tuple[int, int, int]:
-    """Tokens that all answers begin with, of their endings side by side, and of the longest."""
-    texts = [answer_for(label) for label in labels]
-    if vlm.processor is None:
-        lengths, shared = [vlm.length(text) + 1 for text in texts], vlm.length(answer_for("")) - 1
-    else:
-        tokenizer = vlm.processor.tokenizer
-        rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], 0] for text in texts]
-        lengths, shared = [len(row) for row in rows], len(common_prefix(rows))
-    return shared, len(texts) * (max(lengths) - shared - 1), max(lengths)
+def _views(vlm: SizedVLM, images: Images) -> tuple[View, View]:
+    """What the VLM sees of the image that is nearest to the mean, and of the largest."""
+    views = [vlm.view(*size) for size in images.sizes]
+    mean = np.mean([view.tokens for view in views])
+    return min(views, key=lambda v: abs(v.tokens - mean)), max(views, key=lambda v: v.tokens)
 
 
 def _vision_stage(
-    name: str, network: torch.nn.Module, profile: Profile, images: Images, device: Device
-) -> Stage:
-    """Training, with the val split judged after each epoch, and logits of every image."""
-    size, rows = profile.vision.image_size, profile.vision.batch_size
-    steps = profile.vision.epochs * max(1, images.train // rows)
-    trained = vision_step(network, rows, size, torch.bfloat16 if device.bf16 else None)
-    judged = vision_step(network, EVALUATED, size, train=False)
-    seen = profile.vision.epochs * images.val + images.total
-    work = {"half" if device.bf16 else "single": steps * trained.flops}
-    work["single"] = work.get("single", 0.0) + seen / EVALUATED * judged.flops
-    return Stage(
-        f"vision, {name.partition('.')[0]}",
-        steps,
-        16.0 * count_parameters(network).total,  # weights, AdamW's two averages, the best epoch
-        max(trained.bytes, judged.bytes),
-        **work,
-    )
+    network: SizedNetwork, profile: Profile, images: Images, device: Device, waiting: float
+) -> tuple[float, ...]:
+    """Training, with the val split judged after each epoch, and logits of every image. waiting:
+    bytes of the VLM meanwhile."""
+    settings, rows = profile.vision, profile.vision.batch_size
+    steps = settings.epochs * max(1, images.train // rows)
+    at_once = min(100, 100 * 224**2 // settings.image_size**2) or 1  # as `vision.Pixels.batches`
+    trained = 3 * steps * rows * network.operations  # forward, and backward twice as much
+    judged = (settings.epochs * images.val + images.total) * network.operations
+    held = 16.0 * network.total + waiting  # weights, AdamW's two averages, the best epoch
+    step = max(network.training_bytes(rows, device.bf16), 4.0 * at_once * network.widest)
+    if device.bf16:
+        return _row(device, steps, held, step, half=trained, single=judged)
+    return _row(device, steps, held, step, single=trained + judged)
 
 
-def _small_stage(profile: Profile, images: Images) -> Stage:
+def _small_stage(profile: Profile, images: Images, device: Device) -> tuple[float, ...]:
     """Two heads, every gate that the report compares, that as published and both models' own."""
     rows = images.train if profile.gate_split == "train" else images.val
     steps = 2 * profile.head.epochs * math.ceil(images.train / profile.head.batch_size)
     gates = (len(profile.gates) + 2) * (profile.gate.folds + 1) * profile.gate.epochs
     steps += gates * math.ceil(rows / profile.gate.batch_size)
-    return Stage("heads, gates", steps, extra=(steps * SMALL_STEP[0], steps * SMALL_STEP[1]))
-
-
-def main(args) -> int:
-    """The command ``plan``; exit code 1 where the run does not fit."""
-    profile = asked_profile(args)
-    if args.images:
-        images = Images.assumed(args.images, args.classes, profile.tuning.kinds)
-    elif args.data and not args.data.is_dir():
-        raise InputError(f"{args.data} is no folder; without images say how many: --images N")
-    else:
-        line = Pipeline(profile, args.data, args.runs, args.skip_bad, progress=False)
-        images = Images.of(line.dataset, profile)
-    found = plan(profile, images, get_device(args.gpu, profile))
-    print(found)
-    return int(not found.fits)
+    return _row(device, steps, extra=(steps * SMALL_STEP[0], steps * SMALL_STEP[1]))

@@ -593,7 +593,7 @@ print(report.text().replace(f"{workspace}/", ""))
 # %%
 folders = ["amusement", "anger", "awe", "content", "disgust", "excitement", "fear", "sad"]
 print("these folders are read as", infer_label_set(folders).name)
-steps = 0.8 * papers["images"].astype(float) * 3 * large.tuning_epochs
+steps = 0.8 * papers["images"].astype(float) * 3 * large.tuning.epochs
 each = [hours(n * (3 * words + eye)) for n in steps]
 times = pd.DataFrame(each, papers.index, ["hours, optimistic", "hours, pessimistic"])
 times.insert(0, "steps", steps.round().astype(int))
@@ -649,9 +649,11 @@ print(
 # %% [markdown]
 # ### All of it by one command
 #
-# `python -m emokd_utils plan --profile paper --data my_photos --gpu L4` does these sums before anything is fetched:
-# it goes through one step of each stage on the meta device, counts every operation and adds up every tensor that
-# is alive. Where a run does not fit, it says which field to change. Here for EmoScenes (about 10 s):
+# `python -m emokd_utils plan --profile paper --data my_photos --gpu L4` does these sums before anything is fetched,
+# for each stage: it counts the weights on the meta device as we did, adds the attention between tokens to the rule,
+# and to the memory what the adapter keeps for its backward pass; what the layers of a vision model put out it sees
+# on one image without numbers. Where a run does not fit, it says which field to change. Here for EmoScenes (about
+# 5 s):
 
 # %%
 print(plan(large, Images.of(run.dataset, large), GPUS["L4"]))
@@ -852,7 +854,7 @@ checks.check("10.3", weight_gigabytes)
 for n in (400, 800, 1600):
     low, high = wilson(round(0.6 * n), n)
     print(f"{n} test images: an accuracy of 60 % is known to within {50 * (high - low):.1f} points")
-mine = 2400 * 3 * large.tuning_epochs * (3 * words + eye)
+mine = 2400 * 3 * large.tuning.epochs * (3 * words + eye)
 print("tuning on 2,400 images of 640 x 480: {:.0f} to {:.0f} hours".format(*hours(mine)))
 ### END SOLUTION
 
