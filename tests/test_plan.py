@@ -18,13 +18,14 @@ from emokd_utils.instructions import (
     categorical_prompt,
     write_instructions,
 )
+from emokd_utils.loading import limit_pixels
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, project_root, with_settings
 from emokd_utils.scale.devices import GPUS, Device, get_device
 from emokd_utils.scale.plan import COLUMNS, Images, plan
 from emokd_utils.scale.sizes import MODELS, NF4_BITS, sized_network, sized_vlm
 from emokd_utils.settings import TuningSettings
-from emokd_utils.tuning import add_lora
-from emokd_utils.vlm import VLM, limit_pixels, recompute_layers
+from emokd_utils.tuning import add_lora, recompute_layers
+from emokd_utils.vlm import VLM
 from emokd_utils.world.scenes import ensure_scenes
 
 TINY = str(project_root() / MINI.vlm.name)

@@ -19,13 +19,13 @@ from PIL import Image
 from scipy.special import softmax
 from torch.nn.functional import cross_entropy
 
+from ..answers import parse_answer
 from ..data import ImageDataset
 from ..distillation import DistillationHead, distillation_loss, train_head
 from ..gates import build_gate, gate_inputs
 from ..gating import train_gate
 from ..instructions import answer_for, categorical_prompt
-from ..run.pipeline import Pipeline
-from ..vlm import parse_answer
+from ..run.run import Run
 
 EPOCHS = 5  # the paper's number, for head and gate alike
 WANTED = {"distillation": 10, "gate": 20, "VLM prediction": 5}  # least ratios
@@ -38,7 +38,7 @@ class Loops:
     whole, after an image has passed each frozen network once, in batches.
     """
 
-    def __init__(self, run: Pipeline, data: ImageDataset, seed: int = 0) -> None:
+    def __init__(self, run: Run, data: ImageDataset, seed: int = 0) -> None:
         self.vlm, self.vision, self.profile = run.tuned_vlm(seed), run.vision(seed), run.profile
         self.data, self.seed, self.classes = data, seed, len(data.label_set)
         self.images = [data.open(image_id) for image_id in data.ids]
@@ -128,7 +128,7 @@ class Loops:
         return softmax(scores, axis=1), features
 
 
-def bench(run: Pipeline, count: int = 64, seed: int = 0) -> pd.DataFrame:
+def bench(run: Run, count: int = 64, seed: int = 0) -> pd.DataFrame:
     """Seconds of both ways for ``count`` training images, and their ratio, a row per stage."""
     train = run.dataset.split("train")
     loops = Loops(run, train.select(list(train.ids)[:count]), seed)

@@ -17,8 +17,8 @@ import pandas as pd
 
 from ..emotions import LabelSet, infer_label_set
 from ..errors import InputError
-from ..profiles import MINI, Profile
 from ..folders import SPLITS
+from ..profiles import MINI, Profile
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw
 from ..data import ImageDataset, load_dataset
 from ..errors import InputError
 from ..files import fingerprint
-from ..profiles import Profile
 from ..images import open_image
+from ..profiles import Profile
 from ..world import files as world
 from .card import CARD, read_card
 from .stages import scanned

@@ -42,8 +42,8 @@ from PIL import Image
 from ..data import stratified_split
 from ..emotions import LABEL_SETS, LabelSet, infer_label_set, normalise
 from ..errors import InputError
-from ..images import FORMATS, open_image
 from ..folders import SPLITS
+from ..images import FORMATS, open_image
 
 SOURCE_FORMAT = "emokd-source-1"
 TEST_VAL = (0.15, 0.05)

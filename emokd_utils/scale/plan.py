@@ -29,9 +29,8 @@ from ..instructions import (
     write_instructions,
 )
 from ..profiles import Profile, with_settings
-from ..run.pipeline import EXPLAINED, MISSED
+from ..run.run import EXPLAINED, MISSED
 from ..vlm import REASON_TOKENS
-from .ask import load_written
 from .devices import GPUS, Device
 from .sizes import SizedNetwork, SizedVLM, View, sized_network, sized_vlm
 
@@ -73,9 +72,9 @@ class Images:
                 sizes.append(image.size)
         some = train.select(train.ids[:: max(1, len(train) // sample)])
         if journal:
-            written, _ = load_written(profile.path(journal), some, kinds)
+            written, _ = read_instructions(profile.path(journal), some, kinds)
         else:
-            written, _ = write_instructions(some, kinds)
+            written, _ = write_instructions(some, kinds, describe=describe_scene)
         return cls(
             *(len(dataset.split(split)) for split in ("train", "val", "test")),
             labels=dataset.label_set,

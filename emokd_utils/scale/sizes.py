@@ -23,9 +23,9 @@ from ..costs import count_parameters, flops
 from ..errors import InputError
 from ..families import family_of
 from ..instructions import chat_text
+from ..loading import limit_pixels
 from ..settings import TuningSettings, VisionSettings
-from ..vision import build_network
-from ..vlm import limit_pixels, loading
+from ..weights import build_network
 
 MODELS = tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"))
 """Hub id -> its published configuration."""
@@ -235,7 +235,7 @@ def _local(source: str) -> tuple:
             f"{source} is not on this machine, and its configuration is not known (known: "
             f"{', '.join(MODELS)}): give a folder with its config and processor files"
         ) from error
-    with loading(source):
+    with readable_errors(source):
         processor = AutoProcessor.from_pretrained(source, local_files_only=True)
     return config, processor.image_processor, processor
 

@@ -53,8 +53,7 @@ from emokd_utils.gates import gate_inputs
 from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.predictions import HEAD, TUNED, VISION, gate_name
 from emokd_utils.profiles import project_root
-from emokd_utils.run import named_profile
-from emokd_utils.run import open_run
+from emokd_utils.run import named_profile, open_run
 from emokd_utils.settings import HeadSettings
 
 # %% [markdown]

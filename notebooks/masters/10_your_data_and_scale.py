@@ -51,8 +51,7 @@ from emokd_utils.images import open_image
 from emokd_utils.instructions import categorical_prompt
 from emokd_utils.predictions import HEAD, TUNED, VISION, gate_name
 from emokd_utils.profiles import reduced
-from emokd_utils.run import named_profile
-from emokd_utils.run import open_run
+from emokd_utils.run import named_profile, open_run
 from emokd_utils.run.results import Results
 from emokd_utils.scale.archive import export, install
 from emokd_utils.scale.convert import SOURCES, convert
