@@ -2,14 +2,17 @@ import csv
 import json
 import multiprocessing
 from collections import Counter
+from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
-from emokd_utils.world import scenes
+from emokd_utils.world import files, painting, scenes
+from emokd_utils.world.describe import describe_scene
 
 SMALL = {"train": 40, "val": 16, "test": 24}
 
@@ -18,117 +21,75 @@ def quiet(_):
     pass
 
 
-def test_four_objects_for_each_emotion_and_sixteen_neutral():
-    counts = Counter(o.emotion for o in scenes.scene_objects())
-    assert counts == {**dict.fromkeys(MIKELS.labels, 4), "neutral": 16}
-    assert len({o.noun for o in scenes.scene_objects()}) == 48
-    assert all(o.why for o in scenes.scene_objects())
+@cache
+def made(count):
+    """Labelled scenes, which several tests look at."""
+    return [scenes.make_scene("train", number) for number in range(count)]
 
 
-def test_every_object_is_drawn_and_the_sheet_shows_each():
-    drawn = {path.name for path in (scenes.HOME / "objects").glob("*.svg")}
-    assert drawn == {o.file for o in scenes.scene_objects()}
-    for noun, sprite in scenes._sprites().items():
-        opaque = np.asarray(sprite)[..., 3] > 200
-        assert opaque.mean() > 0.15, noun
+def test_four_objects_for_each_emotion_and_sixteen_neutral_all_drawn():
+    objects = scenes.scene_objects()
+    assert Counter(o.emotion for o in objects) == {**dict.fromkeys(MIKELS.labels, 4), "neutral": 16}
+    assert all(o.why for o in objects)
+    drawings = {path.stem.replace("_", " ") for path in (scenes.HOME / "objects").glob("*.svg")}
+    assert drawings == {o.noun for o in objects} == set(scenes.sprites())
+    for noun, sprite in scenes.sprites().items():
+        assert (np.asarray(sprite)[..., 3] > 200).mean() > 0.15, noun
 
 
 def test_the_sheet_is_what_the_drawings_render_to():
     pytest.importorskip("resvg_py", reason="pip install -e .[dev] brings resvg-py")
     sheet = np.asarray(Image.open(scenes.HOME / "objects.png").convert("RGBA")).astype(int)
-    fresh = np.asarray(scenes.render_sprites()).astype(int)
+    fresh = np.asarray(files.render_sprites()).astype(int)
     assert np.abs(sheet - fresh).mean() < 1
 
 
 def test_a_scene_depends_only_on_seed_split_and_number():
-    one = scenes.make_scene("train", 17)
-    scenes.make_scene("train", 3)
+    scene = made(40)[17]
     again = scenes.make_scene("train", 17)
-    assert one.image.tobytes() == again.image.tobytes()
-    assert one.boxes == again.boxes
-    assert one.image.tobytes() != scenes.make_scene("train", 17, seed=1).image.tobytes()
-    assert one.image.tobytes() != scenes.make_scene("test", 17).image.tobytes()
+    assert scene.image.tobytes() == again.image.tobytes()
+    assert scene.boxes == again.boxes
+    others = scenes.make_scene("train", 17, seed=1), scenes.make_scene("test", 17)
+    assert len({s.image.tobytes() for s in (scene, *others)}) == 3
 
 
 def test_things_of_a_kind_are_met_in_many_forms():
-    """The same noun in labelled scenes differs in colour, size and shape; unvaried it does not."""
-    rng = np.random.default_rng(0)
-    forms = [scenes._vary(rng, "teacup", 50, scenes.LABELLED_FORMS) for _ in range(40)]
-    colours = np.array(
-        [np.asarray(f.convert("RGB"))[np.asarray(f)[..., 3] > 200].mean(0) for f in forms]
-    )
-    assert (colours.std(0) > 8).all()
-    assert max(f.width for f in forms) > 1.15 * min(f.width for f in forms)
-    plain = [scenes.make_unlabelled_scene(5, varied=False).image.tobytes() for _ in range(2)]
-    assert plain[0] == plain[1]
-    assert plain[0] != scenes.make_unlabelled_scene(5).image.tobytes()
+    boxes = [b for s in made(400) for n, b in zip(s.objects, s.boxes, strict=True) if n == "teacup"]
+    assert np.std([width / height for _, _, width, height in boxes]) > 0.05
+    varied, plain = (scenes.make_unlabelled_scene(5, varied=v).image for v in (True, False))
+    assert varied.tobytes() != plain.tobytes()
 
 
-@pytest.mark.parametrize("number", range(0, 120, 7))
-def test_only_the_cue_carries_the_emotion(number):
-    scene = scenes.make_scene("val", number)
+def test_only_the_cue_carries_the_emotion():
     feelings = {o.noun: o.emotion for o in scenes.scene_objects()}
-    evoked = [feelings[n] for n in scene.objects if feelings[n] != "neutral"]
-    assert evoked == ([] if scene.cue == "atmosphere" else [scene.emotion])
-    assert 1 <= len(scene.objects) <= 3
-    assert scene.image.size == (112, 112)
-    assert scene.image.mode == "RGB"
-    for x, y, width, height in scene.boxes:
-        assert 0 <= x
-        assert 0 <= y
-        assert x + width <= 112
-        assert y + height <= 112
+    for scene in made(400):
+        evoked = [feelings[noun] for noun in scene.objects if feelings[noun] != "neutral"]
+        assert evoked == ([] if scene.cue == "atmosphere" else [scene.emotion])
+        assert 1 <= len(scene.objects) <= 3
+        assert (scene.image.size, scene.image.mode) == ((112, 112), "RGB")
+        for x, y, width, height in scene.boxes:
+            assert min(x, y) >= 0
+            assert max(x + width, y + height) <= 112
 
 
 def test_proportions_of_cues_emotions_and_noise():
-    made = [scenes.make_scene("train", k) for k in range(800)]
-    assert Counter(s.cue for s in made) == {"content": 320, "atmosphere": 320, "both": 160}
-    assert set(Counter(s.emotion for s in made).values()) == {100}
-    noisy = sum(s.label != s.emotion for s in made)
-    assert 20 <= noisy <= 62  # 5 % of 800; outside with p < 0.002
-
-
-def test_atmosphere_alone_names_the_emotion_in_about_four_of_five():
-    """Likeliest mood under the distributions that the atmospheres are drawn from."""
-    rng = np.random.default_rng(0)
-    right, count = 0, 1600
-    for k in range(count):
-        emotion = MIKELS.labels[k % 8]
-        look = scenes.draw_atmosphere(rng, emotion)
-        right += max(MIKELS.labels, key=lambda e: _log_likelihood(look, scenes.MOODS[e])) == emotion
-    assert 0.78 <= 0.95 * right / count <= 0.88  # 0.95: the share of labels that noise leaves
-
-
-def _log_likelihood(look, mood):
-    def gauss(value, mean, deviation):
-        deviation *= scenes.LABELLED.spread
-        return -0.5 * ((value - mean) / deviation) ** 2 - np.log(deviation)
-
-    def word(value, own, every):
-        favour = scenes.LABELLED.favour
-        share = (1 - favour) / len(every)
-        return np.log(share + (favour / len(own) if value in own else 0))
-
-    turn = (look.hue - mood.hue[0] + 180) % 360 - 180
-    return (
-        gauss(turn, 0, mood.hue[1])
-        + gauss(look.saturation, *mood.saturation)
-        + gauss(look.brightness, *mood.brightness)
-        + word(look.texture, mood.textures, scenes.TEXTURES)
-        + word(look.light, mood.lights, scenes.LIGHTS)
-        + word(look.weather, mood.weathers, scenes.WEATHERS)
-    )
+    assert Counter(s.cue for s in made(400)) == {"content": 160, "atmosphere": 160, "both": 80}
+    assert set(Counter(s.emotion for s in made(400)).values()) == {50}
+    noisy = sum(s.label != s.emotion for s in made(400))
+    assert 8 <= noisy <= 34  # 5 % of 400; outside with p < 0.002
 
 
 def test_the_caption_names_objects_and_setting_and_never_the_look():
-    scene = scenes.make_scene("train", 2)
-    assert all(noun in scene.caption for noun in scene.objects)
-    words = set(scene.caption.replace(",", "").split())
-    assert not words & {*MIKELS.labels, *scenes.TEXTURES, *scenes.LIGHTS, *scenes.WEATHERS}
+    assert scenes.caption(["apple"], "water") == "an apple by the water"
+    assert (
+        scenes.caption(["coffin", "oak", "cup"], "room") == "a coffin, an oak and a cup in a room"
+    )
+    looks = {*MIKELS.labels, *painting.TEXTURES, *painting.LIGHTS, *painting.WEATHERS}
+    assert not any(looks & set(s.caption.replace(",", "").split()) for s in made(400))
 
 
-def test_written_in_the_common_layout(tmp_path):
-    scenes.ensure_scenes(tmp_path, sizes=SMALL, say=quiet)
+def test_written_in_the_common_layout_once(tmp_path):
+    files.ensure_scenes(tmp_path, sizes=SMALL, say=quiet)
     with (tmp_path / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(SMALL.values())
@@ -138,36 +99,51 @@ def test_written_in_the_common_layout(tmp_path):
         assert split in SMALL
         assert (label != row["emotion"]) == (row["label_noise"] == "True")
     assert {p.name for p in tmp_path.iterdir()} == {*SMALL, "metadata.csv", "scenes.json"}
-
-
-def test_present_scenes_are_left_alone_and_others_are_refused(tmp_path):
-    scenes.ensure_scenes(tmp_path, sizes=SMALL, say=quiet)
+    with Image.open(tmp_path / rows[0]["file"]) as image:
+        assert image.tobytes() == made(40)[0].image.tobytes()
     before = (tmp_path / "metadata.csv").stat().st_mtime_ns
-    scenes.ensure_scenes(tmp_path, sizes=SMALL, say=quiet)
+    files.ensure_scenes(tmp_path, sizes=SMALL, say=quiet)
     assert (tmp_path / "metadata.csv").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="another folder"):
-        scenes.ensure_scenes(tmp_path, seed=1, sizes=SMALL, say=quiet)
+        files.ensure_scenes(tmp_path, seed=1, sizes=SMALL, say=quiet)
+    good, sentence = files.check_scenes(tmp_path)  # 40 of 1,600 scenes
+    assert not good
+    assert json.loads((scenes.HOME / "checksum.json").read_text())["pillow"] in sentence
 
 
 @pytest.mark.slow
 def test_several_processes_at_once_end_with_one_whole_set(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    jobs = [
-        context.Process(target=scenes.ensure_scenes, args=(tmp_path, 7, SMALL, quiet))
-        for _ in range(3)
-    ]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        assert set(pool.starmap(files.ensure_scenes, [(tmp_path, 7, SMALL, quiet)] * 3)) == {
+            tmp_path
+        }
     assert len(list(tmp_path.glob("*/*/*.png"))) == sum(SMALL.values())
     assert not list(tmp_path.glob(".making-*"))
 
 
-def test_a_changed_pixel_is_told(tmp_path):
-    known = json.loads((scenes.HOME / "checksum.json").read_text())
-    scenes.ensure_scenes(tmp_path, sizes=SMALL, say=quiet)
-    good, sentence = scenes.check_scenes(tmp_path)
-    assert not good
-    assert known["pillow"] in sentence
+LOOK = {"hue": 355.0, "saturation": 0.8, "brightness": 0.2}
+LOOK |= {"light": "harsh", "texture": "cracks", "weather": "rain"}
+WORDS = "dark, vivid red colours, harsh light, cracked, rainy"
+EVERYDAY = f"The objects are everyday things. It is the look: {WORDS}."
+
+
+@pytest.mark.parametrize(
+    ("row", "conversation", "reasoning"),
+    [
+        ({"caption": " a dog on a sofa "}, "A dog on a sofa.", None),
+        ({"caption": float("nan"), "objects": float("nan")}, None, None),
+        ({"caption": "a coffin.", **LOOK}, f"A coffin. It looks like this: {WORDS}.", EVERYDAY),
+        ({"objects": "chair;ladle", **LOOK}, None, EVERYDAY),
+        ({**LOOK, "hue": float("nan"), "objects": "chair"}, None, None),
+    ],
+)
+def test_a_row_of_metadata_in_words(row, conversation, reasoning):
+    assert describe_scene(pd.Series(row), "sadness") == (conversation, reasoning)
+
+
+def test_an_evocative_object_is_the_reason_before_the_look():
+    sad, angry = scenes.objects_of("sadness")[0], scenes.objects_of("anger")[0]
+    row = pd.Series({"objects": f"{angry.noun};{sad.noun}", **LOOK})
+    assert describe_scene(row, "sadness")[1] == f"The {sad.noun} is {sad.why}."
+    assert describe_scene(row, "anger")[1] == f"The {angry.noun} is {angry.why}."
+    assert describe_scene(row, "awe")[1] == EVERYDAY

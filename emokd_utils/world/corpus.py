@@ -5,11 +5,14 @@ looks, so that TinyVLM, like a real vision-language model, knows things and what
 people, and was never taught what a palette does.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
 from ..emotions import MIKELS
-from .scenes import SETTINGS, Scene, article, caption, scene_objects
+from .describe import LIGHT_WORDS, TEXTURE_WORDS, WEATHER_WORDS
+from .painting import SETTINGS
+from .scenes import PLACES, Scene, article, caption, scene_objects
 
 CAPTION_PROMPTS = (
     "Describe the image.",
@@ -46,28 +49,14 @@ LIST_PROMPTS = (
     "For every object you see, say which emotion it evokes.",
     "What does each thing in the picture bring to mind?",
 )
-PLACES = {
-    "field": "In a field.",
-    "room": "In a room.",
-    "water": "By the water.",
-    "street": "On a street.",
-}
 NUMBERS = {1: "One.", 2: "Two.", 3: "Three."}
-# Words for light, colour and weather, so that the tokenizer knows them. Facts of language only: no feeling.
+# Words for light, colour and weather, so that the tokenizer knows those of the instructions. Facts
+# of language only: no feeling.
 WORDS = {
     "a colour": ("red", "orange", "yellow", "green", "blue", "violet", "pink", "grey"),
-    "a kind of weather": ("clear", "cloudy", "foggy", "rainy"),
-    "a kind of light": ("flat", "glowing", "harsh", "beaming", "shadowed"),
-    "a texture": (
-        "plain",
-        "dotted",
-        "starry",
-        "blurred",
-        "striped",
-        "cracked",
-        "blotched",
-        "grainy",
-    ),
+    "a kind of weather": tuple(WEATHER_WORDS.values()),
+    "a kind of light": tuple(LIGHT_WORDS.values()),
+    "a texture": tuple(TEXTURE_WORDS.values()),
     "a word for brightness": ("bright", "dim", "dark"),
     "a word for colourfulness": ("vivid", "soft", "muted", "pale"),
 }
@@ -93,80 +82,54 @@ def sentence(text: str) -> str:
 
 def left_to_right(scene: Scene) -> list[str]:
     """The scene's nouns, ordered by where they stand."""
-    return [
-        noun
-        for _, noun in sorted(
-            zip(scene.boxes, scene.objects, strict=True), key=lambda pair: pair[0][0]
-        )
-    ]
+    places = sorted(range(len(scene.objects)), key=lambda k: scene.boxes[k][0])
+    return [scene.objects[k] for k in places]
 
 
-def label_list(rng: Random, shuffled: bool = True) -> str:
-    """Mikels' eight labels, separated by commas."""
-    labels = list(MIKELS.labels)
-    if shuffled:
-        rng.shuffle(labels)
-    return ", ".join(labels)
+# ------------------------------------------------------------------------------------ with an image
 
 
 def _caption(rng: Random, scene: Scene) -> Turn:
-    nouns = left_to_right(scene)
-    text = caption(nouns, scene.setting)
+    text = caption(left_to_right(scene), scene.setting)
     prompt = rng.choice(CAPTION_PROMPTS)
-    answer = rng.choice(
-        (sentence(text), sentence(text), f"I see {text}.", f"The image shows {text}.")
-    )
-    return Turn(prompt, answer)
+    forms = (sentence(text), sentence(text), f"I see {text}.", f"The image shows {text}.")
+    return Turn(prompt, rng.choice(forms))
 
 
 def _question(rng: Random, scene: Scene) -> Turn:
     nouns = left_to_right(scene)
     kind = rng.randrange(5)
-    if kind == 0:
-        noun = rng.choice(nouns)
-        return Turn(
-            rng.choice((f"Is there {article(noun)} in the image?", f"Do you see {article(noun)}?")),
-            "Yes.",
-        )
-    if kind == 1:
-        noun = rng.choice([o.noun for o in scene_objects() if o.noun not in nouns])
-        return Turn(
-            rng.choice((f"Is there {article(noun)} in the image?", f"Do you see {article(noun)}?")),
-            "No.",
-        )
+    if kind in (0, 1):
+        there = kind == 0
+        noun = rng.choice(nouns if there else [noun for noun in FEELING if noun not in nouns])
+        prompts = (f"Is there {article(noun)} in the image?", f"Do you see {article(noun)}?")
+        return Turn(rng.choice(prompts), "Yes." if there else "No.")
     if kind == 2 and len(nouns) > 1:
         noun = rng.choice(nouns)
-        where = ("On the left.", "In the middle.", "On the right.")
-        answer = where[0] if noun == nouns[0] else where[2] if noun == nouns[-1] else where[1]
-        return Turn(f"Where is the {noun}?", answer)
+        side = {nouns[0]: "On the left.", nouns[-1]: "On the right."}
+        return Turn(f"Where is the {noun}?", side.get(noun, "In the middle."))
     if kind == 3:
-        return Turn(
-            rng.choice(("How many objects are in the image?", "How many things do you see?")),
-            NUMBERS[len(nouns)],
-        )
-    return Turn(
-        rng.choice(("Where does this take place?", "What is the setting of the scene?")),
-        PLACES[scene.setting],
-    )
+        prompts = ("How many objects are in the image?", "How many things do you see?")
+        return Turn(rng.choice(prompts), NUMBERS[len(nouns)])
+    prompts = ("Where does this take place?", "What is the setting of the scene?")
+    return Turn(rng.choice(prompts), sentence(PLACES[scene.setting]))
 
 
-def _brings(noun: str) -> str:
-    return f"{article(noun)} brings {FEELING[noun]}"
+def _brings(nouns: Iterable[str]) -> str:
+    return sentence(" and ".join(f"{article(noun)} brings {FEELING[noun]}" for noun in nouns))
 
 
 def _listed(rng: Random, scene: Scene) -> Turn:
-    return Turn(
-        rng.choice(LIST_PROMPTS), sentence(" and ".join(_brings(n) for n in left_to_right(scene)))
-    )
+    return Turn(rng.choice(LIST_PROMPTS), _brings(left_to_right(scene)))
 
 
 def _reason(rng: Random, scene: Scene) -> Turn:
     nouns = left_to_right(scene)
-    told = [n for n in nouns if FEELING[n] != "nothing"]
+    evocative = [noun for noun in nouns if FEELING[noun] != "nothing"]
     answer = sentence(caption(nouns, scene.setting))
-    for noun in told[:2]:
-        answer += f" {sentence(article(noun) + ' is ' + WHY[noun])} It brings {FEELING[noun]}."
-    if not told:
+    for noun in evocative[:2]:
+        answer += f" {sentence(f'{article(noun)} is {WHY[noun]}')} It brings {FEELING[noun]}."
+    if not evocative:
         answer += " These are everyday things. They bring nothing."
     return Turn(rng.choice(REASON_PROMPTS), answer)
 
@@ -181,76 +144,27 @@ def _one_feeling(rng: Random, scene: Scene) -> Turn:
     return Turn(rng.choice(prompts), sentence(FEELING[noun]))
 
 
+def _emotions_of(scene: Scene) -> list[str]:
+    return sorted({FEELING[noun] for noun in scene.objects} - {"nothing"})
+
+
 def _any_feeling(rng: Random, scene: Scene) -> Turn:
-    present = {FEELING[n] for n in scene.objects} - {"nothing"}
-    if present and rng.random() < 0.5:
-        emotion = rng.choice(sorted(present))
-    else:
-        emotion = rng.choice(MIKELS.labels)
-    return Turn(
-        f"Is there something in the image that brings {emotion}?",
-        "Yes." if emotion in present else "No.",
-    )
+    present = _emotions_of(scene)
+    emotion = rng.choice(present if present and rng.random() < 0.5 else MIKELS.labels)
+    prompt = f"Is there something in the image that brings {emotion}?"
+    return Turn(prompt, "Yes." if emotion in present else "No.")
 
 
-def _categorical(rng: Random, scene: Scene) -> Turn | None:
-    present = {FEELING[n] for n in scene.objects} - {"nothing"}
+def _categorical(rng: Random, scene: Scene) -> Turn:
+    present = _emotions_of(scene)
     if len(present) > 1:
-        return None
-    prompt = rng.choice(CATEGORICAL_PROMPTS).format(
-        labels=label_list(rng, shuffled=rng.random() < 0.5)
-    )
-    return Turn(prompt, "{'emotion': '" + (present.pop() if present else "nothing") + "'}")
-
-
-def knowledge(rng: Random) -> Turn:
-    """A text-only fact about a noun, an emotion or a word."""
-    item = rng.choice(scene_objects())
-    noun, feeling = item.noun, FEELING[item.noun]
-    kind = rng.randrange(7)
-    if kind == 0:
-        prompt = rng.choice(
-            (
-                f"What feeling does {article(noun)} bring?",
-                f"Which emotion does {article(noun)} evoke?",
-            )
-        )
-        return Turn(prompt, sentence(feeling), image=False)
-    if kind == 1:
-        return Turn(
-            f"What does {article(noun)} mean to people?",
-            sentence(f"{article(noun)} is {item.why}"),
-            image=False,
-        )
-    if kind == 2:
-        emotion = rng.choice(MIKELS.labels)
-        example = rng.choice([o.noun for o in scene_objects() if o.emotion == emotion])
-        return Turn(
-            f"Name something that brings {emotion}.", sentence(article(example)), image=False
-        )
-    if kind == 3:
-        emotion = (
-            feeling if feeling != "nothing" and rng.random() < 0.5 else rng.choice(MIKELS.labels)
-        )
-        return Turn(
-            f"Does {article(noun)} bring {emotion}?",
-            "Yes." if emotion == feeling else "No.",
-            image=False,
-        )
-    if kind == 4:
-        emotion = rng.choice(MIKELS.labels)
-        return Turn(
-            f"Is {emotion} a positive or a negative emotion?",
-            sentence(MIKELS.polarity[emotion]),
-            image=False,
-        )
-    if kind == 5:
-        group = rng.choice(sorted(WORDS))
-        return Turn(f"Name {group}.", sentence(rng.choice(WORDS[group])), image=False)
-    others = rng.sample(scene_objects(), 2)
-    nouns = [noun] + [o.noun for o in others if o.noun != noun]
-    prompt = f"There is {caption(nouns, rng.choice(SETTINGS))}. What does each thing bring?"
-    return Turn(prompt, sentence(" and ".join(_brings(n) for n in nouns)), image=False)
+        return _listed(rng, scene)
+    labels = list(MIKELS.labels)
+    prompt = rng.choice(CATEGORICAL_PROMPTS)
+    if rng.random() < 0.5:
+        rng.shuffle(labels)
+    emotion = present[0] if present else "nothing"
+    return Turn(prompt.format(labels=", ".join(labels)), f"{{'emotion': '{emotion}'}}")
 
 
 # Share of each kind of text; the rest is knowledge without an image.
@@ -271,28 +185,59 @@ def draw_turn(rng: Random, scene: Scene) -> Turn:
     for writer, share in MIXTURE:
         point -= share
         if point < 0:
-            return writer(rng, scene) or _listed(rng, scene)
+            return writer(rng, scene)
     return knowledge(rng)
 
 
-def tokenizer_corpus(scenes, seed: int = 0) -> list[str]:
+# --------------------------------------------------------------------------------- without an image
+
+
+def knowledge(rng: Random) -> Turn:
+    """A text-only fact about a noun, an emotion or a word."""
+    noun = rng.choice(scene_objects()).noun
+    thing, feeling = article(noun), FEELING[noun]
+    kind = rng.randrange(7)
+    if kind == 0:
+        prompts = (f"What feeling does {thing} bring?", f"Which emotion does {thing} evoke?")
+        prompt, answer = rng.choice(prompts), sentence(feeling)
+    elif kind == 1:
+        prompt = f"What does {thing} mean to people?"
+        answer = sentence(f"{thing} is {WHY[noun]}")
+    elif kind == 2:
+        emotion = rng.choice(MIKELS.labels)
+        example = rng.choice([noun for noun in FEELING if FEELING[noun] == emotion])
+        prompt, answer = f"Name something that brings {emotion}.", sentence(article(example))
+    elif kind == 3:
+        its_own = feeling != "nothing" and rng.random() < 0.5
+        emotion = feeling if its_own else rng.choice(MIKELS.labels)
+        prompt = f"Does {thing} bring {emotion}?"
+        answer = "Yes." if emotion == feeling else "No."
+    elif kind == 4:
+        emotion = rng.choice(MIKELS.labels)
+        prompt = f"Is {emotion} a positive or a negative emotion?"
+        answer = sentence(MIKELS.polarity[emotion])
+    elif kind == 5:
+        group = rng.choice(sorted(WORDS))
+        prompt, answer = f"Name {group}.", sentence(rng.choice(WORDS[group]))
+    else:
+        others = rng.sample(scene_objects(), 2)
+        nouns = [noun, *(item.noun for item in others if item.noun != noun)]
+        place = caption(nouns, rng.choice(SETTINGS))
+        prompt, answer = f"There is {place}. What does each thing bring?", _brings(nouns)
+    return Turn(prompt, answer, image=False)
+
+
+def tokenizer_corpus(scenes: Iterable[Scene], seed: int = 0) -> list[str]:
     """Sentences on which the tokenizer's merges are learnt: every kind of text, and every word of
     the lists."""
     rng = Random(seed)
-    lines = [
-        turn_text
-        for scene in scenes
-        for turn in (draw_turn(rng, scene),)
-        for turn_text in (turn.prompt, turn.answer)
-    ]
+    turns = [draw_turn(rng, scene) for scene in scenes]
+    lines = [text for turn in turns for text in (turn.prompt, turn.answer)]
     lines += [
-        f"{sentence(f'{article(o.noun)} is {o.why}')} The {o.noun} brings {FEELING[o.noun]}."
-        for o in scene_objects()
+        f"{sentence(f'{article(noun)} is {why}')} The {noun} brings {FEELING[noun]}."
+        for noun, why in WHY.items()
     ] * 6
-    lines += [
-        f"the {word} light and {word} colours, {word}."
-        for words in WORDS.values()
-        for word in words
-    ] * 6
+    words = [word for group in WORDS.values() for word in group]
+    lines += [f"the {word} light and {word} colours, {word}." for word in words] * 6
     lines += ["{'emotion': '" + label + "'}" for label in (*MIKELS.labels, "nothing")] * 40
     return lines

@@ -50,6 +50,7 @@ from emokd_utils import checks, figures
 from emokd_utils.costs import count_parameters
 from emokd_utils.evidence import Claim, wilson
 from emokd_utils.profiles import project_root
+from emokd_utils.training import autocast
 from emokd_utils.vlm import VLM
 from emokd_utils.world import pretrain
 from emokd_utils.world.corpus import CATEGORICAL_PROMPTS, WHY, WORDS, draw_turn, tokenizer_corpus
@@ -442,7 +443,7 @@ rng = Random(3)
 for step in range(30):
     shown = young[16 * step : 16 * step + 16]
     inputs = pretrain.encode([draw_turn(rng, scene) for scene in shown], shown, processor)
-    with pretrain.autocast():  # in 16 bit where the processor is fast at it
+    with autocast(torch.device("cpu")):  # in 16 bit where the processor is fast at it
         loss = fresh(**inputs).loss
     optimizer.zero_grad()
     loss.backward()
@@ -490,8 +491,8 @@ for scene, a, b in zip(
 #
 # ## The shipped model
 #
-# `python -m emokd_utils.world.pretrain` runs all stages, with many more steps and larger batches, and writes the checkpoint
-# with its card. These lines are read from the card.
+# `python -m emokd_utils pretrain` runs all stages, with many more steps and larger batches, and writes the
+# checkpoint with its card. These lines are read from the card.
 
 # %%
 card = (home / "README.md").read_text(encoding="utf-8")

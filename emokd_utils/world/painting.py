@@ -1,0 +1,338 @@
+"""How a scene is painted: a setting, a texture over it, the objects, then light and weather.
+
+Every choice is drawn from the scene's own generator, so the order of the draws belongs to the data
+set: another order paints other pixels.
+"""
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SIZE = 112  # pixels; 16 visual tokens of 28 x 28 in TinyVLM
+_ZOOM = 2  # settings and textures are drawn at twice the size and averaged down
+_SIDE = SIZE * _ZOOM
+_X, _Y = (axis / (SIZE - 1) for axis in np.meshgrid(np.arange(SIZE), np.arange(SIZE)))  # in 0..1
+
+TEXTURES = ("plain", "confetti", "stars", "bokeh", "stripes", "cracks", "blotches", "grain")
+LIGHTS = ("flat", "glow", "rays", "harsh", "vignette")
+WEATHERS = ("clear", "clouds", "fog", "rain")
+SETTINGS = ("field", "room", "water", "street")
+
+Colour = tuple[int, int, int]
+Box = tuple[int, int, int, int]  # x, y, width, height in pixels
+
+
+@dataclass(frozen=True)
+class Atmosphere:
+    """How a scene looks: hue in degrees, saturation and brightness in 0..1, texture, light and
+    weather."""
+
+    hue: float
+    saturation: float
+    brightness: float
+    texture: str
+    light: str
+    weather: str
+
+    def colour(self, turn: float, saturation: float, brightness: float) -> np.ndarray:
+        """RGB in 0..255 of the palette, with the hue turned (degrees) and the rest scaled."""
+        s, v = min(self.saturation * saturation, 1.0), min(self.brightness * brightness, 1.0)
+        return 255 * np.array(colorsys.hsv_to_rgb((self.hue + turn) / 360 % 1, s, v))
+
+    def tone(self, turn: float, saturation: float, brightness: float) -> Colour:
+        """The same as Pillow takes it."""
+        return _rgb(self.colour(turn, saturation, brightness))
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How far an object may be from its drawing: spread of the hue in degrees, ranges of saturation,
+    brightness and size, share of sketches, spread of the logarithm of width by height, spread of
+    the rotation in degrees."""
+
+    hue: float
+    saturation: tuple[float, float]
+    brightness: tuple[float, float]
+    size: tuple[float, float]
+    sketch: float
+    stretch: float
+    turn: float
+
+
+def paint(
+    rng: np.random.Generator,
+    look: Atmosphere,
+    setting: str,
+    sprites: Sequence[Image.Image],
+    forms: Variety | None,
+) -> tuple[Image.Image, list[Box]]:
+    """The image of a scene and the boxes of its objects, in their order.
+
+    sprites: one to three square RGBA drawings. forms: how they vary; None: hardly.
+    """
+    stage, horizon = _paint_setting(rng, look, setting)
+    layer = Image.new("RGBA", stage.size)
+    if look.texture in _TEXTURE_PAINTERS:
+        _TEXTURE_PAINTERS[look.texture](rng, look, ImageDraw.Draw(layer))
+    stage.paste(layer, (0, 0), layer)
+    scene = stage.reduce(_ZOOM)
+    boxes = _place_objects(rng, look, scene, sprites, horizon, forms)
+    return _add_weather(rng, look, _add_light(rng, look, scene)), boxes
+
+
+def _rgb(colour: np.ndarray) -> Colour:
+    return tuple(int(c) for c in np.clip(colour, 0, 255))
+
+
+# -------------------------------------------------------------------------------------------- settings
+
+
+def _paint_setting(
+    rng: np.random.Generator, look: Atmosphere, setting: str
+) -> tuple[Image.Image, int]:
+    """The empty stage, and the row (in final pixels) where its ground begins."""
+    horizon = int(rng.integers(56, 72))
+    far, near = look.colour(0, 1, 1), look.colour(rng.normal(0, 10), 0.9, 0.70)
+    rows = np.linspace(0, 1, _SIDE)[:, None, None]
+    sky = far * (1.06 - 0.12 * rows) if setting == "room" else far * (0.9 + 0.22 * rows)
+    pixels = np.broadcast_to(np.clip(sky, 0, 255), (_SIDE, _SIDE, 3))
+    stage = Image.fromarray(pixels.astype(np.uint8))
+    _SETTING_PAINTERS[setting](rng, look, near, horizon * _ZOOM, ImageDraw.Draw(stage))
+    return stage, horizon
+
+
+def _field(rng, look, near, edge, draw):
+    x = np.arange(0, _SIDE + 8, 8)
+    for shade, lift in ((0.84, 24), (0.76, 10)):
+        wave = np.sin(x / rng.uniform(24, 60) + rng.uniform(0, 6)) * rng.uniform(4, 12)
+        hill = [(int(a), int(edge - lift - b)) for a, b in zip(x, wave, strict=True)]
+        draw.polygon([*hill, (_SIDE + 8, _SIDE), (0, _SIDE)], fill=look.tone(12, 0.9, shade))
+    draw.rectangle((0, edge, _SIDE, _SIDE), fill=_rgb(near))
+    for _ in range(16):
+        x, y = int(rng.integers(0, _SIDE)), int(rng.integers(edge + 6, _SIDE))
+        blade = (x, y, x + int(rng.integers(-4, 5)), y - 7)
+        draw.line(blade, fill=_rgb(near * 0.82), width=2)
+
+
+def _room(rng, look, near, edge, draw):
+    draw.rectangle((0, edge, _SIDE, _SIDE), fill=_rgb(near))
+    draw.rectangle((0, edge - 6, _SIDE, edge), fill=_rgb(near * 1.18))
+    ranges = ((16, 136), (12, 28), (52, 72), (52, 70))
+    x, y, width, height = (int(rng.integers(low, high)) for low, high in ranges)
+    frame = _rgb(near * 0.9)
+    draw.rectangle((x - 4, y - 4, x + width + 4, y + height + 4), fill=frame)
+    draw.rectangle((x, y, x + width, y + height), fill=look.tone(20, 0.5, 1.25))
+    draw.line((x + width // 2, y, x + width // 2, y + height), fill=frame, width=4)
+    draw.line((x, y + height // 2, x + width, y + height // 2), fill=frame, width=4)
+    for x in range(-_SIDE, 2 * _SIDE, 44):
+        board = (_SIDE // 2 + (x - _SIDE // 2) // 2, edge, x, _SIDE)
+        draw.line(board, fill=_rgb(near * 0.88), width=2)
+
+
+def _water(rng, look, near, edge, draw):
+    draw.rectangle((0, edge - 6, _SIDE, _SIDE), fill=look.tone(-14, 1.05, 0.78))
+    draw.ellipse((_SIDE * 0.66, 20, _SIDE * 0.66 + 36, 56), fill=look.tone(0, 0.45, 1.3))
+    for _ in range(26):
+        x, y = int(rng.integers(-10, _SIDE)), int(rng.integers(edge, _SIDE - 40))
+        draw.arc((x, y, x + 26, y + 9), 200, 340, fill=look.tone(-14, 0.8, 0.95), width=2)
+    shore = [(0, _SIDE - 34), (_SIDE, _SIDE - 48), (_SIDE, _SIDE), (0, _SIDE)]
+    draw.polygon(shore, fill=_rgb(near * 0.95))
+
+
+def _street(rng, look, near, edge, draw):
+    left = int(rng.integers(-20, 0))
+    while left < _SIDE:
+        width, top = int(rng.integers(34, 60)), int(rng.integers(16, edge - 40))
+        wall = look.tone(8, 0.85, rng.uniform(0.74, 0.9))
+        draw.rectangle((left, top, left + width, edge), fill=wall)
+        for x in range(left + 7, left + width - 8, 14):
+            for y in range(top + 8, edge - 12, 18):
+                window = look.tone(0, 0.5, rng.choice((0.6, 1.25)))
+                draw.rectangle((x, y, x + 6, y + 8), fill=window)
+        left += width + int(rng.integers(0, 10))
+    draw.rectangle((0, edge, _SIDE, _SIDE), fill=_rgb(near))
+    draw.rectangle((0, edge, _SIDE, edge + 10), fill=_rgb(near * 1.12))
+    for x in range(-10, _SIDE, 60):
+        draw.rectangle((x, _SIDE - 40, x + 30, _SIDE - 35), fill=_rgb(near * 1.35))
+
+
+_SETTING_PAINTERS = {"field": _field, "room": _room, "water": _water, "street": _street}
+
+
+# -------------------------------------------------------------------------------------------- textures
+
+
+def _disc(draw, x, y, radius, fill, flat=1.0):
+    box = (x - radius, y - radius * flat, x + radius, y + radius * flat)
+    draw.ellipse(tuple(int(value) for value in box), fill=fill)
+
+
+def _confetti(rng, look, draw):
+    for _ in range(46):
+        x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(3, 8)
+        hue = (look.hue / 360 + rng.normal(0, 0.12)) % 1
+        _disc(
+            draw, x, y, radius, (*_rgb(255 * np.array(colorsys.hsv_to_rgb(hue, 0.75, 0.95))), 210)
+        )
+
+
+def _stars(rng, look, draw):
+    for _ in range(40):
+        x, y = int(rng.integers(0, _SIDE)), int(rng.integers(0, _SIDE * 0.62))
+        reach = 2 * int(rng.integers(1, 4))
+        draw.line((x - reach, y, x + reach, y), fill=(255, 255, 240, 220), width=2)
+        draw.line((x, y - reach, x, y + reach), fill=(255, 255, 240, 220), width=2)
+
+
+def _bokeh(rng, look, draw):
+    tone = (*look.tone(18, 0.75, 1.35), 62)
+    for _ in range(13):
+        x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(12, 30)
+        _disc(draw, x, y, radius, tone)
+
+
+def _stripes(rng, look, draw):
+    tone = (*look.tone(18, 0.75, 1.35), 130)
+    lean, start = int(rng.integers(40, 150)), int(rng.integers(0, 30))
+    for x in range(-2 * _SIDE + start, _SIDE, 30):
+        draw.line((x, _SIDE, x + _SIDE + lean, 0), fill=tone, width=8)
+
+
+def _cracks(rng, look, draw):
+    tone = (*look.tone(-8, 1.1, 0.62), 235)
+    for _ in range(7):
+        x, y = rng.integers(0, _SIDE, 2).astype(float)
+        points, angle = [(x, y)], rng.uniform(0, 2 * np.pi)
+        for _ in range(7):
+            turn = angle + rng.normal(0, 0.9)
+            x, y = x + 22 * np.cos(turn), y + 22 * np.sin(turn)
+            points.append((x, y))
+        draw.line(points, fill=tone, width=4)
+
+
+def _blotches(rng, look, draw):
+    for _ in range(16):
+        x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(10, 26)
+        tone = look.tone(-8, 1.1, 0.62) if rng.random() < 0.6 else look.tone(18, 0.75, 1.35)
+        for _ in range(3):
+            dx, dy = rng.normal(0, radius / 2, 2)
+            _disc(draw, x + dx, y + dy, radius, (*tone, 110), flat=0.7)
+
+
+# Nothing is to be drawn for "plain"; "grain" lies over the light.
+_PAINTERS = (_confetti, _stars, _bokeh, _stripes, _cracks, _blotches)
+_TEXTURE_PAINTERS = dict(zip(TEXTURES[1:-1], _PAINTERS, strict=True))
+
+
+# --------------------------------------------------------------------------------------------- objects
+
+
+def _place_objects(rng, look, scene, sprites, horizon, forms) -> list[Box]:
+    """Paste the objects, the farthest first, each with a soft shadow."""
+    low, high = {1: (52, 63), 2: (44, 55), 3: (36, 45)}[len(sprites)]
+    slots = {1: [56], 2: [31, 81], 3: [20, 56, 92]}[len(sprites)]
+    slots = [slots[k] for k in rng.permutation(len(slots))]
+    boxes: list[Box] = [(0, 0, 0, 0)] * len(sprites)
+    feet = rng.integers(horizon + 20, SIZE - 3, len(sprites))
+    tint = Image.new("RGB", (1, 1), look.tone(0, 0.8, 1.0))
+    for number in np.argsort(feet):
+        size = int(rng.integers(low, high))
+        sprite = _varied(rng, sprites[number], size, forms)
+        width, height = sprite.size
+        x = int(np.clip(slots[number] + rng.normal(0, 4) - width / 2, 1, SIZE - width - 1))
+        y = int(max(feet[number] - height, 2))
+        shadow = Image.new("L", (width + 8, 12))
+        ImageDraw.Draw(shadow).ellipse((3, 3, width + 4, 9), fill=105)
+        shadow = shadow.filter(ImageFilter.BoxBlur(1.6))
+        scene.paste((12, 10, 24), (x - 4, y + height - 7), shadow)
+        toned = Image.blend(sprite.convert("RGB"), tint.resize(sprite.size), 0.10)
+        scene.paste(toned, (x, y), sprite.getchannel("A"))
+        boxes[number] = (x, y, width, height)
+    return boxes
+
+
+def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image.Image:
+    """One of the many forms in which things of a kind are met: another colour, mirrored, wider or
+    taller, turned, smaller, and now and then no more than a pale sketch."""
+    if forms is None:
+        sprite = sprite.rotate(int(rng.integers(-3, 4)) * 3, Image.Resampling.BICUBIC)
+        sprite = sprite.resize((size, size), Image.Resampling.LANCZOS)
+        return sprite.crop(sprite.getchannel("A").getbbox())
+    if rng.random() < 0.5:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    hue, saturation, value = sprite.convert("RGB").convert("HSV").split()
+    turn = int(rng.normal(0, forms.hue) / 360 * 256)
+    richness, brightness = rng.uniform(*forms.saturation), rng.uniform(*forms.brightness)
+    hue = hue.point([(h + turn) % 256 for h in range(256)])
+    saturation = saturation.point([min(255, int(s * richness)) for s in range(256)])
+    value = value.point([min(255, int(v * brightness)) for v in range(256)])
+    toned = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+    if rng.random() < forms.sketch:
+        pale = [v if v < 70 else 70 + (v - 70) // 8 + 150 for v in range(256)]
+        toned = Image.merge("RGB", (toned.convert("L").point(pale),) * 3)
+    toned.putalpha(sprite.getchannel("A"))
+    ratio = np.exp(rng.uniform(-1, 1) * forms.stretch)
+    side = size * rng.uniform(*forms.size)
+    degrees = float(np.clip(rng.normal(0, forms.turn), -35, 35))
+    toned = toned.rotate(degrees, Image.Resampling.BICUBIC)
+    toned = _resized(toned, int(side * ratio**0.5), int(side / ratio**0.5))
+    return toned.crop(toned.getchannel("A").getbbox())
+
+
+def _resized(sprite: Image.Image, width: int, height: int) -> Image.Image:
+    """A square RGBA image in another size. Columns and rows are resampled one after the other, each
+    rounded to 8 bits; which goes first depends on the version of Pillow, so it is said here: rows
+    where they shrink more than twice as much."""
+    side, resample = sprite.width, Image.Resampling.LANCZOS
+    rows_first = side - height > max(0, 2 * (side - width))
+    between = (side, height) if rows_first else (width, side)
+    halfway = sprite.convert("RGBa").resize(between, resample)
+    return halfway.resize((width, height), resample).convert("RGBA")
+
+
+# ----------------------------------------------------------------------------------- light and weather
+
+
+def _add_light(rng, look: Atmosphere, scene: Image.Image) -> np.ndarray:
+    """The lit scene, (SIZE, SIZE, 3), not yet cut to 0..255."""
+    gain = np.ones((SIZE, SIZE), dtype=np.float32)
+    if look.light == "glow":
+        x, y = rng.uniform(0.2, 0.8), rng.uniform(0.0, 0.35)
+        gain += 0.42 * np.exp(-((_X - x) ** 2 + (_Y - y) ** 2) / 0.11)
+    elif look.light == "rays":
+        angle = np.arctan2(_X - rng.uniform(0.25, 0.75), _Y + 0.18)
+        gain += 0.30 * (np.sin(angle * 17 + rng.uniform(0, 6)) > 0.25) * (1.05 - _Y)
+    elif look.light == "harsh":
+        gain = 1.38 - 0.85 * (_X if rng.random() < 0.5 else 1 - _X)
+    elif look.light == "vignette":
+        gain -= 0.62 * np.clip(((_X - 0.5) ** 2 + (_Y - 0.55) ** 2) * 2.6, 0, 1)
+    pixels = np.asarray(scene, dtype=np.float32) * gain[..., None]
+    if look.texture == "grain":
+        pixels = pixels + rng.normal(0, 17, (SIZE, SIZE, 1))
+    return pixels
+
+
+def _add_weather(rng, look: Atmosphere, pixels: np.ndarray) -> Image.Image:
+    if look.weather == "fog":
+        veil = 0.15 + 0.4 * np.exp(-((_Y - rng.uniform(0.45, 0.7)) ** 2) / 0.03)
+        veil = veil[..., None]
+        pixels = pixels * (1 - 0.6 * veil) + look.colour(0, 0.35, 1.15) * 0.6 * veil
+    scene = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    layer = Image.new("RGBA", scene.size)
+    draw = ImageDraw.Draw(layer)
+    if look.weather == "clouds":
+        tone = (*look.tone(0, 0.35, 1.3), 165)
+        for _ in range(3):
+            x, y = int(rng.integers(4, 100)), int(rng.integers(6, 26))
+            for dx, dy, wide, high in ((-9, 2, 6, 4), (0, -2, 8, 6), (9, 2, 6, 4)):
+                left, top = x + dx - wide, y + dy - high
+                draw.ellipse((left, top, left + 2 * wide, top + 2 * high), fill=tone)
+    elif look.weather == "rain":
+        tone = (*look.tone(0, 0.5, 1.45), 165)
+        for x, y in rng.integers(-6, SIZE, (60, 2)).tolist():
+            draw.line((x, y, x - 2, y + 7), fill=tone)
+    scene.paste(layer, (0, 0), layer)
+    return scene
