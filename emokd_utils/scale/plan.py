@@ -26,11 +26,13 @@ from ..instructions import (
     CONVERSATION_PROMPT,
     answer_for,
     categorical_prompt,
+    read_instructions,
     write_instructions,
 )
 from ..profiles import Profile, with_settings
 from ..run.run import EXPLAINED, MISSED
 from ..vlm import REASON_TOKENS
+from ..world.describe import describe_scene
 from .devices import GPUS, Device
 from .sizes import SizedNetwork, SizedVLM, View, sized_network, sized_vlm
 
