@@ -40,10 +40,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from emokd_utils import checks, figures
+from emokd_utils.comparison import compare
 from emokd_utils.complementarity import (
     accuracy_difference,
     cohen_kappa,
-    compare,
     double_fault,
     four_way,
     mcnemar_exact,
