@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -33,6 +32,7 @@ from ..files import fingerprint, load_rows, save_rows
 from ..gates import gate_inputs
 from ..gating import TrainedGate, train_gate
 from ..instructions import answer_for, categorical_prompt, write_instructions
+from ..maps import Explanation, load_explanations, save_explanations
 from ..predictions import (
     BOTH_RUN,
     HEAD,
@@ -56,9 +56,6 @@ from ..vlm import VLM, read_config, recompute_layers
 from ..world import scenes
 from .environment import asked_profile, named_profile
 from .store import Artefact, NotMadeError, Store
-
-if TYPE_CHECKING:
-    from ..explanations import Explanation
 
 EXPLAINED, MISSED = 40, 150
 """Test images of each cue that are explained, and at most so many missed ones that get reasons too."""
@@ -513,7 +510,7 @@ class Pipeline:
     def explanations(self, seed: int = 0) -> dict[str, dict[str, Explanation]]:
         """Test image -> name -> map (`explanations.explain`, of the image's label): 40 images of
         each cue, or of all where there are no cues, drawn at random."""
-        from ..explanations import explain, load_explanations, save_explanations
+        from ..explanations import explain
 
         part, chosen = self._part("test"), self._explained()
 

@@ -46,6 +46,7 @@ from ..errors import InputError
 from ..files import load_rows, load_tensors
 from ..gating import GATE_FORMAT, TrainedGate
 from ..images import FORMATS, open_image
+from ..maps import CAVEATS, load_explanations
 from ..predictions import Predictions
 from ..profiles import project_root
 from ..run.environment import asked_profile
@@ -454,8 +455,6 @@ def _load(stage: str, run: Run, scratch: Path, at: Path) -> None:
         need(list(costs.index) == [VLM_ALONE, TOGETHER, EMOVLM_KD], "costs (other rows)")
         need(all(kind.kind in "if" for kind in costs.dtypes), "costs (no numbers)")
     elif stage == "explanations":
-        from ..explanations import CAVEATS, load_explanations
-
         for image, maps in load_explanations(file).items():
             need(table.loc[image, "split"] == "test", "maps (of other images)")
             for one in maps.values():

@@ -53,10 +53,11 @@ from emokd_utils.complementarity import (
 from emokd_utils.distillation import train_head
 from emokd_utils.evidence import Claim, Estimate, share
 from emokd_utils.evidence import bootstrap as mean_interval
-from emokd_utils.explanations import boxes, cue_boxes, share_inside, share_table
 from emokd_utils.explorer import GateView, explore
+from emokd_utils.maps import share_inside, share_table
 from emokd_utils.predictions import TUNED, VISION
 from emokd_utils.run.pipeline import Pipeline
+from emokd_utils.world.boxes import boxes, cue_boxes
 
 # %% [markdown]
 # The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
@@ -628,7 +629,7 @@ show_maps(clearest("VLM", ["both right"], "both"), ["occlusion"])
 
 # %%
 if located:
-    inside = share_table(maps, pipeline.dataset)
+    inside = share_table(maps, pipeline.dataset, cue_boxes, pipeline.cues)
     told = [
         f"{100 * row.share:.0f} % [{100 * row.low:.0f}, {100 * row.high:.0f}], n = {row.n}"
         for row in inside.itertuples()
