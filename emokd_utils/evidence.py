@@ -8,12 +8,12 @@ models say about it stays paired.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.special import ndtri
 
 from .errors import InputError
 
@@ -62,7 +62,7 @@ class Claim:
         return f"[{'holds' if self.holds else 'DOES NOT HOLD'}] {self.text}: {self.evidence}"
 
 
-def wilson(right: int, n: int, level: float = LEVEL) -> Interval:
+def wilson(right: int, n: int) -> Interval:
     """Wilson's score interval of a share, `right` of n (1927, doi 10.1080/01621459.1927.10502953).
 
     Raises InputError for counts that are no share.
@@ -71,11 +71,15 @@ def wilson(right: int, n: int, level: float = LEVEL) -> Interval:
         raise InputError(f"{right} of {n} is no share: count at most n right")
     if n == 0:
         return Interval(NAN, NAN)
-    found = binomtest(int(right), int(n)).proportion_ci(level, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    p, z = right / n, ndtri(0.5 + 0.5 * LEVEL)
+    denominator = 2 * (n + z**2)
+    centre = (2 * n * p + z**2) / denominator
+    half = z / denominator * math.sqrt(4 * n * p * (1 - p) + z**2)
+    low, high = float(centre - half), float(centre + half)
+    return Interval(low if right else 0.0, high if right < n else 1.0)
 
 
-def share(count: int | np.ndarray, n: int | None = None, level: float = LEVEL) -> Estimate:
+def share(count: int | np.ndarray, n: int | None = None) -> Estimate:
     """`count` of n, or the share of True in a boolean array, in [0, 1] with Wilson's interval.
 
     All nan where n is 0. Errors as `wilson`.
@@ -83,7 +87,7 @@ def share(count: int | np.ndarray, n: int | None = None, level: float = LEVEL) -
     if n is None:
         right = np.asarray(count)
         count, n = right.sum(), right.size
-    return Estimate(count / n if n else NAN, *wilson(int(count), int(n), level), int(n))
+    return Estimate(count / n if n else NAN, *wilson(int(count), int(n)), int(n))
 
 
 def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
@@ -96,30 +100,16 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
     return Estimate(float(np.mean(values)), *percentile_interval(values[draws].mean(1)), n)
 
 
-def bootstrap_counts(
-    counts: np.ndarray,
-    measure: Callable[[np.ndarray], np.ndarray],
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """The interval of a measure that depends on counts (K,) of K kinds of images alone.
-
-    measure: counts (R, K) to values (R,), nan where undefined; such resamples are left out.
-    """
-    return percentile_interval(measure(resampled_counts(counts, resamples, seed)), level)
-
-
-def resampled_counts(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Counts (resamples, K) of n = counts.sum() images drawn with replacement from counts (K,).
+def resampled_counts(counts: np.ndarray) -> np.ndarray:
+    """Counts (RESAMPLES, K) of n = counts.sum() images drawn with replacement, of which counts (K,)
+    are of each kind.
 
     Whole resamples are drawn at once as multinomial counts, which is the same distribution.
     """
     n = int(counts.sum())
     if n == 0:
-        return np.zeros((resamples, len(counts)), dtype=np.int64)
-    return np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
+        return np.zeros((RESAMPLES, len(counts)), dtype=np.int64)
+    return np.random.default_rng(0).multinomial(n, counts / n, size=RESAMPLES)
 
 
 def percentile_interval(values: np.ndarray, level: float = LEVEL) -> Interval:

@@ -27,6 +27,7 @@ from emokd_utils.distillation import read_weights, write_weights
 from emokd_utils.errors import InputError
 from emokd_utils.explorer import GateView, explore
 from emokd_utils.files import fingerprint, save_rows
+from emokd_utils.maps import OCCLUSION, Explanation, save_explanations
 from emokd_utils.predictions import TUNED, VISION, Predictions
 from emokd_utils.profiles import MINI
 from emokd_utils.run import pipeline as pipeline_module
@@ -99,7 +100,7 @@ def fake_tuning(vlm, train, instructions, settings, seed, to, **more):
 
 def fake_explanation(image, label, *models):
     values = np.array([[0.25, 0.5]], np.float32)
-    return {"VLM": explanations.Explanation(values, explanations.OCCLUSION, "fake", label)}
+    return {"VLM": Explanation(values, OCCLUSION, "fake", label)}
 
 
 def fake_costs(*parts):
@@ -771,7 +772,7 @@ def test_maps_that_could_not_be_drawn_are_refused(sent, tmp_path, change, words)
     members = members_of(sent.archive)
     image, maps = next(iter(sent.maps.items()))
     maps = {image: {name: replace(one, **change) for name, one in maps.items()}}
-    explanations.save_explanations(tmp_path / "maps.safetensors", maps)
+    save_explanations(tmp_path / "maps.safetensors", maps)
     content = (tmp_path / "maps.safetensors").read_bytes()
     alter(members, "explanations", "maps.safetensors", content)
     refuse(pack(tmp_path / "a.zip", members), tmp_path / "runs", words)

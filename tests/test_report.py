@@ -15,18 +15,6 @@ from emokd_utils.predictions import (
 from emokd_utils.run import results as report
 
 
-def test_bootstrap_brackets_the_mean_and_narrows_with_n():
-    values = np.r_[np.ones(60), np.zeros(40)]
-    mean, low, high = report.bootstrap(values)
-    assert mean == 0.6
-    assert low == pytest.approx(0.6 - 1.96 * 0.049, abs=0.02)
-    assert high == pytest.approx(0.6 + 1.96 * 0.049, abs=0.02)
-    _, low_more, high_more = report.bootstrap(np.tile(values, 16))
-    assert high_more - low_more < 0.5 * (high - low)
-    assert report.bootstrap(np.ones(9)) == (1, 1, 1)
-    assert all(np.isnan(report.bootstrap(np.array([]))))
-
-
 def test_markdown():
     frame = pd.DataFrame({"a": ["1", "2"]}, index=pd.Index(["x", "y"], name="m"))
     assert report.markdown(frame) == "| m | a |\n| --- | --- |\n| x | 1 |\n| y | 2 |"

@@ -43,11 +43,13 @@ from statsmodels.stats.proportion import confint_proportions_2indep
 from emokd_utils import checks, figures
 from emokd_utils.complementarity import accuracy_difference
 from emokd_utils.evidence import Claim, Estimate, bootstrap, share, wilson
-from emokd_utils.explanations import answers_of, cue_boxes, grad_cam, occlusion, share_table
+from emokd_utils.explanations import answers_of, grad_cam, occlusion
+from emokd_utils.maps import share_table
 from emokd_utils.predictions import VISION
 from emokd_utils.run import open_run
 from emokd_utils.vision import Pixels, augment, schedule
 from emokd_utils.weights import build_network
+from emokd_utils.world.boxes import cue_boxes
 from emokd_utils.world.scenes import scene_objects
 
 # %%
@@ -635,7 +637,7 @@ for kind, found in looks.items():
 
 # %%
 if known:
-    table = share_table(looks["content"], data)
+    table = share_table(looks["content"], data, cue_boxes, data.table["cue"])
     table[["share", "low", "high", "area"]] *= 100
     print(table.round(1).to_string())
 

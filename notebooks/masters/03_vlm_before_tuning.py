@@ -40,18 +40,13 @@ from emokd_utils import checks, figures
 from emokd_utils.answers import parse_answer
 from emokd_utils.complementarity import accuracy_difference, accuracy_interval
 from emokd_utils.evidence import Claim, Estimate, bootstrap, share
-from emokd_utils.explanations import (
-    Explanation,
-    answers_of,
-    attention,
-    cue_boxes,
-    occlusion,
-    share_table,
-)
+from emokd_utils.explanations import answers_of, attention, occlusion
 from emokd_utils.instructions import answer_for, categorical_prompt, chat_text
+from emokd_utils.maps import Explanation, share_table
 from emokd_utils.predictions import ZERO_SHOT
 from emokd_utils.run import open_run
 from emokd_utils.scoring import common_prefix, tree_mask
+from emokd_utils.world.boxes import cue_boxes
 
 # %%
 run = open_run()
@@ -598,7 +593,7 @@ for layer, values in enumerate(by_layer.T):
 if told:
     shares = {name: w.mean((0, 1)) / w.mean((0, 1)).sum() for name, w in weights.items()}
     shown = {name: {"map": Explanation(x, "attention", "VLM")} for name, x in shares.items()}
-    found = share_table(shown, workbench.dataset).loc[("content", "map")]
+    found = share_table(shown, workbench.dataset, cue_boxes, table["cue"]).loc[("content", "map")]
     text = "attention lies on the evocative object more than its size gives"
     words = f"{found['share']:.1%} [{found['low']:.1%}, {found['high']:.1%}] of it, on "
     words += f"{found['area']:.1%} of the image, n = {found['n']:.0f} images"

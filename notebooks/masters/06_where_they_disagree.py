@@ -40,10 +40,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from emokd_utils import checks, figures
+from emokd_utils.comparison import compare
 from emokd_utils.complementarity import (
     accuracy_difference,
     cohen_kappa,
-    compare,
     double_fault,
     four_way,
     mcnemar_exact,
@@ -53,10 +53,11 @@ from emokd_utils.complementarity import (
 from emokd_utils.distillation import train_head
 from emokd_utils.evidence import Claim, Estimate, share
 from emokd_utils.evidence import bootstrap as mean_interval
-from emokd_utils.explanations import boxes, cue_boxes, share_inside, share_table
 from emokd_utils.explorer import GateView, explore
+from emokd_utils.maps import share_inside, share_table
 from emokd_utils.predictions import TUNED, VISION
 from emokd_utils.run import open_run
+from emokd_utils.world.boxes import boxes, cue_boxes
 
 # %% [markdown]
 # `open_run` opens the run of this machine: it loads what has been made before, and makes what is missing
@@ -631,7 +632,7 @@ show_maps(clearest("VLM", ["both"], "both"), ["occlusion"])
 
 # %%
 if located:
-    inside = share_table(maps, run.dataset)
+    inside = share_table(maps, run.dataset, cue_boxes, run.cues)
     told = [
         f"{100 * row.share:.0f} % [{100 * row.low:.0f}, {100 * row.high:.0f}], n = {row.n}"
         for row in inside.itertuples()
