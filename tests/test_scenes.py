@@ -17,10 +17,6 @@ from emokd_utils.world.describe import describe_scene
 SMALL = {"train": 40, "val": 16, "test": 24}
 
 
-def quiet(_):
-    pass
-
-
 @cache
 def made(count):
     """Labelled scenes, which several tests look at."""
@@ -89,7 +85,7 @@ def test_the_caption_names_objects_and_setting_and_never_the_look():
 
 
 def test_written_in_the_common_layout_once(tmp_path):
-    files.ensure_scenes(tmp_path, sizes=SMALL, say=quiet)
+    files.ensure_scenes(tmp_path, sizes=SMALL)
     with (tmp_path / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(SMALL.values())
@@ -102,10 +98,10 @@ def test_written_in_the_common_layout_once(tmp_path):
     with Image.open(tmp_path / rows[0]["file"]) as image:
         assert image.tobytes() == made(40)[0].image.tobytes()
     before = (tmp_path / "metadata.csv").stat().st_mtime_ns
-    files.ensure_scenes(tmp_path, sizes=SMALL, say=quiet)
+    files.ensure_scenes(tmp_path, sizes=SMALL)
     assert (tmp_path / "metadata.csv").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="another folder"):
-        files.ensure_scenes(tmp_path, seed=1, sizes=SMALL, say=quiet)
+        files.ensure_scenes(tmp_path, seed=1, sizes=SMALL)
     good, sentence = files.check_scenes(tmp_path)  # 40 of 1,600 scenes
     assert not good
     assert json.loads((scenes.HOME / "checksum.json").read_text())["pillow"] in sentence
@@ -114,9 +110,7 @@ def test_written_in_the_common_layout_once(tmp_path):
 @pytest.mark.slow
 def test_several_processes_at_once_end_with_one_whole_set(tmp_path):
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        assert set(pool.starmap(files.ensure_scenes, [(tmp_path, 7, SMALL, quiet)] * 3)) == {
-            tmp_path
-        }
+        assert set(pool.starmap(files.ensure_scenes, [(tmp_path, 7, SMALL)] * 3)) == {tmp_path}
     assert len(list(tmp_path.glob("*/*/*.png"))) == sum(SMALL.values())
     assert not list(tmp_path.glob(".making-*"))
 

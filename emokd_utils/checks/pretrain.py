@@ -8,8 +8,6 @@ import torch
 
 from ..checks import Exercise, Mistake, calls
 
-# ------------------------------------------------------------------------------ under a visual token
-
 _BOXES = (
     (0, 0, 40, 40),  # over the first cell, and 12 pixels of the next ones
     (60, 10, 30, 70),  # tall: over two columns and three rows
@@ -90,8 +88,6 @@ _UNDER_MISTAKES = (
     ),
 )
 
-# --------------------------------------------------------------------------------- the next-token loss
-
 
 def _loss_case(length: int, first: int, draw: torch.Generator) -> tuple:
     logits = 2 * torch.randn(length, 5, generator=draw)
@@ -158,8 +154,6 @@ _LOSS_MISTAKES = (
     ),
 )
 
-# ------------------------------------------------------------------------------------ a merge of BPE
-
 _WORDS = (
     # "l o" is in most words; counted by how often words occur, "e r" is the more frequent pair.
     {"l o w": 2, "l o t": 1, "l o g": 1, "n e w e r": 5, "w i d e r": 3},
@@ -206,7 +200,7 @@ def _step(join=_join, choose=max, weight=True, once=False, lost=False, **how):
         counts = Counter()
         for word, count in words.items():
             pairs = list(zip(word, word[1:], strict=False))
-            for pair in set(pairs) if once else pairs:
+            for pair in dict.fromkeys(pairs) if once else pairs:
                 counts[pair] += count if weight else 1
         pair = choose(counts, key=counts.get)
         merged = {join(word, pair, **how): count for word, count in words.items()}

@@ -86,9 +86,6 @@ def left_to_right(scene: Scene) -> list[str]:
     return [scene.objects[k] for k in places]
 
 
-# ------------------------------------------------------------------------------------ with an image
-
-
 def _caption(rng: Random, scene: Scene) -> Turn:
     text = caption(left_to_right(scene), scene.setting)
     prompt = rng.choice(CAPTION_PROMPTS)
@@ -187,9 +184,6 @@ def draw_turn(rng: Random, scene: Scene) -> Turn:
         if point < 0:
             return writer(rng, scene)
     return knowledge(rng)
-
-
-# --------------------------------------------------------------------------------- without an image
 
 
 def knowledge(rng: Random) -> Turn:

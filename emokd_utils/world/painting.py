@@ -87,9 +87,6 @@ def _rgb(colour: np.ndarray) -> Colour:
     return tuple(int(c) for c in np.clip(colour, 0, 255))
 
 
-# -------------------------------------------------------------------------------------------- settings
-
-
 def _paint_setting(
     rng: np.random.Generator, look: Atmosphere, setting: str
 ) -> tuple[Image.Image, int]:
@@ -162,9 +159,6 @@ def _street(rng, look, near, edge, draw):
 _SETTING_PAINTERS = {"field": _field, "room": _room, "water": _water, "street": _street}
 
 
-# -------------------------------------------------------------------------------------------- textures
-
-
 def _disc(draw, x, y, radius, fill, flat=1.0):
     box = (x - radius, y - radius * flat, x + radius, y + radius * flat)
     draw.ellipse(tuple(int(value) for value in box), fill=fill)
@@ -225,9 +219,6 @@ def _blotches(rng, look, draw):
 # Nothing is to be drawn for "plain"; "grain" lies over the light.
 _PAINTERS = (_confetti, _stars, _bokeh, _stripes, _cracks, _blotches)
 _TEXTURE_PAINTERS = dict(zip(TEXTURES[1:-1], _PAINTERS, strict=True))
-
-
-# --------------------------------------------------------------------------------------------- objects
 
 
 def _place_objects(rng, look, scene, sprites, horizon, forms) -> list[Box]:
@@ -291,9 +282,6 @@ def _resized(sprite: Image.Image, width: int, height: int) -> Image.Image:
     between = (side, height) if rows_first else (width, side)
     halfway = sprite.convert("RGBa").resize(between, resample)
     return halfway.resize((width, height), resample).convert("RGBA")
-
-
-# ----------------------------------------------------------------------------------- light and weather
 
 
 def _add_light(rng, look: Atmosphere, scene: Image.Image) -> np.ndarray:

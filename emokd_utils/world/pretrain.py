@@ -43,10 +43,10 @@ from .tiny_vlm import (
     build_processor,
     build_tokenizer,
     linear_patches,
+    model_card,
     save_checkpoint,
 )
 
-_CPU = torch.device("cpu")
 _PER_ROW = SIZE // CELL
 VISUAL_TOKENS = _PER_ROW**2
 _TOGETHER = 4  # batches that are drawn, and their texts sorted by length, together
@@ -57,8 +57,8 @@ HELD_OUT = 50_000_000  # ten million unlabelled scenes from this number on are n
 @dataclass(frozen=True)
 class Stage:
     """A stage of pretraining: its steps, its highest learning rate and the steps of warm-up, the
-    number of its first scene; whether it speaks, the weight of the loss on looks, and whether
-    objects come in many forms."""
+    number of its first scene; whether it speaks, the weights of the losses on what visual tokens
+    see and on the look, and whether objects come in many forms."""
 
     name: str
     steps: int
@@ -66,19 +66,17 @@ class Stage:
     warmup: int
     first_scene: int
     speaks: bool = True
+    see_weight: float = 0.5
     look_weight: float = 0.0
     varied: bool = False
 
 
 STAGES = (
-    Stage("seeing", 1000, 1e-3, 100, 0, speaks=False),
+    Stage("seeing", 1000, 1e-3, 100, 0, speaks=False, see_weight=1.0),
     Stage("speaking", 2000, 7e-4, 200, 20_000_000),
     Stage("looking", 500, 3e-4, 50, 40_000_000, look_weight=0.5),
     Stage("varying", 2300, 5e-4, 50, 60_000_000, look_weight=0.5, varied=True),
 )
-
-
-# ---------------------------------------------------------------------------------------- the targets
 
 
 def seeing_targets(scenes: Sequence[Scene]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -125,9 +123,6 @@ def look_targets(scenes: Sequence[Scene]) -> torch.Tensor:
         kinds = [TEXTURES.index(look.texture), LIGHTS.index(look.light)]
         rows.append([*colour, 4 * look.brightness - 2, *kinds, WEATHERS.index(look.weather)])
     return torch.tensor(rows)
-
-
-# ---------------------------------------------------------------------------------------- the batches
 
 
 def chat(turn: Turn) -> tuple[str, str]:
@@ -198,9 +193,6 @@ class Batches(Dataset):
         return [make_unlabelled_scene(k, self.seed, varied) for k in range(first, first + count)]
 
 
-# --------------------------------------------------------------------------------------- the training
-
-
 class Optimisation:
     """AdamW over the weights of named modules, with a warm-up and a cosine, saved every ``every``
     steps so that a killed run goes on where it was (batches depend only on seed and step)."""
@@ -253,28 +245,22 @@ class Optimisation:
         save_tensors(self.path, tensors, about, "emokd-pretraining-1")
 
 
-def seeing_losses(model, heads: SeeingHeads, inputs, targets) -> list[torch.Tensor]:
-    """The loss of the first stage, which needs the visual encoder alone."""
-    present, statistics, _ = targets
-    pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]
-    tokens = model.model.visual(pixels, grid_thw=grid).pooler_output  # (B * 16, width)
-    return [heads.loss(tokens.reshape(*present.shape[:2], -1), present, statistics)]
-
-
-def speaking_losses(model, heads, inputs, targets, look_weight: float) -> list[torch.Tensor]:
-    """The answers' loss and, weighted, those of the visual tokens that were shown on the way."""
-    shown = []
-    hook = model.model.visual.register_forward_hook(
-        lambda module, args, output: shown.append(output.pooler_output)
-    )
-    losses = [model(**inputs).loss]
+def losses_of(stage: Stage, model, heads: SeeingHeads, inputs, targets) -> list[torch.Tensor]:
+    """The terms of a stage's loss: that of the answers, and those of the visual tokens shown on the
+    way to them; the first stage needs the visual encoder alone."""
+    visual, shown, losses = model.model.visual, [], []
+    hook = visual.register_forward_hook(lambda module, args, out: shown.append(out.pooler_output))
+    if stage.speaks:
+        losses.append(model(**inputs).loss)
+    else:
+        visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
     hook.remove()
     if targets:
         present, statistics, look = targets
-        tokens = shown[0].reshape(*present.shape[:2], -1)  # (B, 16, width)
-        losses.append(0.5 * heads.loss(tokens, present, statistics))
-        if look_weight:
-            losses.append(look_weight * heads.look_loss(tokens, look))
+        tokens = shown[0].reshape(*present.shape[:2], -1)  # (B * 16, width) to (B, 16, width)
+        losses.append(stage.see_weight * heads.loss(tokens, present, statistics))
+        if stage.look_weight:
+            losses.append(stage.look_weight * heads.look_loss(tokens, look))
     return losses
 
 
@@ -291,11 +277,8 @@ def train_stage(stage: Stage, model, heads, processor, work: Path, batch: int, s
     )
     begin, smooth = time.time(), 0.0
     for inputs, targets in loader:
-        with autocast(_CPU):
-            if stage.speaks:
-                losses = speaking_losses(model, heads, inputs, targets, stage.look_weight)
-            else:
-                losses = seeing_losses(model, heads, inputs, targets)
+        with autocast(torch.device("cpu")):
+            losses = losses_of(stage, model, heads, inputs, targets)
         run.update(sum(losses))
         smooth += (losses[0].item() - smooth) * max(0.02, 1 / run.step)
         if run.step % 50 == 0:
@@ -372,22 +355,3 @@ def evaluate(model, processor, count: int = 400, seed: int = SEED) -> dict[str, 
         "probe_setting": probed([scene.setting for scene in scenes]),
         "probe_texture": probed([scene.atmosphere.texture for scene in scenes]),
     }
-
-
-def model_card(facts: Mapping[str, float]) -> str:
-    """The model card: what the checkpoint is, and ``facts``."""
-    shown = {k: f"{v:.1%}" if isinstance(v, float) and v <= 1 else v for k, v in facts.items()}
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in shown.items())
-    return f"""# TinyVLM
-
-A Qwen2-VL with small numbers, pretrained from nothing on the unlabelled scenes of EmoScenes by
-`python -m emokd_utils pretrain`. What it read, and what it must not have read, is in
-`emokd_utils/world/corpus.py` and lesson A1.
-
-| training and results on held-out scenes | |
-| --- | --- |
-{rows}
-
-**For** teaching how a vision-language model is tuned, measured and combined with others. **Not for**
-photographs, for people's feelings, or for any claim about real vision-language models.
-"""

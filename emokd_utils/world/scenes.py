@@ -14,7 +14,7 @@ images. ``data/emoscenes/README.md`` is the datasheet.
 
 import csv
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,9 +89,6 @@ LABELLED_FORMS = Variety(35, (0.6, 1.15), (0.75, 1.1), (0.82, 1.0), 0.05, 0.15, 
 UNLABELLED_FORMS = Variety(40, (0.55, 1.15), (0.7, 1.1), (0.8, 1.0), 0.07, 0.18, 9)
 
 
-# ------------------------------------------------------------------------------------------ atmosphere
-
-
 @dataclass(frozen=True)
 class Mood:
     """Distribution of an atmosphere: means (and spreads) of hue in degrees, saturation and
@@ -142,10 +139,9 @@ def draw_atmosphere(
     """Draw the atmosphere of an emotion, or a neutral one (muted, any hue, nothing special) for
     ``None``."""
     if emotion is None:
-        hue, saturation, brightness = (
-            rng.uniform(low, high) for low, high in ((0, 360), (0.04, 0.26), (0.55, 0.82))
-        )
-        textures, lights, weathers, favour = ("plain",), ("flat",), ("clear",), 0.8
+        ranges = (0, 360), (0.04, 0.26), (0.55, 0.82)
+        hue, saturation, brightness = (rng.uniform(low, high) for low, high in ranges)
+        own_words, favour = (("plain",), ("flat",), ("clear",)), 0.8
     else:
         mood = MOODS[emotion]
         hue, saturation, brightness = (
@@ -154,23 +150,12 @@ def draw_atmosphere(
         )
         hue, saturation = hue % 360, np.clip(saturation, 0.02, 1)
         brightness = np.clip(brightness, 0.10, 1)
-        textures, lights, weathers = mood.textures, mood.lights, mood.weathers
-        favour = blur.favour
-
-    def pick(own: Sequence[str], every: Sequence[str]) -> str:
-        return str(rng.choice(own if rng.random() < favour else every))
-
-    return Atmosphere(
-        hue=float(hue),
-        saturation=float(saturation),
-        brightness=float(brightness),
-        texture=pick(textures, TEXTURES),
-        light=pick(lights, LIGHTS),
-        weather=pick(weathers, WEATHERS),
+        own_words, favour = (mood.textures, mood.lights, mood.weathers), blur.favour
+    words = (
+        str(rng.choice(own if rng.random() < favour else every))
+        for own, every in zip(own_words, (TEXTURES, LIGHTS, WEATHERS), strict=True)
     )
-
-
-# --------------------------------------------------------------------------------------------- scenes
+    return Atmosphere(float(hue), float(saturation), float(brightness), *words)
 
 
 @dataclass(frozen=True)

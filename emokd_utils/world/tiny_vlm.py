@@ -1,7 +1,7 @@
-"""TinyVLM before it is trained: a Qwen2-VL with small numbers, its tokenizer and its processor, and
-the auxiliary outputs of its pretraining (lesson A1)."""
+"""TinyVLM before it is trained: a Qwen2-VL with small numbers, its tokenizer and its processor,
+the auxiliary outputs of its pretraining, and its checkpoint with its card (lesson A1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -172,3 +172,44 @@ def save_checkpoint(model, processor, out: Path) -> None:
     clean.generation_config = model.generation_config
     clean.to(torch.bfloat16).save_pretrained(out)
     processor.save_pretrained(out)
+
+
+def model_card(facts: Mapping[str, float]) -> str:
+    """The model card, every number from the ``facts`` of `pretrain`."""
+    shown = {k: f"{v:.1%}" if isinstance(v, float) and v <= 1 else v for k, v in facts.items()}
+    return f"""# TinyVLM
+
+A Qwen2-VL of {facts["parameters"]:,} parameters, pretrained from nothing on the unlabelled scenes of
+EmoScenes by `python -m emokd_utils pretrain`. Written by that command; the numbers are its own.
+
+```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("data/tiny_vlm")
+processor = AutoProcessor.from_pretrained("data/tiny_vlm")
+```
+
+- **Architecture**: `Qwen2VLForConditionalGeneration`; visual encoder of depth 4 and width 192, patches of 14
+  pixels merged 2 x 2, so that an image of 112 x 112 is 16 visual tokens; language model of 4 layers and
+  width 256 with grouped-query attention; byte-level BPE of {facts["vocabulary"]} tokens. bfloat16 weights.
+- **Corpus**: captions, questions on what is there, where and how many, what the *objects* bring to
+  mind, and text about nouns (`emokd_utils/world/corpus.py`). Objects and atmospheres were drawn apart. No
+  image of a labelled split, no emotion of an image, and no word on how an image looks.
+- **Training**: seed {facts["seed"]}; {facts["seeing_steps"]} steps in which each visual token predicts the
+  objects under it and the statistics of its own pixels; {facts["speaking_steps"]} steps of answers; and
+  {facts["looking_steps"]} more steps of answers in which the mean visual token also predicts how the scene
+  looks (colour, texture, light, weather; no word of it reaches the language model); and
+  {facts["varying_steps"]} of the same with objects in many forms and colours; each step of
+  {facts["batch"]} scenes; {facts["minutes"]} minutes on 2 CPU cores.
+
+| on 400 held-out unlabelled scenes, objects in many forms | |
+| --- | --- |
+| objects named in captions | {shown["caption_recall"]} |
+| feeling of an object that the question names (or "nothing") | {shown["connotation"]} |
+| linear probe on visual features: setting (4) | {shown["probe_setting"]} |
+| linear probe on visual features: texture (8) | {shown["probe_texture"]} |
+
+**For** teaching how a vision-language model is tuned, measured and combined with others. **Not for**
+photographs, for people's feelings, or for any claim about real vision-language models: it knows 48
+drawn objects and a few hundred words.
+"""
