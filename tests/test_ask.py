@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from emokd_utils.data import load_dataset
-from emokd_utils.emotions import MIKELS, infer_label_set
+from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import CONVERSATION_PROMPT, REASONING_PROMPT, read_instructions
 from emokd_utils.scale.ask import WriterSettings, estimate, journal_path, write_with_model
@@ -148,6 +148,10 @@ def write(train, folder, server, **settings):
     return write_with_model(train, replace(FAST, **settings), folder, **keys)
 
 
+GERMAN = "Das leere Haus und das graue Licht lassen vermuten, dass niemand an diesen Ort kommt."
+FRENCH = "La maison vide et la lumière grise font penser que personne ne reviendra plus ici."
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
@@ -159,23 +163,14 @@ def write(train, folder, server, **settings):
         (f"Reasoning: {WHY}\nKey elements: {SEEN}", "section missing"),
         (f"Key elements:\n\nReasoning: {WHY}", "section missing"),
         ("", "section missing"),
-        ("lamp brings nothing.", "section missing"),
         ("I'm sorry, but I can't help with that.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: I cannot say what this image is about.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: It is dark.", "too short"),
         (f"Key elements: {SEEN * 20}\nReasoning: {WHY}", "too long"),
         (LEAKING, "names the emotion"),
         (f"Key elements: {SEEN} Sadly grey.\nReasoning: {WHY}", "names the emotion"),
-        (
-            f"Key elements: {SEEN}\nReasoning: Das leere Haus und das graue Licht lassen vermuten, "
-            "dass niemand an diesen Ort kommt.",
-            "not English",
-        ),
-        (
-            f"Key elements: {SEEN}\nReasoning: La maison vide et la lumière grise font penser que "
-            "personne ne reviendra plus dans cet endroit.",
-            "not English",
-        ),
+        (f"Key elements: {SEEN}\nReasoning: {GERMAN}", "not English"),
+        (f"Key elements: {SEEN}\nReasoning: {FRENCH}", "not English"),
         (f"Key elements: {SEEN}\nReasoning: {'Пустой дом и серый свет. ' * 3}", "not English"),
     ],
 )
@@ -185,20 +180,10 @@ def test_an_answer_is_checked(text, wrong):
     assert set(sections) == (set() if wrong else {"conversation", "reasoning"})
 
 
-def test_a_label_of_several_words_is_found():
-    labels = infer_label_set(["quiet joy", "Schrecken"])
-    text = f"Key elements: {SEEN}\nReasoning: {WHY} There is a Quiet-Joy in it."
-    assert judge(text, "quiet joy", labels)[1] == "names the emotion"
-    assert judge(GOOD, "quiet joy", labels)[1] == ""
-
-
-def test_sections_come_without_headings_and_markdown():
+def test_sections_come_without_markdown_and_what_ended_early_is_not_used():
     text = f"1. **Key elements:**\n* {SEEN}\n- It is **grey**.\n\n2. **Reasoning**: {WHY}\n"
     sections, _ = judge(text, "sadness", MIKELS)
     assert sections == {"conversation": f"{SEEN} It is grey.", "reasoning": WHY}
-
-
-def test_what_the_server_ended_early_is_not_used():
     assert judge(GOOD, "sadness", MIKELS, "length")[1] == "cut off"
     assert judge(GOOD, "sadness", MIKELS, "content_filter")[1] == "refused"
 
@@ -213,10 +198,8 @@ def test_every_image_is_asked_about_once_and_the_answers_are_instructions(serve,
     written, counts = read_instructions(report.journal, train)
     kinds = {"categorical": 12, "conversation": 12, "reasoning": 12}
     assert counts == kinds | {"leaked": 0, "not written": 0}
-    pairs = {(item.kind, item.prompt, item.answer) for item in written if item.kind[0] != "c"}
-    pairs |= {(i.kind, i.prompt, i.answer) for i in written if i.kind == "conversation"}
-    conversation = ("conversation", CONVERSATION_PROMPT, SEEN)
-    assert pairs == {conversation, ("reasoning", REASONING_PROMPT, WHY)}
+    pairs = {(item.prompt, item.answer) for item in written if item.kind != "categorical"}
+    assert pairs == {(CONVERSATION_PROMPT, SEEN), (REASONING_PROMPT, WHY)}
     assert written != read_instructions(report.journal, train, seed=1)[0]
     assert write(train, tmp_path, server) == report
     assert len(server.requests) == server.paid == 12
@@ -505,7 +488,7 @@ def test_a_damaged_journal_is_told(serve, train, tmp_path):
 # The key
 
 
-@pytest.mark.parametrize("status", [200, 400, 401, 429])
+@pytest.mark.parametrize("status", [200, 400, 401])
 def test_the_key_is_nowhere(serve, train, tmp_path, capsys, caplog, status):
     caplog.set_level(logging.DEBUG)
 
@@ -522,19 +505,20 @@ def test_the_key_is_nowhere(serve, train, tmp_path, capsys, caplog, status):
     assert SECRET[:10] not in "".join(texts)
 
 
-def test_a_missing_or_broken_key_is_told_without_it(train, tmp_path):
+def test_a_missing_or_broken_key_is_told_without_it_and_a_server_may_need_none(
+    serve, train, tmp_path
+):
+    url = serve(always(GOOD)).url
+    report = write_with_model(train, FAST, tmp_path, base_url=url, progress=False)
+    assert report.images["written"] == 12
     with pytest.raises(InputError, match="set OPENAI_API_KEY"):
         write_with_model(train, FAST, tmp_path)
     for key in ("sk-0123456789\u2026abc", "sk-0123456789\nabc"):
         with pytest.raises(InputError) as error:
             write_with_model(train, FAST, tmp_path, api_key=key)
         assert key[:9] not in str(error.value)
-
-
-def test_a_server_of_ones_own_needs_no_key(serve, train, tmp_path):
-    url = serve(always(GOOD)).url
-    report = write_with_model(train, FAST, tmp_path, base_url=url, progress=False)
-    assert report.images["written"] == 12
+    with pytest.raises(InputError, match="OPENAI_BASE_URL is localhost"):
+        write_with_model(train, FAST, tmp_path, base_url="localhost:8000/v1")
 
 
 # Answers that others have got

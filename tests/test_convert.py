@@ -131,28 +131,11 @@ def test_fi_votes_are_resolved_and_all_else_is_listed(fi, tmp_path):
     assert data["published"] == list(report.published)
     assert [name for name, _ in data["problems"]["tie"]] == found(report, "tie")
     assert str(tmp_path) not in json.dumps(data)
-
-
-def test_the_layout_is_what_load_dataset_reads(fi, tmp_path):
-    out = quietly("fi", fi, tmp_path / "out").root
-    assert scan(out).ok
-    dataset = load_dataset(out)
+    dataset = load_dataset(report.root)
     assert dataset.label_set is MIKELS and set(dataset.labels) == {"awe", "fear"}
     image = dataset.ids[0]
     name = Path(dataset.table.loc[image, "source_id"]).name
-    assert (out / image).read_bytes() == next(fi.rglob(name)).read_bytes()
-
-
-def test_a_copy_of_fi_as_class_folders(tmp_path):
-    for emotion in ("anger", "sad"):
-        for number in range(3):
-            picture(tmp_path / "fi" / "emotion_dataset" / emotion / f"{number}.jpg")
-    picture(tmp_path / "fi" / "emotion_dataset" / "bored" / "0.jpg")
-    picture(tmp_path / "fi" / "teaser.png")
-    report = quietly("fi", tmp_path / "fi", tmp_path / "out")
-    assert report.counts[["anger", "sadness"]].to_numpy().tolist() == [[1, 1], [1, 1], [1, 1]]
-    assert found(report, "no class") == ["emotion_dataset/bored/0.jpg"]
-    assert found(report, "unlisted") == ["teaser.png"]
+    assert (report.root / image).read_bytes() == next(fi.rglob(name)).read_bytes()
 
 
 # EmoSet
@@ -177,8 +160,10 @@ def save(root, entries):
         (root / f"{split}.json").write_text(json.dumps(rows))
 
 
-def test_emoset_keeps_its_split(emoset, tmp_path):
+def test_emoset_keeps_its_split_unless_it_is_not_whole(emoset, tmp_path):
     root, entries = emoset
+    report = quietly("emoset", root, tmp_path / "folders")
+    assert report.split == "drawn" and report.counts.to_numpy().sum() == 48
     save(root, entries)
     report = quietly("emoset", root, tmp_path / "out")
     assert report.split == "released" and report.problems.empty
@@ -187,6 +172,10 @@ def test_emoset_keeps_its_split(emoset, tmp_path):
     for split, rows in entries.items():
         assert all(places[row[-2]] == (split, row[0]) for row in rows)
     assert "test: 17,700 fewer than the 17,716 published (-99.9 %)" in report.text()
+    (root / "test.json").unlink()
+    report = quietly("emoset", root, tmp_path / "part")
+    assert report.split == "drawn" and report.counts.to_numpy().sum() == 32
+    assert len(found(report, "unlisted")) == 16
 
 
 def test_duplicates_across_splits_and_under_other_labels(emoset, tmp_path):
@@ -209,17 +198,6 @@ def test_duplicates_across_splits_and_under_other_labels(emoset, tmp_path):
     assert report.counts.to_numpy().sum() == 50
     kinds = Counter(scan(tmp_path / "out").problems["kind"])
     assert kinds == {"duplicate across splits": 2, "duplicate": 1}
-
-
-def test_emoset_without_lists_or_without_test(emoset, tmp_path):
-    root, entries = emoset
-    report = quietly("emoset", root, tmp_path / "folders")
-    assert report.split == "drawn" and report.counts.to_numpy().sum() == 48
-    del entries["test"]
-    save(root, entries)
-    report = quietly("emoset", root, tmp_path / "part")
-    assert report.split == "drawn" and report.counts.to_numpy().sum() == 32
-    assert len(found(report, "unlisted")) == 16
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "C:\\secret.jpg", "a\0.jpg"])
@@ -350,14 +328,15 @@ def test_abstract_drops_ties_and_compares_with_what_is_published(tmp_path, monke
     assert "(under 0.1 %)" in entry.compared(23_309, report.counts, False)[0]
 
 
-def test_artphoto(tmp_path):
+@pytest.mark.parametrize("name, form", [("artphoto", "{}_{}.jpg"), ("fi", "set/{}/{}.jpg")])
+def test_classes_named_by_files_or_by_folders_further_down(tmp_path, name, form):
     for emotion in ("amusement", "sad", "content", "boredom"):
         for number in range(4):
-            picture(tmp_path / "artphoto" / f"{emotion}_{number:04d}.jpg")
-    report = quietly("artphoto", tmp_path / "artphoto", tmp_path / "out")
+            picture(tmp_path / "source" / form.format(emotion, number))
+    report = quietly(name, tmp_path / "source", tmp_path / "out")
     kept = report.counts.sum()
     assert kept[kept > 0].to_dict() == {"amusement": 4, "contentment": 4, "sadness": 4}
-    assert len(found(report, "no class")) == 4
+    assert found(report, "no class") == [form.format("boredom", number) for number in range(4)]
     assert "test/sadness/" in "".join(written(tmp_path / "out"))
 
 

@@ -176,6 +176,8 @@ class _Server:
             )
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise InputError("OPENAI_API_KEY holds characters that no key has: copy it again")
+        if base_url and not base_url.startswith(("http://", "https://")):
+            raise InputError(f"OPENAI_BASE_URL is {base_url}: give an address, as http://HOST/v1")
         self.openai, self.settings, self.key = openai, settings, key
         self.lock, self.ended, self.turn = threading.Lock(), threading.Event(), 0.0
         wait_for_turn = self._wait_for_turn
@@ -237,10 +239,12 @@ class _Server:
     def _entry(self, completion) -> dict:
         choice, usage = completion.choices[0], completion.usage
         text = self._without_key(choice.message.content or choice.message.refusal or "")
-        tokens = self.settings.at_most["in"], math.ceil(len(text) / CHARACTERS_PER_TOKEN)
-        if usage:
-            tokens = int(usage.prompt_tokens), int(usage.completion_tokens)
-        about = {"in": tokens[0], "out": tokens[1], "measured": usage is not None}
+        text = text.encode("utf-8", "replace").decode()  # a half of a pair is no text
+        counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        measured = None not in counts
+        if not measured:
+            counts = [self.settings.at_most["in"], math.ceil(len(text) / CHARACTERS_PER_TOKEN)]
+        about = {"in": counts[0], "out": counts[1], "measured": measured}
         return {"text": text, "finish": str(choice.finish_reason)} | about
 
     def _without_key(self, text: str) -> str:

@@ -11,6 +11,7 @@ in which its authors release it (`releases`), or any class folders, or any image
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import posixpath
@@ -21,6 +22,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, count, islice
@@ -132,37 +134,45 @@ def convert(
     Raises InputError for an unknown name, a source that is not in the known form or has no usable
     image, an `out` that is there and not empty or is inside `source`, and a disk that refuses.
     """
-    out, entry = Path(out), SOURCES.get(name)
+    out = Path(out)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} is there and not empty: give a new folder, or remove it")
-        folder, rows = _opened(name, source, out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for left in out.parent.glob(f".{out.name}-*.part"):
-            say(f"{left} is left from a conversion that was ended: remove it if none runs")
-        aside = {"prefix": f".{out.name}-", "suffix": ".part", "dir": out.parent}
-        with tempfile.TemporaryDirectory(**aside, ignore_cleanup_errors=True) as draft:
-            work, pool = Path(draft, "data"), Path(draft, "pool")
-            work.mkdir()
-            pool.mkdir()
-            take = partial(
-                _take, folder, LABEL_SETS[entry.label_set] if entry else None, pool, link
-            )
+        folder, labels, rows = _opened(name, source, out)
+        with _draft(out, say) as (work, pool):
+            take = partial(_take, folder, labels, pool, link)
             images, problems, listed = _collect(rows, folder, take, say)
-            report = _lay_out(name, out, pool, work, images, problems, listed, seed)
+            report = _lay_out(name, out, pool, work, images, problems, listed, labels, seed)
             (work / "source.json").write_text(report.to_json() + "\n", encoding="utf-8")
-            if out.exists():
-                out.rmdir()
-            os.rename(work, out)
     except OSError as error:
         where, why = error.filename or out, error.strerror or error
         raise InputError(f"{where}: {why}; mend it and convert again") from error
     return report
 
 
-def _opened(name: str, source: str | os.PathLike, out: Path) -> tuple[Folder | None, Iterator[Row]]:
+@contextmanager
+def _draft(out: Path, say: Callable[[str], None]) -> Iterator[tuple[Path, Path]]:
+    """A folder that becomes `out` at the end of the block, unless it fails; and one beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{glob.escape(out.name)}-*.part"):
+        say(f"{left} is left from a conversion that was ended: remove it if none runs")
+    aside = {"prefix": f".{out.name}-", "suffix": ".part", "dir": out.parent}
+    with tempfile.TemporaryDirectory(**aside, ignore_cleanup_errors=True) as draft:
+        work, pool = Path(draft, "data"), Path(draft, "pool")
+        work.mkdir()
+        pool.mkdir()
+        yield work, pool
+        if out.exists():
+            out.rmdir()
+        os.rename(work, out)
+
+
+def _opened(
+    name: str, source: str | os.PathLike, out: Path
+) -> tuple[Folder | None, LabelSet | None, Iterator[Row]]:
+    """The folder of a release, the labels of its data set where they are known, and its rows."""
     if name == "datasets":
-        return None, read_library(source)
+        return None, None, read_library(source)
     if name not in READERS:
         known = ", ".join([*READERS, "datasets"])
         raise InputError(f"there is no data set {name!r} to convert; choose one of {known}")
@@ -171,12 +181,12 @@ def _opened(name: str, source: str | os.PathLike, out: Path) -> tuple[Folder | N
         raise InputError(f"{root}: no such folder; give the one that holds the unpacked release")
     if out.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{out} is inside the source {root}: give a folder beside it")
-    folder = Folder(root)
+    folder, labels = Folder(root), LABEL_SETS[entry.label_set] if entry else None
     for reader in READERS[name]:
-        rows = reader(folder, LABEL_SETS[entry.label_set] if entry else None)
+        rows = reader(folder, labels)
         first = next(rows, None)
         if first is not None:
-            return folder, chain([first], rows)
+            return folder, labels, chain([first], rows)
     form = entry.form if entry else "One folder for each class, with its images."
     raise InputError(f"{root} does not hold {name} as it is released. Wanted: {form}")
 
@@ -219,15 +229,9 @@ def _take(
     folder: Folder | None, labels: LabelSet | None, pool: Path, link: bool, row: Row, number: int
 ) -> _Kept | _Problem:
     """The image of a row, copied to the pool, or what is wrong with it."""
-    if row.odd:
-        return "odd row", row.id, row.odd
-    best = max(row.votes.values())
-    winners = [label for label, votes in row.votes.items() if votes == best]
-    if best <= 0 or len(winners) > 1:
-        return "tie", row.id, f"{best:g} each for {', '.join(winners)}"
-    label = labels.canonical(winners[0]) if labels else winners[0]
+    label, kind, why = row.decided(labels)
     if label is None:
-        return "no class", row.id, f"{winners[0]}: {best:g} of {sum(row.votes.values()):g}"
+        return kind, row.id, why
     if row.data is None and row.file is None:
         return "no file", row.id, label
     if row.file and not folder.inside(row.file):
@@ -264,13 +268,12 @@ def _lay_out(
     images: pd.DataFrame,
     problems: list[_Problem],
     listed: int,
+    labels: LabelSet | None,
     seed: int,
 ) -> ConversionReport:
     """Give each image its class and split, move it there, and say what became of all."""
-    entry, labels = SOURCES.get(name), None
-    if entry:
-        labels = LABEL_SETS[entry.label_set]
-    elif len(images):
+    entry = SOURCES.get(name)
+    if entry is None and len(images):
         labels = _infer(set(images["label"]))
         images["label"] = images["label"].map(labels.canonical)
     released = {"train", "test"} <= set(images["split"])

@@ -36,8 +36,10 @@ _FLICKR = re.compile(r"(?:^|(?<=/))(\d+)_[0-9a-f]{10}(?:_[a-z])?$")  # photo, se
 
 
 class Row(NamedTuple):
-    """An image as its release has it: its class by votes, and its file below the folder or its
-    bytes; odd: why the row cannot be read."""
+    """An image as its release has it.
+
+    votes: class -> votes. file: below the folder; or data: its bytes. odd: why it cannot be read.
+    """
 
     id: str
     votes: Mapping[str, float] = {}
@@ -45,6 +47,18 @@ class Row(NamedTuple):
     split: str = ""
     data: bytes | None = None
     odd: str = ""
+
+    def decided(self, labels: LabelSet | None) -> tuple[str | None, str, str]:
+        """The class with most votes, or None and what is wrong with the row: kind and detail."""
+        if self.odd:
+            return None, "odd row", self.odd
+        best = max(self.votes.values())
+        winners = [label for label, votes in self.votes.items() if votes == best]
+        if best <= 0 or len(winners) > 1:
+            return None, "tie", f"{best:g} each for {', '.join(winners)}"
+        label = labels.canonical(winners[0]) if labels else winners[0]
+        of_all = f"{winners[0]}: {best:g} of {sum(self.votes.values()):g}"
+        return label, "no class", of_all
 
 
 class Folder:
