@@ -23,7 +23,7 @@ from ..costs import count_parameters, flops
 from ..errors import InputError
 from ..families import family_of
 from ..instructions import chat_text
-from ..loading import limit_pixels
+from ..loading import limit_pixels, readable_errors
 from ..settings import TuningSettings, VisionSettings
 from ..weights import build_network
 
