@@ -256,7 +256,7 @@ def test_explain_gives_four_named_maps_of_one_image(random_vlm, vision, images, 
     ]
     box = axes[2].patches[0].get_bbox()
     assert (box.x0, box.y0, box.width, box.height) == (9.5, 19.5, 30, 40)
-    assert axes[0].get_xlabel() == "a \\$ coffin"
+    assert axes[0].get_xlabel() == "a $ coffin"
     assert "VLM, occlusion: fear falls by" in figures.alt_text(axes[0].get_figure())
     shades = [np.abs(axes[k].images[1].get_array()[..., 3]).max() for k in (1, 2)]
     tops = [np.abs(found[name].values).max() for name in list(found)[:2]]
