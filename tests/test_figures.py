@@ -200,7 +200,7 @@ def test_oracle_gap_starts_at_the_better_single_model_and_not_at_the_head():
     assert dots == pytest.approx([20, 54, 60, 66, 70, 75, 80])
     assert "vision model 60.0 % [57.0, 63.0]" in words(ax) and "n = 1,200 images" in words(ax)
     same = figures.oracle_gap(results(**{ORACLE: 0.6}), n=9)
-    assert "no gap" in words(same) and "of the gap" not in words(same)
+    assert "no gap" in words(same) and "% of the gap" not in words(same)
 
 
 def test_sweep_draws_the_mean_over_seeds_with_its_t_interval():

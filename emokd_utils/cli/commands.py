@@ -206,7 +206,7 @@ def convert_release(args: Namespace) -> None:
 def make_scenes(args: Namespace) -> int:
     """Make EmoScenes, compare its pixels, or render the sprite sheet."""
     if args.render:
-        print(world.render_sprite_sheet())
+        print(f"[made] {world.save_sprites()}")
         return 0
     world.ensure_scenes(args.root)
     if not args.check:
@@ -217,7 +217,7 @@ def make_scenes(args: Namespace) -> int:
 
 
 COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
-    "doctor": lambda args: doctor.report(),
+    "doctor": lambda args: doctor.doctor(),
     "run": run,
     "check": check,
     "plan": plan_run,

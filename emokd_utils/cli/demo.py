@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..images import open_image
 from ..profiles import project_root
 from ..run.environment import asked_profile
-from ..run.pipeline import Pipeline
+from ..run.run import open_run
 from ..run.store import NotMadeError
 
 HOST = "127.0.0.1"
@@ -130,9 +130,9 @@ def demo(args) -> int:
     profile, seed = asked_profile(args), args.seed
     if args.gate and args.gate not in profile.gates:
         raise InputError(f"no gate {args.gate!r}: choose one of {', '.join(profile.gates)}")
-    run = Pipeline(profile, args.data, args.runs, skip_bad=args.skip_bad, make=False)
+    run = open_run(profile, args.data, args.runs, skip_bad=args.skip_bad, make=False)
     try:
-        parts = run.tuned_vlm(seed), run.head(seed), run.gate(seed, args.gate)
+        parts = run.tuned_vlm(seed), run.head(seed), run.gate(seed, kind=args.gate)
     except NotMadeError as error:
         holds = f"{run.folder} holds no trained EmoVLM-KD of seed {seed} for these settings"
         raise InputError(f"{holds}: `{_run_command(args)}` makes it") from error
@@ -149,9 +149,6 @@ def demo(args) -> int:
         finally:
             blocks.close(verbose=False)
     return 0
-
-
-main = demo
 
 
 def _run_command(args) -> str:

@@ -73,9 +73,6 @@ def doctor(args=None) -> int:
     return int(failed > 0)
 
 
-main = doctor
-
-
 def checks(root: Path) -> Iterator[Check]:
     """Every check of the project in folder ``root``, the ones that others rest on first."""
     wanted = ".".join(map(str, MINIMUM_PYTHON))
