@@ -121,8 +121,8 @@ def estimate(dataset: ImageDataset, settings: WriterSettings, folder: Path | str
     images = begun + min(len(left) - begun, max(0, settings.max_images - len(paid)))
     asked, each = images, settings.at_most
     formula = (
-        f"a request: 1 token for {CHARACTERS_PER_TOKEN} characters of the prompt, 85 + 170 a tile of "
-        f"512 px for the image, {each['in']} in all; an answer: {each['out']} at most; up to "
+        f"a request: 1 token for {CHARACTERS_PER_TOKEN} characters of the prompt, 85 + 170 a tile "
+        f"of 512 px for the image, {each['in']} in all; an answer: {each['out']} at most; up to "
         f"{settings.attempts} answers where one fails the checks"
     )
     if answers := [request for request in requests if "text" in request]:

@@ -38,7 +38,7 @@ def _write(journal: Path, requests: Sequence[dict]) -> None:
 
 @contextmanager
 def appending(journal: Path) -> Iterator[IO[bytes]]:
-    """The file to append to, without what a kill tore off; InputError where another process does."""
+    """The file to append to, without a torn end. InputError where another process appends."""
     journal.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{journal}.lock", timeout=0):
@@ -97,7 +97,8 @@ class WriterReport:
     def __str__(self) -> str:
         lines = []
         for kinds, of in ((self.images, "finished"), (self.answers, "answers")):
-            lines += [f"{what}: {share(k, self.counts[of]).percent}" for what, k in kinds.items()]
+            if n := self.counts[of]:
+                lines += [f"{what}: {share(k, n).percent}" for what, k in kinds.items()]
         lines += [f"{what}: {count:,}" for what, count in self.counts.items() if count]
         lines += [] if self.cost is None else [f"cost: {self.cost:,.4f}"]
         lines += [f"failed {k:,} x: {why}" for why, k in Counter(self.failures).most_common(5)]
@@ -107,12 +108,8 @@ class WriterReport:
 
 def report(journal: Path, dataset: ImageDataset, attempts: int, **about) -> WriterReport:
     """What a journal says of the images of ``dataset``, and what is told of the run beside it."""
-    images, rejected, requests = (
-        Counter(written=0, rewritten=0),
-        Counter(),
-        journal_requests(journal),
-    )
-    known = journal_answers(requests, dataset)
+    requests, rejected = journal_requests(journal), Counter()
+    images, known = Counter(written=0, rewritten=0), journal_answers(requests, dataset)
     for answers in known.values():
         rejected.update(f"rejected: {one['wrong']}" for one in answers if one["wrong"])
         if passes(answers):
@@ -139,8 +136,8 @@ def import_written(
     The form (github.com/sange1104/EmoVLM-KD, generate_instruction.py): a list of objects with
     ``gpt_response`` (the answer, with sections ``1. Key elements`` and ``2. Reasoning``),
     ``img_path``, ``img`` (its file name) and ``label``. An item belongs to the one image that has
-    its file name and its label. Returns the journal, for `read_instructions`, and the report.
-    Raises InputError for another form.
+    its file name and, where it tells one, its label. Returns the journal, for `read_instructions`,
+    and the report. Raises InputError for another form.
     """
     path = Path(path)
     try:
@@ -152,10 +149,12 @@ def import_written(
         raise InputError(f"{path}: wanted is a list of objects with gpt_response and img_path")
     named, requests, failures = defaultdict(list), [], Counter()
     for image, label in zip(dataset.ids, dataset.labels, strict=True):
-        named[PurePosixPath(image).name, label].append(image)
+        for key in (label, None):  # None: of an item that does not tell its label
+            named[PurePosixPath(image).name, key].append(image)
     for item in items:
         place = str(item.get("img_path") or item.get("img") or "").replace("\\", "/")
-        label = dataset.label_set.canonical(str(item.get("label")))
+        label = item.get("label")
+        label = None if label is None else dataset.label_set.canonical(str(label)) or "unknown"
         images = named[PurePosixPath(place).name, label]
         if len(images) == 1 and isinstance(item.get("gpt_response"), str):
             free = {"finish": "stop", "in": 0, "out": 0, "measured": True}
