@@ -226,27 +226,24 @@ def resign(path, **change) -> None:
     beside.write_text(json.dumps(about | change))
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
+def test_load_checks_what_it_reads(tmp_path):
+    path = make().save(tmp_path / "p.csv")
+    text = path.read_text("utf-8-sig")
+    for old, new, message in (
         ("0.7,", "0.9,", "'a' has probabilities"),
         ("0.7,", "high,", "could not convert"),
         ("b,test", "a,test", "'a' comes twice"),
         ("p_joy", "p_rage", "p_joy"),
         ("val,awe,", "val,rage,", "a label that is none of"),
         ("answer", "answers", "answer"),
-    ],
-)
-def test_load_checks_what_it_reads(tmp_path, old, new, message):
-    path = make().save(tmp_path / "p.csv")
-    text = path.read_text("utf-8-sig")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), "utf-8-sig")
-    with pytest.raises(InputError, match="is not the file that was saved"):
-        Predictions.load(path)
-    resign(path)
-    with pytest.raises(InputError, match=f"p.csv: .*{message}"):
-        Predictions.load(path)
+    ):
+        make().save(path)
+        path.write_text(text.replace(old, new, 1), "utf-8-sig")
+        with pytest.raises(InputError, match="is not the file that was saved"):
+            Predictions.load(path)
+        resign(path)
+        with pytest.raises(InputError, match=f"p.csv: .*{message}"):
+            Predictions.load(path)
 
 
 def test_load_refuses_a_foreign_json(tmp_path):
