@@ -123,13 +123,12 @@ def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
     assert mcnemar_exact(*right(3, only_a, only_b, 2)) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_answers_against_scikit_learn(seed):
-    a, b = random_pair(seed=seed)
-    theirs = cohen_kappa_score(a.predicted_index, b.predicted_index)
-    assert cohen_kappa(a, b) == pytest.approx(theirs)
-    theirs = f1_score(a.label_index, a.predicted_index, labels=range(4), average="macro")
-    assert macro_f1(a) == pytest.approx(theirs)
+def test_answers_against_scikit_learn():
+    for a, b in map(random_pair, (600, 50)):
+        theirs = cohen_kappa_score(a.predicted_index, b.predicted_index)
+        assert cohen_kappa(a, b) == pytest.approx(theirs)
+        theirs = f1_score(a.label_index, a.predicted_index, labels=range(4), average="macro")
+        assert macro_f1(a) == pytest.approx(theirs)
 
 
 @given(*[st.integers(0, 50)] * 4)
@@ -154,12 +153,6 @@ def test_difference_by_the_normal_approximation():
     spread = np.sqrt(320 / 1200 - (80 / 1200) ** 2) / np.sqrt(1200)
     assert low == pytest.approx(value - 1.96 * spread, abs=0.004)
     assert high == pytest.approx(value + 1.96 * spread, abs=0.004)
-
-
-def test_pairing_narrows_the_interval():
-    together = accuracy_difference(*right(590, 10, 10, 590))
-    apart = accuracy_difference(*right(300, 300, 300, 300))
-    assert apart.high - apart.low > 4 * (together.high - together.low)
 
 
 def test_multinomial_counts_are_a_bootstrap_over_images():
@@ -223,7 +216,7 @@ def test_slices_do_not_depend_on_one_another():
     assert compare(a, b, by=cue).value("cohen_kappa", "y") == alone
 
 
-def test_compare_by_label_keeps_the_order_of_the_classes_and_the_empty_ones():
+def test_slices_are_in_the_order_of_classes_categories_or_names():
     a, b = predictions([3, 3, 0], [3, 0, 0]), predictions([3, 3, 0], [3, 3, -1])
     compared = compare(a, b, by="label")
     assert compared.slices == ("all", *CLASSES)
@@ -232,14 +225,10 @@ def test_compare_by_label_keeps_the_order_of_the_classes_and_the_empty_ones():
     empty = compared.table[compared.table["slice"] == "fear"].set_index("measure")["value"]
     assert empty.pop("mcnemar_p") == 1.0 and empty.isna().all()
     assert "fear (n = 0)" in str(compared) and "undefined" in str(compared)
-
-
-def test_slices_are_in_the_order_of_categories_or_of_names():
-    a, b = random_pair(n=4)
-    cue = pd.Series(["z", "a", "z", "a"], index=a.ids)
+    cue = pd.Series(["z", "a", "z"], index=a.ids)
     ordered = cue.astype(pd.CategoricalDtype(["z", "none", "a"]))
     assert compare(a, b, by=ordered).slices == ("all", "z", "none", "a")
-    noise = pd.Series([True, False, True, False, True], index=[*a.ids, "elsewhere.png"])
+    noise = pd.Series([True, False, True, True], index=[*a.ids, "elsewhere.png"])
     assert compare(a, b, by=noise).slices == ("all", "False", "True")
 
 
