@@ -121,8 +121,8 @@ def load_dataset(
 ) -> ImageDataset:
     """The images below `root`, sorted by id; none is decoded but by the scan.
 
-    Where there is no val/, a tenth of each class of train/ is set apart by `stratified_split`; such
-    images keep their id train/... and have the split val. Images of the same pixels go together.
+    Without val/, a tenth of each class of train/ is set apart by `stratified_split`; these images
+    keep their id train/... and have the split val. Images of the same pixels go together.
 
     label_set: for the names of the class folders; by default inferred from them.
     skip_bad: go on without the files that the scan found bad, and without the copies, in an
@@ -140,9 +140,8 @@ def load_dataset(
         raise InputError(f"{root} has changed since it was scanned: scan it again")
     label_set = label_set or infer_label_set(report.folders)
     _refuse(root, report, skip_bad)
-
     images = report.images
-    with_val = "val" in set(images["split"])
+    with_val = (images["split"] == "val").any()
     if skip_bad:
         images = images.drop(index=report.of_kind("duplicate across splits")["path"])
     label_of = labels_of(report.folders, label_set)

@@ -92,7 +92,9 @@ def decode(data: bytes) -> tuple[Image.Image, str, str]:
     except BadFile:
         raise
     except UnidentifiedImageError as error:
-        raise BadFile("misnamed", "not recognised as an image of a format that is read") from error
+        raise BadFile(
+            "misnamed", "no image that can be read; a web page or a phone's HEIC?"
+        ) from error
     except Image.DecompressionBombError as error:
         raise BadFile("oversized", str(error)) from error
     except Exception as error:  # decoders raise many kinds of errors on damaged bytes

@@ -102,7 +102,6 @@ class Predictions:
             raise InputError(f"the id {twice!r} comes twice; give each once")
         values = self.probabilities  # (n, C)
         foreign = np.array([label not in classes for label in self.labels], dtype=bool)
-        # nan is neither 0 or more, nor near anything
         shares = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE)
         uniform = (np.abs(values - 1 / len(classes)) <= SUM_TOLERANCE).all(axis=1)
         for wrong, what in (
@@ -227,8 +226,7 @@ class Predictions:
     def load(cls, path: str | os.PathLike) -> Predictions:
         """Read what `save` wrote; InputError, naming the file, as `tables.load_table`, or where its
         values do not make sound predictions."""
-        text_columns = ("id", "split", "label", "predicted", "answer")
-        table, about = load_table(path, FORMAT, text_columns)
+        table, about = load_table(path, FORMAT, ("id", "split", "label", "predicted", "answer"))
         try:
             values = table[[f"p_{name}" for name in about["classes"]]].to_numpy(dtype=object)
             answers = table["answer"] if about["has_answers"] else None

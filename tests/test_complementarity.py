@@ -23,7 +23,6 @@ from emokd_utils.complementarity import (
     yules_q,
 )
 from emokd_utils.errors import InputError
-from emokd_utils.evidence import wilson
 from emokd_utils.predictions import Predictions
 
 CLASSES = ("awe", "fear", "joy", "rage")
@@ -124,13 +123,12 @@ def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
     assert mcnemar_exact(*right(3, only_a, only_b, 2)) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_answers_against_scikit_learn(seed):
-    a, b = random_pair(seed=seed)
-    theirs = cohen_kappa_score(a.predicted_index, b.predicted_index)
-    assert cohen_kappa(a, b) == pytest.approx(theirs)
-    theirs = f1_score(a.label_index, a.predicted_index, labels=range(4), average="macro")
-    assert macro_f1(a) == pytest.approx(theirs)
+def test_answers_against_scikit_learn():
+    for a, b in map(random_pair, (600, 50)):
+        theirs = cohen_kappa_score(a.predicted_index, b.predicted_index)
+        assert cohen_kappa(a, b) == pytest.approx(theirs)
+        theirs = f1_score(a.label_index, a.predicted_index, labels=range(4), average="macro")
+        assert macro_f1(a) == pytest.approx(theirs)
 
 
 @given(*[st.integers(0, 50)] * 4)
@@ -148,12 +146,6 @@ def test_relations_between_measures(both, only_a, only_b, neither):
 # -------------------------------------------------------------------------------------- intervals
 
 
-def test_accuracy_interval():
-    a, _ = random_pair()
-    assert accuracy_interval(a) == wilson(int(a.correct.sum()), len(a))
-    assert accuracy_interval(a.correct) == accuracy_interval(a)
-
-
 def test_difference_by_the_normal_approximation():
     a, b = right(400, 200, 120, 480)
     value, low, high, n = accuracy_difference(a, b)
@@ -161,12 +153,6 @@ def test_difference_by_the_normal_approximation():
     spread = np.sqrt(320 / 1200 - (80 / 1200) ** 2) / np.sqrt(1200)
     assert low == pytest.approx(value - 1.96 * spread, abs=0.004)
     assert high == pytest.approx(value + 1.96 * spread, abs=0.004)
-
-
-def test_pairing_narrows_the_interval():
-    together = accuracy_difference(*right(590, 10, 10, 590))
-    apart = accuracy_difference(*right(300, 300, 300, 300))
-    assert apart.high - apart.low > 4 * (together.high - together.low)
 
 
 def test_multinomial_counts_are_a_bootstrap_over_images():
@@ -198,48 +184,28 @@ def test_intervals_cover_the_truth_in_about_95_of_100_data_sets():
     assert (0.91 <= hits / 300).all() and (hits / 300 <= 0.985).all()
 
 
-def test_a_wider_level_is_a_wider_interval():
-    a, b = random_pair()
-    narrow, wide = (accuracy_difference(a, b, level=level) for level in (0.5, 0.99))
-    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
-    assert narrow == accuracy_difference(a, b, level=0.5), "the same draws every time"
-
-
 # ------------------------------------------------------------------------------------- comparison
 
 
 def test_compare_agrees_with_the_plain_functions_on_every_slice():
     a, b = random_pair()
     cue = pd.Series(["content", "atmosphere", "both"] * 200, index=a.ids)
-    found = compare(a, b, by=cue)
-    assert found.slices == ("all", "atmosphere", "both", "content")
-    assert list(found.table.columns) == ["slice", "measure", "n", "value", "low", "high"]
-    assert len(found.table) == 4 * found.table["measure"].nunique()
-    for part in found.slices:
-        ids = [i for i in a.ids if part in ("all", cue[i])]
-        x, y = a.select(ids), b.select(ids)
-        shares = four_way(x, y).shares
-        expected = shares | {
-            "accuracy_a": x.accuracy,
-            "accuracy_b": y.accuracy,
-            "accuracy_difference": x.accuracy - y.accuracy,
-            "oracle_accuracy": oracle_accuracy(x, y),
-            "oracle_gain": oracle_accuracy(x, y) - max(x.accuracy, y.accuracy),
-            "double_fault": double_fault(x, y),
-            "agreement": agreement(x, y),
-            "cohen_kappa": cohen_kappa(x, y),
-            "yules_q": yules_q(x, y),
-            "mcnemar_p": mcnemar_exact(x, y),
-        }
-        assert set(expected) == set(found.table["measure"])
+    compared = compare(a, b, by=cue)
+    assert compared.slices == ("all", "atmosphere", "both", "content")
+    for part in compared.slices:
+        x, y = (p.select([i for i in a.ids if part in ("all", cue[i])]) for p in (a, b))
+        plain = (oracle_accuracy, double_fault, agreement, cohen_kappa, yules_q)
+        expected = four_way(x, y).shares | {f.__name__: f(x, y) for f in plain}
+        expected |= {"accuracy_a": x.accuracy, "accuracy_b": y.accuracy}
+        expected["accuracy_difference"] = x.accuracy - y.accuracy
+        expected["oracle_gain"] = oracle_accuracy(x, y) - max(x.accuracy, y.accuracy)
         for measure, value in expected.items():
-            estimate = found.value(measure, part)
-            assert estimate.n == len(ids)
-            assert estimate.value == pytest.approx(value), measure
-            if measure == "mcnemar_p":
-                assert np.isnan(estimate.low)
-            else:
-                assert estimate.low <= value <= estimate.high, measure
+            estimate = compared.value(measure, part)
+            assert estimate.n == len(x) and estimate.value == pytest.approx(value), measure
+            assert estimate.low <= value <= estimate.high, measure
+        p_value = compared.value("mcnemar_p", part)
+        assert p_value.value == mcnemar_exact(x, y) and np.isnan(p_value.low)
+        assert set(compared.table["measure"]) == {*expected, "mcnemar_p"}
 
 
 def test_slices_do_not_depend_on_one_another():
@@ -250,7 +216,7 @@ def test_slices_do_not_depend_on_one_another():
     assert compare(a, b, by=cue).value("cohen_kappa", "y") == alone
 
 
-def test_compare_by_label_keeps_the_order_of_the_classes_and_the_empty_ones():
+def test_slices_are_in_the_order_of_classes_categories_or_names():
     a, b = predictions([3, 3, 0], [3, 0, 0]), predictions([3, 3, 0], [3, 3, -1])
     compared = compare(a, b, by="label")
     assert compared.slices == ("all", *CLASSES)
@@ -259,22 +225,17 @@ def test_compare_by_label_keeps_the_order_of_the_classes_and_the_empty_ones():
     empty = compared.table[compared.table["slice"] == "fear"].set_index("measure")["value"]
     assert empty.pop("mcnemar_p") == 1.0 and empty.isna().all()
     assert "fear (n = 0)" in str(compared) and "undefined" in str(compared)
-
-
-def test_slices_are_in_the_order_of_categories_or_of_names():
-    a, b = random_pair(n=4)
-    cue = pd.Series(["z", "a", "z", "a"], index=a.ids)
+    cue = pd.Series(["z", "a", "z"], index=a.ids)
     ordered = cue.astype(pd.CategoricalDtype(["z", "none", "a"]))
     assert compare(a, b, by=ordered).slices == ("all", "z", "none", "a")
-    noise = pd.Series([True, False, True, False, True], index=[*a.ids, "elsewhere.png"])
+    noise = pd.Series([True, False, True, True], index=[*a.ids, "elsewhere.png"])
     assert compare(a, b, by=noise).slices == ("all", "False", "True")
 
 
 def test_text_names_the_models_and_n():
     a, b = random_pair()
     text = str(compare(a, b, by="label"))
-    assert text.startswith("A: A\nB: B\n") and "95%" in text and "2000 resamples" in text
-    assert "all (n = 600)" in text and "McNemar's exact p" in text
+    assert text.startswith("A: A\nB: B\n") and "95%" in text and "all (n = 600)" in text
     shown = f"{100 * a.accuracy:.1f} ["
     assert shown in next(line for line in text.splitlines() if line.startswith("accuracy of A"))
 
@@ -282,18 +243,17 @@ def test_text_names_the_models_and_n():
 # -------------------------------------------------------------------------------- degenerate cases
 
 
-def test_nothing_discordant():
+def test_degenerate_tables():
     a, b = right(7, 0, 0, 3)
     assert mcnemar_exact(a, b) == 1.0 and yules_q(a, b) == 1.0
     assert accuracy_difference(a, b) == (0.0, 0.0, 0.0, 10)
-
-
-def test_undefined_q_and_kappa_are_nan():
     assert np.isnan(yules_q(*right(5, 2, 0, 0)))
     same = predictions([0, 1], [0, 0])
     assert np.isnan(cohen_kappa(same, same)) and agreement(same, same) == 1.0
-    row = compare(same, same).value("cohen_kappa")
-    assert np.isnan([row.value, row.low, row.high]).all()
+    assert np.isnan(compare(same, same).value("cohen_kappa")[:3]).all()
+    a, b = predictions([0, 0, 0], [0, 0, 1]), predictions([0, 0, 0], [0, 1, 1])
+    q = compare(a, b).value("yules_q")
+    assert q.value == 1.0 and np.isfinite([q.low, q.high]).all(), "undefined in some resamples only"
 
 
 def test_no_images():
@@ -306,12 +266,6 @@ def test_no_images():
     assert np.isnan(accuracy_interval([])).all()
     assert np.isnan(accuracy_difference([], [])[:3]).all() and accuracy_difference([], []).n == 0
     assert compare(none, none, by="label").table["n"].eq(0).all()
-
-
-def test_q_undefined_in_some_resamples_only_has_an_interval():
-    a, b = predictions([0, 0, 0], [0, 0, 1]), predictions([0, 0, 0], [0, 1, 1])
-    q = compare(a, b).value("yules_q")
-    assert q.value == 1.0 and np.isfinite([q.low, q.high]).all()
 
 
 # --------------------------------------------------------------------------------------- bad input

@@ -107,9 +107,7 @@ PALETTE = row([0, 1]).convert("P")
 PALETTE.putpalette([*BLACK, *RED])
 MODES = [  # suffix, image, options of saving, red of each pixel, green of each
     ("png", row([0, 100, 255]), {}, [0, 100, 255], [0, 100, 255]),
-    ("png", row([0, 255]).convert("1"), {}, [0, 255], [0, 255]),
     ("png", row([0, 257, 128 * 257, 65535], np.uint16), {}, [0, 1, 128, 255], [0, 1, 128, 255]),
-    ("tif", row([0, 257, 65535], np.uint16), {}, [0, 1, 255], [0, 1, 255]),
     ("tif", row([-100, 0, 100_000_000], np.int32), {}, [0, 0, 255], [0, 0, 255]),
     ("tif", row([7, 7], np.float32), {}, [7, 7], [7, 7]),
     ("tif", row([np.nan, np.inf, 1], np.float32), {}, [0, 0, 255], [0, 0, 255]),
@@ -211,14 +209,13 @@ def test_links_and_pipes(root, tmp_path):
 
 def test_names_of_any_kind(root):
     folder = root / "train" / "positive"
-    names = ["a b.png", "ünï 雪.JPG", "👩‍🚀.Png", "line\nbreak.png", "two.dots.webp"]
-    for name in names:
+    names = ["a b.png", "ünï 雪.JPG", "👩‍🚀.Png", "line\nbreak.png", "two.dots.webp", "phone.jpg"]
+    for name in names[:-1]:
         write(folder / name)
     # some cameras write two pictures into one file
     picture(5).save(folder / "phone.jpg", "MPO", save_all=True, append_images=[picture(6)])
     dataset = load_dataset(root)
-    for name in [*names, "phone.jpg"]:
-        assert dataset.open(f"train/positive/{name}").size == (8, 6)
+    assert {dataset.open(f"train/positive/{name}").size for name in names} == {(8, 6)}
     (folder / "a\nerror: 99 fake.png").write_bytes(b"")
     shutil.copy(folder / "000.png", os.fsencode(folder) + b"/caf\xe9.png")
     report = scan(root)
@@ -232,22 +229,17 @@ def test_names_of_any_kind(root):
 # scan: what is where
 
 
-def test_litter_is_ignored(root):
-    for name in [
+def test_litter_strays_and_images_that_lie_deeper(root):
+    litter = [
         *(".DS_Store", ".hidden/a.png", "train/.DS_Store", "train/positive/Thumbs.db"),
         *("train/positive/._000.png", "train/.ipynb_checkpoints/a.png", "test/desktop.ini"),
         *("README.md", "objects/a.png", "train/__MACOSX/positive/a.png"),
-    ]:
+    ]
+    strays = ["Validation/positive/a.png", "train/loose.png", "train/positive/notes.txt"]
+    for name in [*litter, *strays]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"litter")
-    assert scan(root).problems.empty
-
-
-def test_strays_and_images_that_lie_deeper(root):
-    write(root / "train" / "loose.png")
-    (root / "train" / "positive" / "notes.txt").write_text("")
+        (root / name).write_bytes(b"not an image")
     (root / "train" / "odd").mkdir()
-    write(root / "Validation" / "positive" / "a.png")
     report = scan(root)
     paths = ["Validation", "train/loose.png", "train/odd", "train/positive/notes.txt"]
     assert found(report) == [("stray", path) for path in paths]
@@ -354,18 +346,12 @@ def test_stratified_split(classes, fraction, seed, shuffler):
             assert abs(taken[label] - fraction * count) <= 1
 
 
-def test_stratified_split_follows_the_seed_and_nothing_of_the_machine():
-    ids = [f"train/a/{n}" for n in range(100)]
-    drawn = [stratified_split(ids, ["a"] * 100, 0.1, seed) for seed in range(3)]
-    assert [len(ids) for ids in drawn] == [10, 10, 10] and len(set(drawn)) == 3
-    assert drawn[0][:3] == ("train/a/23", "train/a/29", "train/a/33")
-
-
 def test_val_is_set_apart_from_train_and_twins_are_not_parted(make_root):
     root = make_root({"train": 20, "test": 3})
     val = load_dataset(root).split("val")
     assert Counter(val.labels) == {"negative": 2, "positive": 2}
-    assert all(image.startswith("train/") for image in val.ids)
+    drawn = ("negative/000.png", "negative/005.png", "positive/000.png", "positive/013.png")
+    assert val.ids == tuple(f"train/{image}" for image in drawn), "whatever the machine"
     for path in list((root / "train").rglob("*.png")):
         shutil.copy(path, path.with_name(f"twin {path.name}"))
     dataset = load_dataset(root)
@@ -380,16 +366,15 @@ def test_resplit_draws_anew_within_classes_and_keeps_copies_together(make_root):
     root = make_root({"train": 12, "val": 4, "test": 4})
     shutil.copy(root / "train/negative/000.png", root / "train/negative/copy.png")
     whole = load_dataset(root)
-    for seed in range(4):
-        data = whole.resplit(seed)
+    drawn = [whole.resplit(seed) for seed in range(4)]
+    for data in drawn:
         assert data.ids == whole.ids and data.labels == whole.labels
         counts = data.table.groupby(["label", "split"]).size()
         assert counts["positive"].to_dict() == {"test": 5, "train": 12, "val": 3}
-        assert counts["negative", "test"] in (5, 6), "a copy comes on top"
         pair = data.table.loc[["train/negative/000.png", "train/negative/copy.png"], "split"]
         assert pair.nunique() == 1
-        assert data.fingerprint == whole.resplit(seed).fingerprint
-        assert data.fingerprint not in (whole.fingerprint, whole.resplit(seed + 1).fingerprint)
+    assert len({data.fingerprint for data in [whole, *drawn]}) == 5
+    assert whole.resplit(3).fingerprint == drawn[3].fingerprint
 
 
 # metadata.csv
@@ -420,12 +405,10 @@ def test_metadata_is_joined(root):
     [
         (b"file,split\ntrain/positive/000.png,val", "train/positive/000.png", "split 'val'"),
         (b"file,label\ntrain/positive/000.png,neg", "train/positive/000.png", "label 'neg'"),
-        (b"file,label\ntrain/positive/000.png,odd", "train/positive/000.png", "label 'odd'"),
         (b"", "metadata.csv", "cannot be read"),
         (b"name,cue\na,b\n", "metadata.csv", "has the columns name, cue"),
         (b"file,cue\n,b\n", "metadata.csv", "row 1 has no `file`"),
         (b"file,cue\na,b\na,c\n", "metadata.csv", "more than one row for a"),
-        (b"file,cue\na,\xff\xfe\n", "metadata.csv", "cannot be read"),
         (b'file,cue\na,"b\n', "metadata.csv", "cannot be read"),
     ],
 )
@@ -446,8 +429,8 @@ def test_a_scan_kept_as_json_saves_the_second_and_nothing_is_decoded(root, monke
     (root / "train" / "positive" / "bad.png").write_bytes(b"")
     report = scan(root)
     again = ScanReport.from_json(report.to_json())
-    for name in ("root", "listing", "labels", "folders"):
-        assert getattr(again, name) == getattr(report, name)
+    assert (again.labels, again.folders) == (report.labels, report.folders)
+    assert again.listing == report.listing == listing_fingerprint(str(root))
     pd.testing.assert_frame_equal(again.images, report.images)
     pd.testing.assert_frame_equal(again.problems, report.problems)
     once = load_dataset(root, skip_bad=True)
@@ -462,27 +445,10 @@ def test_a_scan_kept_as_json_saves_the_second_and_nothing_is_decoded(root, monke
 
 def test_what_is_no_saved_scan(root):
     saved = json.loads(scan(root).to_json())
-    for changes in (
-        *({"format": "emokd-scan-0"}, {"images": [["a"]]}, {"labels": None}),
-        {"problems": [["odd kind", "a", "b"]]},
-    ):
-        for text in (json.dumps(saved | changes), "", "[]"):
-            with pytest.raises(InputError, match="not a saved scan"):
-                ScanReport.from_json(text)
-
-
-def test_listing_fingerprint(root):
-    seen = {listing_fingerprint(root)}
-    assert seen == {scan(root).listing, listing_fingerprint(str(root))}
-    path = root / "train" / "positive" / "000.png"
-    for change in (
-        lambda: os.utime(path, ns=(1, 1)),
-        lambda: path.rename(path.with_name("renamed.png")),
-        lambda: (root / "metadata.csv").write_text("file\n"),
-    ):
-        change()
-        seen.add(listing_fingerprint(root))
-    assert len(seen) == 4
+    odd = {"problems": [["odd kind", "a", "b"]]}
+    for changes in ({"format": "emokd-scan-0"}, {"images": [["a"]]}, {"labels": None}, odd):
+        with pytest.raises(InputError, match="not a saved scan"):
+            ScanReport.from_json(json.dumps(saved | changes))
 
 
 # the data set

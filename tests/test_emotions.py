@@ -78,28 +78,17 @@ def test_colours_stay_apart_for_colour_blind_readers_and_on_white(known, vision)
     assert min(np.linalg.norm(a - white) for a in seen) > 0.1
 
 
-@pytest.mark.parametrize(
-    ("known", "text", "label"),
-    [
-        (MIKELS, "sad", "sadness"),
-        (MIKELS, "  CONTENT\n", "contentment"),
-        (MIKELS, "Content", "contentment"),
-        (MIKELS, "in_awe", "awe"),
-        (MIKELS, "Scared", "fear"),
-        (MIKELS, "happy", None),
-        (MIKELS, "surprise", None),
-        (MIKELS, "neutral", None),
-        (MIKELS, "sadness and fear", None),
-        (MIKELS, "", None),
-        (EKMAN, "happy", "joy"),
-        (EKMAN, "Happiness", "joy"),
-        (EKMAN, "awe", None),
-        (POLARITY, "Positive", "positive"),
-        (POLARITY, "sad", None),
-    ],
-)
-def test_canonical(known, text, label):
-    assert known.canonical(text) == label
+def test_canonical():
+    for known, spellings in (
+        (
+            MIKELS,
+            {"sad": "sadness", "  CONTENT\n": "contentment", "in_awe": "awe", "Scared": "fear"},
+        ),
+        (MIKELS, dict.fromkeys(["happy", "neutral", "sadness and fear", ""])),
+        (EKMAN, {"happy": "joy", "Happiness": "joy", "awe": None}),
+        (POLARITY, {"Positive": "positive", "sad": None}),
+    ):
+        assert {text: known.canonical(text) for text in spellings} == spellings
 
 
 @given(st.sampled_from(list(LABEL_SETS.values())), st.text(), st.integers(0, 7))
@@ -109,34 +98,17 @@ def test_canonical_yields_labels_of_the_set_only_in_any_case(known, text, place)
     assert known.canonical(f" {label.upper()}\t") == label
 
 
-@pytest.mark.parametrize(
-    ("names", "known"),
-    [
-        (reversed(MIKELS.labels), MIKELS),
-        (["positive", "negative"], POLARITY),
-        (["Sadness", "ANGER", "joy"], EKMAN),
-        (["anger", "fear"], EKMAN),
-        (["anger", "awe"], MIKELS),
-        (["sad", "happy"], EKMAN),
-        (["sad", "sadness", "fear"], EKMAN),
-        (["negative"], POLARITY),
-    ],
-)
-def test_the_smallest_known_set_that_names_are_of(names, known):
-    assert infer_label_set(names) is known
-
-
-def test_other_names_make_a_set_of_their_own():
+def test_the_set_that_names_are_of():
+    assert infer_label_set(reversed(MIKELS.labels)) is infer_label_set(["anger", "awe"]) is MIKELS
+    for names in (["Sadness", "ANGER", "joy"], ["anger", "fear"], ["sad", "sadness", "happy"]):
+        assert infer_label_set(names) is EKMAN, "the smallest that has them"
+    assert infer_label_set(["negative"]) is POLARITY
     custom = infer_label_set(["zeal", "Calm", "joy", "calm"])
     assert (custom.name, custom.labels, custom.polarity) == ("custom", ("Calm", "joy", "zeal"), {})
-    assert len(set(custom.colours.values())) == 3
-    assert custom.canonical("Happy") == "joy"
+    assert len(set(custom.colours.values())) == 3 and custom.canonical("Happy") == "joy"
+    assert labels_of(["CALM", "happy"], custom) == {"CALM": "Calm", "happy": "joy"}
     both = infer_label_set(["sad", "sadness", "weird"])
     assert both.canonical("sad") == "sad" and both.canonical("saddened") is None, "could be either"
-    assert labels_of(["CALM", "happy"], custom) == {"CALM": "Calm", "happy": "joy"}
-
-
-def test_many_custom_labels_have_colours():
     assert len(infer_label_set([f"class {i}" for i in range(20)]).colours) == 20
 
 

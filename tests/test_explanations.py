@@ -54,21 +54,14 @@ def model_of(name, side):
 
 
 def test_occlusion_by_hand(lit):
-    found = occlusion(corner, lit, 0, cells=4, window=1)
-    expected = np.zeros((4, 4))
-    expected[0, 0] = 1 - 16 / 255  # the mean colour is 255 / 16, rounded
-    np.testing.assert_allclose(found.values, expected, atol=1e-6)
-    np.testing.assert_allclose(
-        occlusion(corner, lit, 1, cells=4, window=1).values, -expected, atol=1e-6
-    )
-
-
-def test_a_cell_has_the_mean_of_the_windows_over_it(lit):
-    found = occlusion(corner, lit, 0, cells=4, window=2).values
-    # one window of four hides the corner; it is the only one over the corner itself
-    expected = np.zeros((4, 4))
-    expected[:2, :2] = (1 - 16 / 255) * np.array([[1, 1 / 2], [1 / 2, 1 / 4]])
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    fall, expected = 1 - 16 / 255, np.zeros((4, 4))  # the mean colour is 255 / 16, rounded
+    expected[0, 0] = fall
+    values = [occlusion(corner, lit, k, cells=4, window=1).values for k in (0, 1)]
+    np.testing.assert_allclose(values, [expected, -expected], atol=1e-6)
+    # one window of four hides the corner; a cell has the mean of the windows over it
+    expected[:2, :2] = fall * np.array([[1, 1 / 2], [1 / 2, 1 / 4]])
+    values = occlusion(corner, lit, 0, cells=4, window=2).values
+    np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
 def test_occlusion_takes_any_shape_and_says_what_does_not_fit(lit):
