@@ -20,7 +20,7 @@ from ..costs import count_parameters
 from ..data import ImageDataset
 from ..distillation import DistillationHead
 from ..emotions import MIKELS, LabelSet, infer_label_set
-from ..explanations import CELLS, WINDOW
+from ..maps import CELLS, WINDOW
 from ..gates import build_gate
 from ..instructions import (
     CONVERSATION_PROMPT,
