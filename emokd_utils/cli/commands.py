@@ -92,8 +92,6 @@ def run(args: Namespace) -> None:
         whole, seeds = opened(args, profile), seeds_of(args)
         results = Results(whole, seeds)
         whole.costs(seeds[0]), whole.tuned(seeds[0], "generate")  # in every process
-        for kind in profile.gates:
-            whole.gate(seeds[0], kind=kind)
         text = write_report(results) if processes.first() else ""
     if processes.first():
         print(f"\n{text}")

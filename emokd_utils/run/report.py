@@ -8,7 +8,7 @@ import pandas as pd
 
 from .. import figures
 from ..evidence import RESAMPLES
-from ..files import load_tensors, write_text
+from ..files import write_text
 from ..predictions import (
     BOTH_RUN,
     EMOVLM_KD,
@@ -109,15 +109,9 @@ def _gates(run: Run, seeds: Sequence[int]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for kind in run.profile.gates:
         for seed in seeds:
-            gate = run.artefact(stages.gate, seed, *run.gate_settings(kind), "head")
-            _, about = load_tensors(gate.path("gate.safetensors"), "emokd-gate-1")
-            passed = about["passed_through"]
-            line = (
-                f"{gate_name(kind)}: on {about['settings']['inputs']}, trained on {about['rows']} "
-                f"rows of {about['trained_on']}"
-                + (f", passes the {passed} through" if passed else "")
-            )
-            lines.setdefault(line, []).append(str(seed))
+            answers = run.artefact(stages.gate_logits, seed, *run.gate_settings(kind), "head")
+            about = answers.path("gate.txt").read_text(encoding="utf-8")
+            lines.setdefault(f"{gate_name(kind)}: {about}", []).append(str(seed))
     return [f"{line}, seed{'s' * (len(of) > 1)} {', '.join(of)}" for line, of in lines.items()]
 
 

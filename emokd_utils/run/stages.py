@@ -289,7 +289,7 @@ def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
     )
 
 
-@stage(1, "logits.safetensors", "shares.safetensors")
+@stage(1, "logits.safetensors", "shares.safetensors", "gate.txt")
 def gate_logits(run, seed: int, *settings) -> Recipe[tuple[np.ndarray, np.ndarray]]:
     """A gate's logits (n, C) of every image, and the shares (n, 2) of its two sides; float32."""
     trained, ids = run.artefact(gate, seed, *settings), run.dataset.ids
@@ -299,6 +299,7 @@ def gate_logits(run, seed: int, *settings) -> Recipe[tuple[np.ndarray, np.ndarra
         sides = gate_sides(run, seed, mode, side)
         save_rows(to / "logits.safetensors", ids, trained.value.logits(*sides))
         save_rows(to / "shares.safetensors", ids, trained.value.weights(*sides))
+        write_text(to / "gate.txt", repr(trained.value))
 
     def load(at: Path) -> tuple[np.ndarray, np.ndarray]:
         return tuple(load_rows(at / f"{name}.safetensors", ids) for name in ("logits", "shares"))
