@@ -282,7 +282,7 @@ class Run:
         """Of the images of a split EmoVLM-KD's predictions, its two sides' (head and VLM), and the
         sides' shares (n, 2) in each decision, for `explorer.GateView`."""
         _, shares = self.artefact(
-            "gate_logits", seed, *self.gate_settings(**settings), "head"
+            stages.gate_logits, seed, *self.gate_settings(**settings), "head"
         ).value
         head = self._from_logits(self.head_logits(seed), HEAD, seed=seed)
         sides = (self.emovlm_kd(seed, **settings), head, self.tuned(seed))

@@ -47,7 +47,6 @@ from emokd_utils import checks, figures
 from emokd_utils.cli import doctor
 from emokd_utils.complementarity import accuracy_difference, accuracy_interval
 from emokd_utils.costs import count_parameters
-from emokd_utils.emovlm_kd import EmoVLMKD
 from emokd_utils.evidence import Claim, Estimate
 from emokd_utils.gates import gate_inputs
 from emokd_utils.instructions import answer_for, categorical_prompt
@@ -142,7 +141,7 @@ figures.show(
 
 # %%
 workbench = run.workbench
-model = EmoVLMKD.from_pipeline(workbench)
+model = workbench.assembled()
 vlm, visual = model.vlm.model, model.vlm.core.model.visual
 counted = count_parameters(vlm, trained="lora_")
 sizes = {

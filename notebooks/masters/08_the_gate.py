@@ -429,7 +429,7 @@ print(
 # > **Predict before you run.** The gate is wrong although one side was right: which side will it have believed?
 
 # %%
-view = GateView.from_pipeline(run)
+view = GateView(*run.gate_parts())
 explorer = explore(
     view.vlm,
     view.student,

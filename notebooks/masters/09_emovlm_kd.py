@@ -43,7 +43,7 @@ from PIL import Image
 from emokd_utils import checks, figures
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE
 from emokd_utils.distillation import DistillationHead
-from emokd_utils.emovlm_kd import EmoVLMKD, softmax
+from emokd_utils.emovlm_kd import softmax
 from emokd_utils.evidence import Claim, Estimate, bootstrap, share
 from emokd_utils.explorer import GateView, explore
 from emokd_utils.gates import gate_inputs
@@ -107,7 +107,7 @@ pd.DataFrame(rows, index=classes).round(3)
 # The library's `EmoVLMKD` does the same for any number of images. Is it the same?
 
 # %%
-model = EmoVLMKD.from_pipeline(workbench, seed)
+model = workbench.assembled(seed)
 answer = model.answer([image])[0]
 np.testing.assert_allclose(final[0], list(answer.probabilities.values()), rtol=1e-3, atol=1e-5)
 print(f"by hand {classes[final[0].argmax()]}, library {answer.emotion}")
@@ -447,7 +447,7 @@ explorer = explore(
     of_vlm,
     of_head,
     data,
-    gate=GateView.from_pipeline(run, seed),
+    gate=GateView(*run.gate_parts(seed)),
     more=names,
     view="gate=wrong&cell=neither",
 )
