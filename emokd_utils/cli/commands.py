@@ -7,14 +7,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 
 from .. import processes
 from ..errors import InputError
 from ..lazy import lazy
 from ..profiles import Profile, reduced
 from ..run.card import CARD, read_card
-from ..run.environment import asked_profile
+from ..run.environment import asked_profile, runs_folder
 from ..run.report import write_repeated, write_report
 from ..run.results import Repeated, Results
 from ..run.run import Run, open_run
@@ -147,7 +146,7 @@ def import_archive(args: Namespace) -> None:
     """Check an archive and install it as a run."""
     target = archive.install(args.archive, args.runs, args.name, args.max_mb)
     card = read_card((target / CARD).read_bytes())
-    known = target.parent.resolve() == (Path(world.HOME).parent.parent / "runs").resolve()
+    known = target.parent.resolve() == runs_folder().resolve()
     print(
         f"{target}: {len(card.table)} images of {card.data} ({card.pictures}), profile "
         f"{card.profile.name}, seed(s) {', '.join(map(str, card.seeds))}\n"

@@ -18,8 +18,7 @@ from PIL import Image
 from ..emovlm_kd import EmoVLMKD
 from ..errors import InputError
 from ..images import open_image
-from ..profiles import project_root
-from ..run.environment import asked_profile
+from ..run.environment import asked_profile, runs_folder
 from ..run.run import open_run
 from ..run.store import NotMadeError
 
@@ -153,7 +152,7 @@ def demo(args) -> int:
 
 def _run_command(args) -> str:
     """The command that trains what the arguments of ``demo`` ask for."""
-    usual = {"profile": os.environ.get("EMOKD_PROFILE") or "mini", "runs": project_root() / "runs"}
+    usual = {"profile": os.environ.get("EMOKD_PROFILE") or "mini", "runs": runs_folder()}
     words = ["python", "-m", "emokd_utils", "run"]
     for name in ("profile", "vlm", "vision", "data", "runs", "seed"):
         if (value := getattr(args, name)) and value != usual.get(name):

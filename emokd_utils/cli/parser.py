@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..profiles import project_root
+from ..run.environment import runs_folder
 
 Parser = argparse.ArgumentParser
 
@@ -85,9 +86,8 @@ def _data(parser: Parser) -> None:
 
 
 def _runs(parser: Parser) -> None:
-    text = "where results are kept and found again (default: the project's runs/)"
-    usual = project_root() / "runs"
-    parser.add_argument("--runs", type=Path, default=usual, metavar="DIR", help=text)
+    text = "where results are kept (default: the variable EMOKD_RUNS, else the project's runs/)"
+    parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help=text)
 
 
 def _seed(parser: Parser, text: str = "whose (default: 0)") -> None:

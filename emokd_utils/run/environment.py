@@ -1,5 +1,5 @@
-"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET, EMOKD_RUN;
-and where exercises are noted and graded: EMOKD_PROGRESS, NBGRADER_EXECUTION."""
+"""What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET, EMOKD_RUN,
+EMOKD_RUNS; and where exercises are noted and graded: EMOKD_PROGRESS, NBGRADER_EXECUTION."""
 
 from __future__ import annotations
 
@@ -50,6 +50,11 @@ def asked_profile(args: Namespace) -> Profile:
     return profile.changed(further_vision=(*profile.further_vision, *further))
 
 
+def runs_folder() -> Path:
+    """Where results are kept: EMOKD_RUNS, else ``runs/`` in the project."""
+    return Path(os.environ.get("EMOKD_RUNS") or project_root() / "runs")
+
+
 def join_processes() -> None:
     """Take part where a launcher has started several processes of the same command."""
     processes.join(int(os.environ.get("WORLD_SIZE", "1")))
@@ -79,7 +84,7 @@ def imported_run(data: Path | str | None, runs: Path) -> Path | None:
 
 def progress_file() -> Path:
     """Where `checks` notes which exercises have passed: EMOKD_PROGRESS, else in ``runs/``."""
-    return Path(os.environ.get("EMOKD_PROGRESS") or project_root() / "runs" / "progress.json")
+    return Path(os.environ.get("EMOKD_PROGRESS") or runs_folder() / "progress.json")
 
 
 def grading() -> bool:

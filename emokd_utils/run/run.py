@@ -32,10 +32,10 @@ from ..predictions import (
     gate_name,
     versions,
 )
-from ..profiles import MINI, PROFILES, Profile, project_root
+from ..profiles import MINI, PROFILES, Profile
 from ..world import files as world
 from . import looks, stages
-from .environment import imported_run, join_processes, named_profile
+from .environment import imported_run, join_processes, named_profile, runs_folder
 from .sources import ArchiveSource, FolderSource
 from .store import Artefact, NotMadeError, Stage, Store
 
@@ -65,13 +65,14 @@ def open_run(
 
     profile: its name, by default that in EMOKD_PROFILE. data: the root of an ImageFolder, by default
     the profile's; or the folder of an imported run, by default that in EMOKD_RUN, whose own profile
-    counts, whichever known one is asked for. runs: where results are kept. skip_bad: go on without
+    counts, whichever known one is asked for. runs: where results are kept, by default
+    that in EMOKD_RUNS, else ``runs/``. skip_bad: go on without
     unusable images. say: gets one line for each result. progress: bars with the time left. make
     False: what is not kept is not made, and asking for it raises NotMadeError. resplit: a seed by
     which all images are divided anew (`ImageDataset.resplit`).
     """
     join_processes()
-    runs = Path(runs) if runs is not None else project_root() / "runs"
+    runs = Path(runs) if runs is not None else runs_folder()
     archive = imported_run(data, runs)
     if archive is not None:
         if resplit is not None:

@@ -20,7 +20,6 @@ from ..costs import count_parameters
 from ..data import ImageDataset
 from ..distillation import DistillationHead
 from ..emotions import MIKELS, LabelSet, infer_label_set
-from ..maps import CELLS, WINDOW
 from ..gates import build_gate
 from ..instructions import (
     CONVERSATION_PROMPT,
@@ -29,6 +28,7 @@ from ..instructions import (
     read_instructions,
     write_instructions,
 )
+from ..maps import CELLS, WINDOW
 from ..profiles import Profile, with_settings
 from ..run.run import EXPLAINED, MISSED
 from ..vlm import REASON_TOKENS

@@ -52,7 +52,8 @@ from emokd_utils.images import open_image
 from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.predictions import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION
 from emokd_utils.run import open_run
-from emokd_utils.run.results import Results, readable
+from emokd_utils.run.report import readable
+from emokd_utils.run.results import Results
 from emokd_utils.world.scenes import make_scene
 
 # %% [markdown]
