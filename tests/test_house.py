@@ -26,7 +26,7 @@ LIMITS = {"lesson": 250, "module": 400, "function": 45}
 TOTALS = {
     "Python in the package": (13_000, "emokd_utils/**/*.py"),
     "Python in checks": (3_200, "emokd_utils/checks/*.py"),
-    "JavaScript and CSS": (1_900, "emokd_utils/**/*.[jc]ss*"),
+    "JavaScript and CSS": (1_900, "emokd_utils/**/*.[jc]s*"),
     "tests": (7_500, "tests/*.py"),
 }
 
