@@ -449,7 +449,7 @@ class FourWayMap {
     const map = el("div", { class: "map" }, ...this.cells.map((cell) => cell.area));
     this.axis = el("div", { class: "map-axis note", "aria-hidden": "true" });
     const label = "Who is right: four areas in proportion to the number of images";
-    const keys = el("div", { class: "row wrap", role: "group", "aria-label": label });
+    const keys = el("div", { class: "flow wrapped", role: "group", "aria-label": label });
     keys.append(...this.cells.map((cell) => cell.button));
     this.node = el("section", { class: "figure four-way" }, this.title, this.note, map, this.axis, keys);
   }
@@ -509,7 +509,7 @@ class LabelDots {
     [this.title, this.note] = heading();
     fill(this.note, "Right, in\u00a0% of the images of each label; thin lines: 95\u00a0% intervals.");
     this.rows = engine.classes.map((label, k) => {
-      const name = el("span", { class: "row" }, swatch(label), el("span", { class: "cut" }, label.name));
+      const name = el("span", { class: "flow" }, swatch(label), el("span", { class: "cut" }, label.name));
       const plot = el("span", { class: "plot" });
       const [size, ofA, ofB] = ["note", "number", "number"].map((kind) => el("span", { class: kind }));
       const onclick = () => change(() => engine.toggle("label", k));
@@ -599,7 +599,7 @@ function rangeFacet(engine, filter, change) {
     return el("input", { type: "number", ...limits, onchange: take });
   });
   const histogram = el("div", { class: `histogram ${filter.side ?? ""}`, "aria-hidden": "true" }, ...bars);
-  const node = el("div", {}, histogram, el("div", { class: "row" }, from, "to", to));
+  const node = el("div", {}, histogram, el("div", { class: "flow" }, from, "to", to));
 
   function take() {
     const ends = [from, to].map((input, k) => (input.value === "" ? [low, high][k] : Number(input.value)));
@@ -700,7 +700,7 @@ class Chips {
     this.list = el("ul", { "aria-label": "Filters that are on" });
     const onclick = () => change(() => engine.active.clear());
     this.clear = el("button", { class: "plain clear", onclick }, "Clear all");
-    this.node = el("div", { class: "row wrap chips" }, this.status, this.list, this.clear);
+    this.node = el("div", { class: "flow wrapped chips" }, this.status, this.list, this.clear);
   }
 
   update() {
@@ -780,10 +780,10 @@ class Gallery {
         onfocus: () => this.#point(place),
       },
       picture(this.host, engine, row, false),
-      el("span", { class: "row" }, swatch(label), el("b", { class: "cut" }, label.name)),
+      el("span", { class: "flow" }, swatch(label), el("b", { class: "cut" }, label.name)),
       ...sides.map(([side, model]) => {
         const says = el("span", { class: "cut" }, model.names[row]);
-        return el("span", { class: `row ${verdict(model, row)}` }, mark(side), says, icon(verdict(model, row)));
+        return el("span", { class: `flow ${verdict(model, row)}` }, mark(side), says, icon(verdict(model, row)));
       }),
     );
     const position = { "aria-posinset": place + 1, "aria-setsize": engine.selection.length };
@@ -846,7 +846,7 @@ class Detail {
     this.back = iconButton("back", "Previous picture (arrow left)", () => this.show(this.place - 1));
     this.forth = iconButton("forth", "Next picture (arrow right)", () => this.show(this.place + 1));
     const close = iconButton("wrong", "Close (Escape)", () => this.node.close());
-    const head = el("header", { class: "row" }, this.back, this.forth, this.position, this.title, close);
+    const head = el("header", { class: "flow" }, this.back, this.forth, this.position, this.title, close);
     this.body = el("div", { class: "detail-body" });
     const behaviour = {
       onkeydown: (event) => this.#key(event),
@@ -896,7 +896,7 @@ class Detail {
       "div",
       { class: "detail-left" },
       picture(host, engine, row, true),
-      el("h3", { class: "row" }, "label", swatch(label), label.name),
+      el("h3", { class: "flow" }, "label", swatch(label), label.name),
       el("p", { class: "note" }, `disagreement ${engine.disagreement[row].toFixed(2)} (Jensen-Shannon, 0 to 1)`),
       lines(known.map(([name, value]) => [name, typeof value === "number" ? short(value) : value])),
     );
@@ -929,8 +929,8 @@ class Detail {
     const head = models.map((model) => {
       const kind = verdict(model, row);
       const unseen = el("span", { class: "unseen" }, kind);
-      const said = el("span", { class: `row ${kind}` }, model.names[row], icon(kind), unseen);
-      return el("th", { scope: "col" }, el("span", { class: "row" }, this.#mark(model), el("b", {}, model.name)), said);
+      const said = el("span", { class: `flow ${kind}` }, model.names[row], icon(kind), unseen);
+      return el("th", { scope: "col" }, el("span", { class: "flow" }, this.#mark(model), el("b", {}, model.name)), said);
     });
     const body = engine.classes.map((label, k) => {
       const isLabel = engine.data.labels[row] === k;
@@ -939,9 +939,9 @@ class Detail {
         const top = model.predicted[row] === k ? "top" : "";
         const vars = { "--p": `${100 * p}%`, "--c": model.colour };
         const bar = el("i", { class: `bar ${top}`, vars, "aria-hidden": "true" });
-        return el("td", {}, el("span", { class: "row" }, bar, el("span", { class: "number" }, fixed(p, p < 0.9995 ? 1 : 0))));
+        return el("td", {}, el("span", { class: "flow" }, bar, el("span", { class: "number" }, fixed(p, p < 0.9995 ? 1 : 0))));
       });
-      const name = el("span", { class: "row" }, swatch(label), isLabel ? el("b", {}, label.name) : label.name);
+      const name = el("span", { class: "flow" }, swatch(label), isLabel ? el("b", {}, label.name) : label.name);
       if (isLabel) name.append(el("span", { class: "unseen" }, ", the label"));
       return el("tr", { class: isLabel ? "is-label" : "" }, el("th", { scope: "row" }, name), ...cells);
     });
@@ -1010,10 +1010,10 @@ function mount(root, data, host) {
     return el("select", { "aria-label": `Model ${side}`, onchange }, ...options);
   });
   const swap = iconButton("swap", "Swap the two models", () => change(() => engine.swap(), true));
-  const chosen = el("div", { class: "row models" }, mark("a"), selects[0], swap, mark("b"), selects[1]);
+  const chosen = el("div", { class: "flow models" }, mark("a"), selects[0], swap, mark("b"), selects[1]);
   const without = data.missing.length ? `${images(data.missing.length)} without a picture` : "";
   const title = el(host.page ? "h1" : "h2", {}, "Where two models disagree");
-  const header = el("header", { class: "row wrap top" }, title, chosen, el("p", { class: "note" }, without));
+  const header = el("header", { class: "flow wrapped top" }, title, chosen, el("p", { class: "note" }, without));
 
   const sorts = ["disagreement", "conf_a", "conf_b", "id", "given"].map((value) => el("option", { value }));
   const onchange = () => change(() => engine.sortBy(sort.value));
@@ -1021,7 +1021,7 @@ function mount(root, data, host) {
   const turn = el("button", { class: "plain", onclick: () => change(() => (engine.down = !engine.down)) });
   const csv = iconButton("save", "Download the selection as CSV", download);
   csv.append("CSV");
-  const bar = el("div", { class: "row wrap bar-row" }, chips.node, el("div", { class: "row" }, "Sort by", sort, turn, csv));
+  const bar = el("div", { class: "flow wrapped bar-row" }, chips.node, el("div", { class: "flow" }, "Sort by", sort, turn, csv));
   const help = "Keyboard: Tab goes from filter to filter, arrow keys go from picture to picture, Enter opens one; ";
   root.replaceChildren(
     header,

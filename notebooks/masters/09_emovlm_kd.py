@@ -447,10 +447,10 @@ explorer = explore(
     of_vlm,
     of_head,
     data,
-    gate=GateView.from_pipeline(pipeline, seed),
+    gate=GateView(*pipeline.gate_parts(seed)),
     more=names,
-    view="gate=wrong&cell=neither",
 )
+explorer.show(explorer.table.query("cell == 'neither' and not gate_correct").index)
 explorer
 
 # %%
