@@ -14,11 +14,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from emokd_utils import figures
 from emokd_utils.data import ImageDataset
 from emokd_utils.emotions import infer_label_set
 from emokd_utils.errors import InputError
-from emokd_utils.explorer import GateView, content, explore, jensen_shannon, page
+from emokd_utils.explorer import GateView, content, explore, jensen_shannon
 from emokd_utils.predictions import Predictions
 
 CLASSES = ("anger", "fear", "joy")
@@ -121,21 +120,6 @@ def test_pandas_chooses_and_the_explorer_shows_and_reads_back(gated):
     assert len(gated.selection) == 2
     gated.show()
     assert len(gated.selection) == 40
-
-
-def test_the_browser_gets_what_the_table_says(gated):
-    data, table = data_of(gated), gated.table
-    assert data["ids"] == table.index.tolist()
-    assert [data["classes"][k]["name"] for k in data["labels"]] == table["label"].tolist()
-    for side, model in zip("ab", data["models"], strict=False):
-        p = np.frombuffer(base64.b64decode(model["probabilities"]), "<f4").reshape(40, 3)
-        assert p.max(1) == pytest.approx(table[f"confidence_{side}"], abs=1e-6)
-        assert [CLASSES[k] for k in model["predicted"]] == table[f"predicted_{side}"].tolist()
-    assert [data[part] for part in ("vlm", "student", "gate")] == [0, 2, 3]
-    assert [column["name"] for column in data["columns"]] == ["split", "cue", "cell (metadata)"]
-    assert [entry["colour"] for entry in data["classes"]] == [
-        figures.class_colours(CLASSES)[name] for name in CLASSES
-    ]
 
 
 def test_models_are_named_once_each():
@@ -308,14 +292,6 @@ def test_pictures_can_lie_beside_the_page_under_names_of_our_own(tmp_path):
     assert names == ["000000.webp", "000001.webp"]
     where = json.loads(scripts(path.read_text("utf-8"))[2][1])
     assert where == {"folder": "my%20page_pictures"} and data_of(widget)["missing"] == [2]
-
-
-def test_no_images_and_one(tmp_path):
-    empty = Predictions([], [], [], CLASSES, np.zeros((0, 3)))
-    widget = explore(empty, empty, {}, empty)
-    assert len(widget.selection) == 0 and "0 of 0" in repr(widget)
-    for few in (widget, shown(1)):
-        assert few.to_html(tmp_path / "few.html").stat().st_size > len(page.STATIC.name)
 
 
 def test_the_explorer_needs_no_network_library():
