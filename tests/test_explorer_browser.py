@@ -516,8 +516,9 @@ def test_missing_images_and_a_class_never_predicted_nor_there(open_page, tmp_pat
 
 # --------------------------------------------------------------------------------------- JupyterLab
 
+HERE = os.path.dirname(__file__)
 CELLS = [
-    f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+    f"import sys; sys.path[:0] = [{HERE!r}, {os.path.dirname(HERE)!r}]\n"
     "from test_explorer_browser import widget_of\nwidget = widget_of(240)\nwidget",
     "print('selected', len(widget.selection), set(widget.selection['cell']))",
     "widget.show(widget.table.query(\"label == 'awe'\").index)\nprint('shown', len(widget.selection))",
@@ -526,12 +527,7 @@ CELLS = [
 
 @pytest.fixture
 def lab(tmp_path):
-    """JupyterLab on loopback, dark: the URL of a notebook that shows the widget."""
-    settings = tmp_path / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    theme, quiet = {"theme": "JupyterLab Dark"}, {"fetchNews": "false", "checkForUpdates": False}
-    (settings / "themes.jupyterlab-settings").write_text(json.dumps(theme))
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    """JupyterLab on loopback, with a home of its own: the URL of a notebook that shows the widget."""
     code = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
     cells = [code | {"id": f"cell{k}", "source": source} for k, source in enumerate(CELLS)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -541,14 +537,19 @@ def lab(tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url, log = f"http://127.0.0.1:{port}", tmp_path / "lab.log"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
-    command += [f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=t"]
-    command += [f"--ServerApp.root_dir={tmp_path}"] + ["--allow-root"] * (os.name == "posix")
-    places = ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR")
-    folders = ("settings", "workspaces", "runtime")
-    own = {place: str(tmp_path / name) for place, name in zip(places, folders, strict=True)}
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+    ]
+    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=t", "--allow-root"]
+    command += [f"--ServerApp.root_dir={tmp_path}"]
+    own = os.environ | {"HOME": str(tmp_path)}
     with log.open("w") as file:
-        process = subprocess.Popen(command, env=os.environ | own, stdout=file, stderr=file)
+        process = subprocess.Popen(command, env=own, stdout=file, stderr=file)
     for _ in range(240):
         try:
             urllib.request.urlopen(f"{url}/api?token=t", timeout=1).close()
@@ -569,7 +570,7 @@ def run_cell(page, number):
 
 
 def test_the_widget_works_inside_jupyterlab(browser, lab):
-    context = browser.new_context(viewport={"width": 1400, "height": 1000}, color_scheme="light")
+    context = browser.new_context(viewport={"width": 1400, "height": 1000}, color_scheme="dark")
     page = context.new_page()
     page.set_default_timeout(90_000)
     troubles = []
@@ -581,7 +582,7 @@ def test_the_widget_works_inside_jupyterlab(browser, lab):
     loaded = "[...document.querySelectorAll('.emx .tile img')].filter(img => img.naturalWidth)"
     wait_for(page, f"{loaded}.length > 2", 90)
     ground = "getComputedStyle(document.querySelector('.emx')).backgroundColor"
-    assert page.evaluate(ground) == "rgb(21, 25, 30)"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"  # JupyterLab's theme, not the system's
     keep(page, "lab")
 
     page.locator(".emx .cell.a").click()

@@ -74,7 +74,7 @@ const PASSES = {
   range: (filter, [low, high]) => (row) => filter.values[row] >= low && filter.values[row] <= high,
   text: (filter, text) => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    return (row) => words.every((word) => filter.lower(row).includes(word));
+    return (row) => words.every((word) => filter.text(row).toLowerCase().includes(word));
   },
   only: (filter, rows) => {
     const inside = new Set(rows);
@@ -146,10 +146,7 @@ class Engine {
     this.cell = this.rows.map((row) => 3 - 2 * a.right[row] - b.right[row]);
     this.cellNames = ["both right", `only ${a.name}`, `only ${b.name}`, "neither"];
     const filters = this.#filters().filter((filter) => filter.kind !== "set" || filter.options.length > 1);
-    for (const filter of filters) {
-      if (filter.kind === "range") setEnds(filter);
-      if (filter.kind === "text") filter.lower = lowered(filter.text);
-    }
+    for (const filter of filters) if (filter.kind === "range") setEnds(filter);
     this.filters = new Map(filters.map((filter) => [filter.key, filter]));
     for (const key of this.active.keys()) if (!this.filters.has(key)) this.active.delete(key);
   }
@@ -361,12 +358,6 @@ function setEnds(filter) {
   filter.high = known.reduce((x, y) => Math.max(x, y), known[0] ?? 0);
 }
 
-/** A function of a row that turns its text into lower case once. */
-function lowered(text) {
-  const known = [];
-  return (row) => (known[row] ??= text(row).toLowerCase());
-}
-
 // ----------------------------------------------------------------------------------------- elements
 
 /** An element. Children that are no nodes become text; of attributes, `on...` are listeners. */
@@ -488,7 +479,8 @@ class FourWayMap {
     facts.push(`either ${percent(1 - neither / n, 1)}. [95\u00a0% intervals]`);
     fill(this.title, fourWayTitle(counts, n));
     fill(this.note, `${ofAll(n, engine.n)}. ${n ? facts.join(", ") : ""}`);
-    fill(this.axis, el("span", {}, wide > 0.2 ? `${a} right` : ""), el("span", {}, wide < 0.8 && n ? "wrong" : ""));
+    const ends = [wide > 0.2 ? `${a} right` : "", wide < 0.8 && n ? "wrong" : ""];
+    fill(this.axis, ...ends.map((words) => el("span", {}, words)));
     setVars(this.axis, { "--wide": `${100 * wide}%` });
   }
 }
@@ -649,7 +641,8 @@ class Sidebar {
   constructor(engine, change) {
     Object.assign(this, { engine, change });
     this.list = el("div");
-    this.node = el("details", { class: "sidebar" }, el("summary", { class: "plain" }, "More filters"), this.list);
+    const title = el("summary", { class: "plain" }, "More filters");
+    this.node = el("details", { class: "sidebar" }, title, this.list);
   }
 
   /** Lay the filters out anew, for the models that are now compared. */
@@ -746,11 +739,11 @@ class Gallery {
   update() {
     const { engine } = this;
     const n = engine.selection.length;
-    const nothing = engine.n ? "No image passes all filters. Remove one of them." : "There are no images to show.";
+    const none = "No image passes all filters. Remove one of them.";
     this.node.scrollTop = 0;
     this.cursor = 0;
     fill(this.tiles);
-    fill(this.empty, n ? "" : nothing);
+    fill(this.empty, n ? "" : engine.n ? none : "There are no images to show.");
     this.tiles.setAttribute("aria-label", `Pictures: ${images(n)}`);
     this.#add();
   }
@@ -890,6 +883,7 @@ class Detail {
   #picture(row) {
     const { engine, host } = this;
     const label = engine.classes[engine.data.labels[row]];
+    const disagreement = engine.disagreement[row].toFixed(2);
     const facts = engine.data.columns.map((column) => [column.name, engine.metadata(column, row)]);
     const known = facts.filter(([, value]) => value !== "");
     return el(
@@ -897,7 +891,7 @@ class Detail {
       { class: "detail-left" },
       picture(host, engine, row, true),
       el("h3", { class: "flow" }, "label", swatch(label), label.name),
-      el("p", { class: "note" }, `disagreement ${engine.disagreement[row].toFixed(2)} (Jensen-Shannon, 0 to 1)`),
+      el("p", { class: "note" }, `disagreement ${disagreement} (Jensen-Shannon, 0 to 1)`),
       lines(known.map(([name, value]) => [name, typeof value === "number" ? short(value) : value])),
     );
   }
@@ -917,8 +911,8 @@ class Detail {
     if (share) parts.push(contributions(share[row], student, vlm));
     parts.push(el("h3", {}, "Where it comes from"));
     for (const model of new Set([a, b, student, vlm, gate].filter(Boolean))) {
-      const known = model.provenance.length ? lines(model.provenance) : el("p", { class: "note" }, "nothing recorded");
-      parts.push(el("details", {}, el("summary", {}, model.name), known));
+      const known = model.provenance.length ? model.provenance : [["nothing recorded", ""]];
+      parts.push(el("details", {}, el("summary", {}, model.name), lines(known)));
     }
     return el("div", {}, ...parts);
   }
@@ -930,7 +924,8 @@ class Detail {
       const kind = verdict(model, row);
       const unseen = el("span", { class: "unseen" }, kind);
       const said = el("span", { class: `flow ${kind}` }, model.names[row], icon(kind), unseen);
-      return el("th", { scope: "col" }, el("span", { class: "flow" }, this.#mark(model), el("b", {}, model.name)), said);
+      const name = el("span", { class: "flow" }, this.#mark(model), el("b", {}, model.name));
+      return el("th", { scope: "col" }, name, said);
     });
     const body = engine.classes.map((label, k) => {
       const isLabel = engine.data.labels[row] === k;
@@ -939,7 +934,8 @@ class Detail {
         const top = model.predicted[row] === k ? "top" : "";
         const vars = { "--p": `${100 * p}%`, "--c": model.colour };
         const bar = el("i", { class: `bar ${top}`, vars, "aria-hidden": "true" });
-        return el("td", {}, el("span", { class: "flow" }, bar, el("span", { class: "number" }, fixed(p, p < 0.9995 ? 1 : 0))));
+        const number = el("span", { class: "number" }, fixed(p, p < 0.9995 ? 1 : 0));
+        return el("td", {}, el("span", { class: "flow" }, bar, number));
       });
       const name = el("span", { class: "flow" }, swatch(label), isLabel ? el("b", {}, label.name) : label.name);
       if (isLabel) name.append(el("span", { class: "unseen" }, ", the label"));
@@ -1021,8 +1017,9 @@ function mount(root, data, host) {
   const turn = el("button", { class: "plain", onclick: () => change(() => (engine.down = !engine.down)) });
   const csv = iconButton("save", "Download the selection as CSV", download);
   csv.append("CSV");
-  const bar = el("div", { class: "flow wrapped bar-row" }, chips.node, el("div", { class: "flow" }, "Sort by", sort, turn, csv));
-  const help = "Keyboard: Tab goes from filter to filter, arrow keys go from picture to picture, Enter opens one; ";
+  const order = el("div", { class: "flow" }, "Sort by", sort, turn, csv);
+  const bar = el("div", { class: "flow wrapped bar-row" }, chips.node, order);
+  const help = "Keyboard: Tab goes from filter to filter, arrow keys from picture to picture, Enter opens one; ";
   root.replaceChildren(
     header,
     el("div", { class: "figures" }, map.node, byLabel.node),
@@ -1072,9 +1069,9 @@ function mount(root, data, host) {
     sorts[4].hidden = !engine.active.has("only");
     sort.value = engine.sort;
     fill(turn, icon(down ? "down" : "up"));
-    const order = `${down ? "Greatest" : "Least"} first; turn the order`;
-    turn.setAttribute("aria-label", order);
-    turn.setAttribute("title", order);
+    const words = `${down ? "Greatest" : "Least"} first; turn the order`;
+    turn.setAttribute("aria-label", words);
+    turn.setAttribute("title", words);
     csv.disabled = !engine.selection.length;
     for (const part of parts) part.update();
     host.save(engine.view, engine.selection);
