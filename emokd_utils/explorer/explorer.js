@@ -692,7 +692,7 @@ class Chips {
     this.status = el("b", { class: "status", role: "status" });
     this.list = el("ul", { "aria-label": "Filters that are on" });
     const onclick = () => change(() => engine.active.clear());
-    this.clear = el("button", { class: "plain clear", onclick }, "Clear all");
+    this.clear = el("button", { class: "plain", onclick }, "Clear all");
     this.node = el("div", { class: "flow wrapped chips" }, this.status, this.list, this.clear);
   }
 

@@ -429,8 +429,8 @@ print(
 # > **Predict before you run.** The gate is wrong although one side was right: which side will it have believed?
 
 # %%
-view = GateView(*pipeline.gate_parts())
-explorer = explore(view.vlm, view.student, pipeline.dataset, gate=view, names=(TUNED, HEAD))
+view = GateView(*run.gate_parts())
+explorer = explore(view.vlm, view.student, run.dataset, gate=view, names=(TUNED, HEAD))
 chosen = explorer.table.query("cell in ['a', 'b'] and not gate_correct")
 chosen = chosen.sort_values("disagreement", ascending=False, kind="stable")
 explorer.show(chosen.index)

@@ -447,7 +447,7 @@ explorer = explore(
     of_vlm,
     of_head,
     data,
-    gate=GateView(*pipeline.gate_parts(seed)),
+    gate=GateView(*run.gate_parts(seed)),
     more=names,
 )
 explorer.show(explorer.table.query("cell == 'neither' and not gate_correct").index)
