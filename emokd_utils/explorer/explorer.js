@@ -1040,7 +1040,7 @@ function mount(root, data, host) {
   }
 
   function opened(row) {
-    engine.open = row;
+    engine.open = host.page ? row : undefined; // a widget may stand in several cells: one opens it
     host.save(engine.view, engine.selection);
   }
 
