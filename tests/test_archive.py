@@ -260,10 +260,10 @@ def test_the_explorer_opens_with_thumbnails(laptop, tmp_path):
         predictions[TUNED],
         predictions[VISION],
         laptop.dataset,
-        GateView.from_pipeline(laptop),
+        GateView(*laptop.gate_parts()),
         more=predictions,
     )
-    rows = range(len(widget._content))
+    rows = range(len(widget.table))
     assert all(widget._content.picture(row, 64, 80) for row in rows)
     assert len(widget.selection) == 18
     assert widget.to_html(tmp_path / "page.html").stat().st_size > 10_000

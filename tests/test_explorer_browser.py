@@ -5,7 +5,6 @@ EMOKD_SCREENSHOTS=FOLDER keeps pictures of page and widget, for a look at them.
 """
 
 import csv
-import io
 import json
 import os
 import re
@@ -19,9 +18,11 @@ from urllib.parse import parse_qs, quote
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from emokd_utils.complementarity import four_way
 from emokd_utils.emotions import MIKELS
+from emokd_utils.evidence import wilson
 from emokd_utils.explorer import GateView, explore
 from emokd_utils.predictions import Predictions
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=\"window.hacked='name'\">.png"
 SCRIPT = "</script><script>window.hacked='answer'</script><!-- {'emotion': 'fear'}"
 CUES = ("content", "atmosphere", "both")
-NEXT_FRAME = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
+N = 240
 
 
 @pytest.fixture
@@ -38,27 +39,19 @@ def open_page(browser):
     """Open a file with the network off; what went wrong in it fails the test."""
     contexts, troubles = [], []
 
-    def open_it(path, view="", width=1280, height=800, scheme="light"):
-        context = browser.new_context(
-            offline=True,
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            accept_downloads=True,
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
+    def requested(request):
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            troubles.append(request.url)
+
+    def open_it(path, view="", width=1280, scheme="light"):
+        window = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+        contexts.append(browser.new_context(offline=True, **window))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
         page.on("dialog", lambda dialog: troubles.append(dialog.message) or dialog.dismiss())
-        page.on(
-            "request",
-            lambda request: (
-                troubles.append(request.url)
-                if not request.url.startswith(("file:", "data:", "blob:"))
-                else None
-            ),
-        )
+        page.on("request", requested)
         page.goto(path.as_uri() + (f"#{view}" if view else ""))
         page.wait_for_selector("[data-ready]")
         return page
@@ -70,78 +63,51 @@ def open_page(browser):
     assert troubles == []
 
 
-class Scenes(dict):
-    """Pictures that are drawn when asked for: dots of many colours on another one."""
-
-    def __init__(self, ids, side=112, dots=40):
-        super().__init__(dict.fromkeys(ids))
-        self.side, self.dots = side, dots
-
-    def get(self, one, otherwise=None):
-        if one not in self:
-            return otherwise
-        rng = np.random.default_rng(list(one.encode()))
-        image = Image.new("RGB", (self.side, self.side), tuple(rng.integers(60, 230, 3).tolist()))
-        draw = ImageDraw.Draw(image)
-        for x, y, *tone in rng.integers(0, 256, (self.dots, 5)).tolist():
-            x, y = x * self.side // 256, y * self.side // 256
-            draw.ellipse((x, y, x + 14, y + 10), fill=tuple(tone))
-        return image
-
-
-def made(n, model, seed, answers=False, ids=None, skill=1.0):
+def made(n, model, seed, answers=False, skill=2.0):
     rng = np.random.default_rng(seed)
     labels = [MIKELS.labels[k % 8] for k in range(n)]
     logits = rng.normal(0, 1.2, (n, 8))
     logits[np.arange(n), np.arange(n) % 8] += skill
-    ids = ids or [f"test/{label}/{k:05d}.png" for k, label in enumerate(labels)]
-    found = Predictions.from_logits(
-        logits,
-        ids=ids,
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    words = [f"{MIKELS.labels[k]} number {row % 7}" for row, k in enumerate(p.argmax(1))]
+    return Predictions(
+        ids=[f"test/{label}/{k:05d}.png" for k, label in enumerate(labels)],
         splits=["test"] * n,
         labels=labels,
         classes=MIKELS.labels,
-        provenance={"model": model, "seed": seed, "versions": {"torch": "2.9"}},
-    )
-    if not answers:
-        return found
-    said = [f"{{'emotion': '{name}'}} number {k % 7}" for k, name in enumerate(found.predicted)]
-    return Predictions(
-        ids, found.splits, labels, MIKELS.labels, found.probabilities, said, None, found.provenance
+        probabilities=p,
+        answers=words if answers else None,
+        provenance={"model": model, "versions": {"torch": "2.9"}},
     )
 
 
-def widget_of(n, images=None):
-    a = made(n, "VLM, tuned", 0, answers=True, skill=2.2)
-    b, student = made(n, "vision model", 1, skill=2.0), made(n, "head, distilled", 2, skill=1.8)
-    final = made(n, "EmoVLM-KD", 3, skill=2.6)
+def widget_of(n):
+    """Five models and a gate on n images, with metadata of every kind."""
+    a, b = made(n, "VLM, tuned", 0, answers=True), made(n, "vision model", 1)
     rng = np.random.default_rng(5)
-    about = pd.DataFrame(
-        {
-            "cue": [CUES[k % 3] for k in range(n)],
-            "hue": rng.uniform(0, 360, n).round(1),
-            "objects": [f"thing {k % 60};cat {k}" for k in range(n)],
-            "label_noise": rng.random(n) < 0.05,
-        },
-        index=a.ids,
-    )
-    reasons = {image: f"There is a thing {k}." for k, image in enumerate(a.ids) if k % 2}
     share = rng.beta(2, 2, n)
-    gate = GateView(final, student, a, np.stack([share, 1 - share], 1))
+    weights = np.stack([share, 1 - share], 1)
+    about = {
+        "cue": [CUES[k % 3] for k in range(n)],
+        "hue": rng.uniform(0, 360, n).round(1),
+        "objects": [f"thing {k % 60};cat {k}" for k in range(n)],
+        "label_noise": rng.random(n) < 0.05,
+    }
+    tones = rng.integers(60, 230, (n, 3)).tolist()
     return explore(
         a,
         b,
-        Scenes(a.ids) if images is None else images,
-        gate,
-        more=[made(n, "VLM, zero-shot", 9, answers=True)],
-        metadata=about,
-        reasons=reasons,
+        {i: Image.new("RGB", (64, 64), tuple(t)) for i, t in zip(a.ids, tones, strict=True)},
+        GateView(made(n, "EmoVLM-KD", 3), made(n, "head, distilled", 2), a, weights),
+        more=[made(n, "VLM, zero-shot", 9, answers=True, skill=1.0)],
+        metadata=pd.DataFrame(about, index=a.ids),
+        reasons={image: f"There is a thing {k}." for k, image in enumerate(a.ids) if k % 2},
     )
 
 
 @pytest.fixture(scope="module")
 def widget():
-    return widget_of(1200)
+    return widget_of(N)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +115,7 @@ def path(widget, tmp_path_factory):
     return widget.to_html(tmp_path_factory.mktemp("page") / "explorer.html")
 
 
-def wait_for(page, condition, seconds=20):
+def wait_for(page, condition, seconds=30):
     """Until a JavaScript expression is true (the page's policy forbids Playwright's own way)."""
     end = time.monotonic() + seconds
     while not page.evaluate(condition):
@@ -171,237 +137,132 @@ def view_of(page):
     return page.evaluate("location.hash.slice(1)")
 
 
+def button(page, name):
+    return page.get_by_role("button", name=re.compile(name)).first
+
+
 def download(page):
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download the selection as CSV").click()
-    text = open(waiting.value.path(), encoding="utf-8-sig", newline="").read()
-    return list(csv.DictReader(io.StringIO(text)))
+        button(page, "Download the selection as CSV").click()
+    with open(waiting.value.path(), encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def tiles(page):
-    return page.locator(".tile-button")
-
-
-# -------------------------------------------------------------------------------------------- speed
-
-
-def test_1200_images_are_at_most_8_mb_and_seen_in_2_seconds(open_page, path):
-    assert path.stat().st_size <= 8e6
-    times = [int(open_page(path).locator(".emx").get_attribute("data-ready")) for _ in range(3)]
-    print(f"\npage {path.stat().st_size / 1e6:.2f} MB; first screen {times} ms")
-    assert sorted(times)[1] < 2000
-
-
-def test_a_filter_takes_less_than_100_ms(open_page, path):
-    page = open_page(path)
-    measured = page.evaluate(
-        """async () => {
-          const next = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
-          const press = (selector) => () => document.querySelector(selector).click();
-          const slide = (input, value) => () => {
-            input.value = value;
-            input.dispatchEvent(new Event("input"));
-          };
-          const acts = {
-            cell: press(".area.a"),
-            label: press(".dots-row"),
-            option: press(".facet .option"),
-            confidence: slide(document.querySelector(".range input"), 90),
-            clear: press(".clear"),
-          };
-          const found = {};
-          for (const [name, act] of Object.entries(acts)) {
-            const times = [];
-            for (let k = 0; k < 5; k++) {
-              await next();
-              const start = performance.now();
-              act();
-              await next();
-              times.push(performance.now() - start);
-            }
-            found[name] = times.sort((x, y) => x - y)[2];
-          }
-          return found;
-        }"""
-    )
-    print("\nfilter, median ms:", {name: round(ms) for name, ms in measured.items()})
-    assert max(measured.values()) < 100
-
-
-def test_20000_pictures_from_a_folder_leave_page_and_memory_small(open_page, tmp_path):
-    ids = [f"test/{MIKELS.labels[k % 8]}/{k:05d}.png" for k in range(20_000)]
-    widget = widget_of(20_000, Scenes(ids, side=64, dots=3))
-    page = open_page(widget.to_html(tmp_path / "many.html", pictures="folder"))
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable")
-
-    def used():
-        session.send("HeapProfiler.collectGarbage")
-        found = session.send("Performance.getMetrics")["metrics"]
-        values = {one["name"]: one["value"] for one in found}
-        return values["JSHeapUsedSize"] / 1e6, values["Nodes"]
-
-    before = used()
-    height = page.evaluate("document.documentElement.scrollHeight")
-    assert height > 100_000
-    times = []
-    for k in range(40):
-        start = time.perf_counter()
-        page.evaluate(f"window.scrollTo(0, {height * k / 40})")
-        page.evaluate(NEXT_FRAME)
-        times.append(1000 * (time.perf_counter() - start))
-        assert 0 < tiles(page).count() < 200
-    after = used()
-    wait_for(page, "[...document.querySelectorAll('.tile img')].some(one => one.naturalWidth)")
-    start = page.evaluate("performance.now()")
-    page.evaluate("document.querySelector('.area.a').click()")
-    page.evaluate(NEXT_FRAME)
-    took = page.evaluate("performance.now()") - start
-    size = (tmp_path / "many.html").stat().st_size / 1e6
-    print(f"\npage {size:.1f} MB, heap {before[0]:.0f} -> {after[0]:.0f} MB, nodes {before[1]:.0f}")
-    print(f"-> {after[1]:.0f}, median scroll {np.median(times):.0f} ms, filter {took:.0f} ms")
-    assert after[0] < before[0] + 10 and after[1] < before[1] + 4000
-    assert np.median(times) < 300 and took < 500
-    page.evaluate("document.querySelector('.tile-button').focus()")
-    page.keyboard.press("End")
-    assert tiles(page).locator("xpath=self::*[@tabindex=0]").count() == 1
-    last = page.evaluate("document.activeElement.parentNode.getAttribute('aria-posinset')")
-    assert int(last) == len(download(page))
+    return page.locator(".tile button")
 
 
 # -------------------------------------------------------------------------------- filters and views
 
 
-VIEWS = [
-    "",
-    "cell=a",
-    "cell=b&cell=neither&label=fear&label=awe",
-    "says_a=joy&says_a=fear&says_b=anger",
-    "conf_a=0.305..0.82&conf_b=0..0.615",
-    "words=fear+number+3",
-    "words=thing+1",
-    "gate=wrong&share=0.25..0.5",
-    "col.cue=content&col.cue=both&col.label_noise=True",
-    "col.hue=100.5..200&sort=conf_b&order=up",
-    "col.objects=cat+thing+12&sort=id",
-    "a=vision+model&b=VLM%2C+zero-shot&cell=b&sort=conf_a&words=number",
-    "b=EmoVLM-KD&cell=b&sort=id&order=down",
-]
-
-
-@pytest.mark.parametrize("view", VIEWS)
-def test_page_and_package_select_the_same_images_in_the_same_order(open_page, path, widget, view):
-    view = view.replace("says_a=joy&", "says_a=sadness&")
-    widget.view = view
-    wanted = widget.selection
+@pytest.mark.parametrize(
+    ("view", "query", "order"),
+    [
+        ("cell=b&cell=neither&label=awe", "not correct_a and label == 'awe'", ""),
+        ("says_a=fear&says_b=anger", "predicted_a == 'fear' and predicted_b == 'anger'", ""),
+        ("conf_a=0.305..0.82&sort=conf_b", "0.305 <= confidence_a <= 0.82", "-confidence_b"),
+        ("words=NUMBER+fear", "answer.str.contains('fear')", ""),
+        ("words=thing+11", "reason.str.contains('11', na=False)", ""),
+        ("gate=wrong&share=0..0.5", "not gate_correct and gate_student_share <= 0.5", ""),
+        ("label=awe&label=fear", "label in ['awe', 'fear']", ""),
+        ("col.cue=both&col.label_noise=True", "cue == 'both' and label_noise", ""),
+        ("col.hue=100.5..200&sort=id", "100.5 <= hue <= 200", "id"),
+        ("col.objects=cat+12&sort=conf_a&order=up", "objects.str.contains('12')", "confidence_a"),
+    ],
+)
+def test_a_view_shows_what_pandas_would_choose(open_page, path, widget, view, query, order):
     page = open_page(path, view)
-    count = f"{len(wanted):,} of 1,200 images" if len(wanted) < 1200 else "1,200 images"
-    assert status(page) == count
-    if not len(wanted):
-        return
     rows = download(page)
-    assert [row["id"] for row in rows] == wanted.index.tolist()
-    assert list(rows[0])[1:] == list(wanted.columns)
-    found = pd.DataFrame(rows).set_index("id")
-    for name in ("cell", "label", "predicted_a", "predicted_b", "answer", "cue", "objects"):
-        assert found[name].tolist() == wanted[name].tolist()
-    for name in ("correct_a", "gate_correct", "label_noise"):
-        assert found[name].tolist() == wanted[name].astype(str).tolist()
+    found = [row["id"] for row in rows]
+    wanted = widget.table.query(query)
+    assert len(wanted) and sorted(found) == sorted(wanted.index)
+    assert status(page) == f"{len(wanted)} of {N} images"
+    assert parse_qs(view_of(page)) == parse_qs(view)
+    values = wanted.loc[found].reset_index()[order.lstrip("-") or "disagreement"]
+    down = order.startswith("-") or not order
+    assert (values.diff().dropna() <= 1e-6).all() if down else values.is_monotonic_increasing
+    assert list(rows[0])[1:] == list(widget.table.columns)
+    there = widget.table.loc[found[0]]
+    for name in ("cell", "label", "predicted_a", "answer", "cue", "correct_b", "label_noise"):
+        assert rows[0][name] == str(there[name])
     for name in ("confidence_a", "disagreement", "gate_student_share", "hue"):
-        assert found[name].astype(float).to_numpy() == pytest.approx(wanted[name], abs=1e-6)
-    widget.view = view_of(page)
-    assert widget.selection.index.tolist() == wanted.index.tolist()
+        assert float(rows[0][name]) == pytest.approx(there[name], abs=2e-6)
 
 
-def test_filters_combine_into_chips_and_a_hash_that_can_be_shared(open_page, path, widget):
+def test_filters_combine_into_chips_and_a_hash_that_can_be_shared(open_page, path):
     page = open_page(path)
-    page.get_by_role("button", name=re.compile("^only VLM, tuned")).click()
-    page.get_by_role("button", name=re.compile("^fear, 150 images")).click()
-    page.get_by_role("button", name=re.compile("^cue: content")).click()
-    page.get_by_role("button", name=re.compile("^vision model says: awe")).click()
-    page.get_by_label("VLM, tuned: confidence, least").fill("60")
+    for name in ("^only VLM, tuned", "^fear, 30", "^cue: content", "^vision model says: awe"):
+        button(page, name).click()
+    page.get_by_label("VLM, tuned: confidence, least").fill("0.3")
     page.get_by_label("Words in what VLM, tuned wrote").fill("number")
-    page.get_by_role("button", name=re.compile("^Gate: EmoVLM-KD: right")).click()
-    chips = page.get_by_role("list", name="Filters that are on").get_by_role("button")
+    button(page, "^Gate: EmoVLM-KD: right").click()
     wait_for(page, "document.querySelectorAll('.chip').length === 7")
-    assert [chip.inner_text() for chip in chips.all()] == [
-        "only VLM, tuned",
-        "label fear",
-        "vision model says awe",
-        "VLM, tuned 30 to 100\u00a0% sure",
-        "wrote \u201cnumber\u201d",
-        "gate right",
-        "cue: content",
-    ]
-    assert parse_qs(view_of(page)) == {
-        "cell": ["a"],
-        "label": ["fear"],
-        "says_b": ["awe"],
-        "conf_a": ["0.3..1"],
-        "words": ["number"],
-        "gate": ["right"],
-        "col.cue": ["content"],
-    }
-    shared = open_page(path, view_of(page))
-    assert status(shared) == status(page)
-    widget.view = view_of(page)
-    assert status(page).startswith(f"{len(widget.selection)} of")
+    chips = page.get_by_role("list", name="Filters that are on").get_by_role("button")
+    words = "only VLM, tuned|label fear|VLM, tuned 30 to 100\u00a0% sure|vision model says awe|"
+    words += "wrote \u201cnumber\u201d|gate right|cue: content"
+    assert chips.all_inner_texts() == words.split("|")
+    view = "cell=a&label=fear&conf_a=0.3..1&says_b=awe&words=number&gate=right&col.cue=content"
+    assert view_of(page) == view and status(open_page(path, view)) == status(page)
     for left in range(6, -1, -1):
         chips.first.click()
         assert chips.count() == left
-    assert status(page) == "1,200 images" and view_of(page) == ""
+    assert status(page) == f"{N} images" and view_of(page) == ""
     page.evaluate("location.hash = 'label=awe&open=test%2Fawe%2F00001.png'")
     page.wait_for_selector("dialog[open]")
-    assert page.locator(".detail-title").inner_text() == "test/awe/00001.png"
+    assert page.locator("dialog h2").inner_text() == "test/awe/00001.png"
 
 
-def test_the_map_has_areas_in_proportion_with_counts_shares_and_intervals(open_page, path, widget):
-    from emokd_utils.complementarity import four_way
-    from emokd_utils.evidence import wilson
+def test_what_a_notebook_chose_comes_in_its_order_until_it_is_taken_off(
+    open_page, widget, tmp_path
+):
+    chosen = widget.table.query("cell == 'a'").sort_values("confidence_a")
+    widget.show(chosen.index)
+    page = open_page(widget.to_html(tmp_path / "page.html"))
+    widget.show()
+    assert [row["id"] for row in download(page)] == chosen.index.tolist()
+    assert page.locator(".chip").inner_text() == f"chosen in the notebook: {len(chosen)} images"
+    page.get_by_label("Sort by").select_option("disagreement")
+    chosen = chosen.sort_values("disagreement", ascending=False)
+    assert [row["id"] for row in download(page)] == chosen.index.tolist()
+    page.get_by_label("Sort by").select_option("order given")
+    page.locator(".chip").click()
+    assert status(page) == f"{N} images" and view_of(page) == ""
 
-    a, b = (model for _, model in widget._content.models[:2])
+
+def test_both_figures_show_counts_shares_and_intervals(open_page, path, widget):
+    a, b = list(widget._content.models.values())[:2]
     counted = four_way(a, b)
     page = open_page(path)
-    areas = {}
+    boxes = {
+        name: page.locator(f".area.{name}").bounding_box() for name in ("both", "a", "b", "neither")
+    }
+    areas = {name: box["width"] * box["height"] for name, box in boxes.items()}
     for name, cell in {"both": "both", "a": "only_a", "b": "only_b", "neither": "neither"}.items():
-        box = page.locator(f".area.{name}").bounding_box()
-        areas[cell] = box["width"] * box["height"]
-        words = page.locator(f".cell.{name}").inner_text()
+        words, share = page.locator(f".cell.{name}").inner_text(), counted.shares[cell]
         low, high = wilson(getattr(counted, cell), counted.n)
         assert f"{getattr(counted, cell):,}" in words
-        assert f"{100 * counted.shares[cell]:.1f}\u00a0%" in words
-        assert f"[{100 * low:.1f}, {100 * high:.1f}]" in words
-    for cell, area in areas.items():
-        assert area / sum(areas.values()) == pytest.approx(counted.shares[cell], abs=0.01)
-
-
-def test_the_dots_stand_at_the_accuracies_of_each_label(open_page, path, widget):
-    a, b = (model for _, model in widget._content.models[:2])
-    page = open_page(path)
-    for row, label in zip(page.locator(".dots-row").all(), MIKELS.labels, strict=True):
+        assert f"{100 * share:.1f}\u00a0% [{100 * low:.1f}, {100 * high:.1f}]" in words
+        assert areas[name] / sum(areas.values()) == pytest.approx(share, abs=0.01)
+    for row, label in zip(page.locator("button.dots").all(), MIKELS.labels, strict=True):
         inside = np.array(a.labels) == label
         for side, model in (("a", a), ("b", b)):
-            left = row.locator(f".dots-plot .mark.{side}").evaluate("one => one.style.left")
+            left = row.locator(f".plot .mark.{side}").evaluate("mark => mark.style.left")
             assert float(left[:-1]) == pytest.approx(100 * model.correct[inside].mean(), abs=0.01)
-    page.get_by_role("button", name=re.compile("^fear, 150")).click()
-    assert status(page) == "150 of 1,200 images"
-    assert page.locator(".four-way .note").inner_text().startswith("150 of 1,200 images.")
-    assert page.locator(".dots-row").nth(0).locator(".dots-n").inner_text() == "150"
+    button(page, "^fear, 30").click()
+    assert page.locator(".four-way p").inner_text().startswith(f"30 of {N} images.")
 
 
 def test_models_can_be_swapped_and_replaced(open_page, path):
     page = open_page(path, "cell=a&says_a=fear")
     n = status(page)
-    page.get_by_role("button", name="Swap the two models").click()
+    button(page, "Swap the two models").click()
     assert parse_qs(view_of(page))["a"] == ["vision model"]
     assert parse_qs(view_of(page))["cell"] == ["b"] and status(page) == n
-    page.get_by_label("Model A").select_option("VLM, zero-shot")
-    assert "only VLM, zero-shot" in page.locator(".four-way").inner_text()
-    page.get_by_label("Model B").select_option("VLM, zero-shot")
-    assert page.get_by_label("Model A").evaluate("one => one.selectedOptions[0].text") != (
-        "VLM, zero-shot"
-    )
-    assert page.get_by_label("Model A").locator("option").count() == 5
+    for model in "AB":
+        page.get_by_label(f"Model {model}").select_option("VLM, zero-shot")
+        assert "VLM, zero-shot" in page.locator(".four-way").inner_text()
+    chosen = "select => select.selectedOptions[0].text"
+    assert page.get_by_label("Model A").evaluate(chosen) != "VLM, zero-shot"
 
 
 # ------------------------------------------------------------------------------------ one image
@@ -410,242 +271,196 @@ def test_models_can_be_swapped_and_replaced(open_page, path):
 def test_a_picture_opens_with_everything_about_it(open_page, path, widget):
     page = open_page(path, "sort=id")
     tiles(page).nth(1).click()
-    image = page.locator(".detail-title").inner_text()
-    widget.view = ""
-    assert image == sorted(widget.selection.index)[1]
-    row = widget._content.first.ids.index(image)
+    image = sorted(widget.table.index)[1]
+    row, there = widget.table.index.get_loc(image), widget.table.loc[image]
     panel = page.get_by_role("dialog")
-    assert (
-        panel.locator(".picture img").evaluate("one => one.decode().then(() => one.naturalWidth)")
-        == 112
-    )
-    tables = panel.locator("table.bars")
-    assert tables.count() == 2
-    for column, (_, model) in enumerate(widget._content.models[:2]):
-        numbers = tables.first.locator(
-            f"tbody td:nth-of-type({column + 1}) .bar-number"
-        ).all_inner_texts()
-        assert [float(one) for one in numbers] == pytest.approx(
-            100 * model.probabilities[row], abs=0.06
-        )
-        widths = tables.first.locator(f"tbody td:nth-of-type({column + 1}) .bar").evaluate_all(
-            "all => all.map(one => parseFloat(one.style.getPropertyValue('--p')))"
-        )
-        assert widths == pytest.approx(100 * model.probabilities[row], abs=0.01)
-    text = panel.inner_text()
-    assert widget._content.models[0][1].answers[row] in text
-    assert (widget._content.reasons[row] or "") in text
-    share = widget._content.weights[row]
-    assert (
-        f"head, distilled {100 * share[0]:.0f}\u00a0%, VLM, tuned {100 * share[1]:.0f}\u00a0%"
-        in text
-    )
-    panel.get_by_text("Where it comes from").scroll_into_view_if_needed()
-    panel.locator(".provenance summary").first.click()
+    picture = panel.get_by_alt_text(f"Picture {image}")
+    assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") == 64
+    assert panel.locator("table").count() == 2
+    for column, model in enumerate(list(widget._content.models.values())[:2], 1):
+        cells = panel.locator("table").first.locator(f"tbody td:nth-of-type({column})")
+        found = [float(text) for text in cells.all_inner_texts()]
+        assert found == pytest.approx(100 * model.probabilities[row], abs=0.06)
+    text, share = panel.inner_text(), 100 * there["gate_student_share"]
+    for words in (
+        image,
+        there["answer"],
+        there["reason"] or "",
+        there["objects"],
+        str(there["hue"]),
+    ):
+        assert words in text
+    assert f"head, distilled {share:.0f}\u00a0%, VLM, tuned {100 - share:.0f}\u00a0%" in text
+    panel.locator("summary").first.click()
     assert "versions.torch" in panel.inner_text()
-    assert "hue" in text and "objects" in text
 
 
 def test_everything_can_be_done_with_the_keyboard(open_page, path):
     page = open_page(path)
-    seen = []
-    for _ in range(120):
-        page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.className"))
-        if "tile-button" in seen[-1]:
-            break
-    classes = " ".join(seen)
-    for part in ("cell", "dots-row", "sort", "option", "words", "least", "greatest", "tile-button"):
-        assert part in classes
-    ring = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    assert ring == "solid"
-    place = "+document.activeElement.parentNode.getAttribute('aria-posinset')"
-    columns = page.evaluate(
-        "new Set([...document.querySelectorAll('.tile')].map(t => t.getBoundingClientRect().x)).size"
+    seen = set()
+    focus = (
+        "[document.activeElement.className, document.activeElement.parentNode.className].join(' ')"
     )
-    for key, wanted in {
-        "ArrowRight": 2,
-        "ArrowDown": 2 + columns,
-        "ArrowLeft": 1 + columns,
-        "ArrowUp": 1,
-        "End": 1200,
-        "Home": 1,
-    }.items():
+    while "tile" not in seen and len(seen) < 200:
+        page.keyboard.press("Tab")
+        seen |= set(page.evaluate(focus).split())
+    assert seen >= {"cell", "dots", "sort", "option", "tile"}
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    place = "+document.activeElement.parentNode.getAttribute('aria-posinset')"
+    sight = "(() => { const box = document.activeElement.getBoundingClientRect();"
+    sight += " return box.top >= 0 && box.bottom <= innerHeight + 1 })()"
+    grid = (
+        "getComputedStyle(document.querySelector('.tiles')).gridTemplateColumns.split(' ').length"
+    )
+    columns = page.evaluate(grid)
+    moves = {"ArrowRight": 2, "ArrowDown": 2 + columns, "ArrowLeft": 1 + columns, "ArrowUp": 1}
+    for key, wanted in (moves | {"End": 60, "Home": 1}).items():
         page.keyboard.press(key)
-        assert page.evaluate(place) == wanted
-        assert page.evaluate(
-            "(() => { const box = document.activeElement.getBoundingClientRect();"
-            " return box.top >= 0 && box.bottom <= innerHeight + 1 })()"
-        )
+        assert page.evaluate(place) == wanted or (key == "End" and page.evaluate(place) > wanted)
+        assert page.evaluate(sight)
     page.keyboard.press("Enter")
-    position = page.locator(".detail .position")
-    assert position.inner_text() == "1 of 1,200"
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    assert position.inner_text() == "3 of 1,200"
-    page.keyboard.press("ArrowLeft")
-    assert position.inner_text() == "2 of 1,200"
+    for key, wanted in (("Shift", 1), ("ArrowRight", 2), ("ArrowRight", 3), ("ArrowLeft", 2)):
+        page.keyboard.press(key)
+        assert page.locator(".position").inner_text() == f"{wanted} of {N}"
     page.keyboard.press("Escape")
-    wait_for(page, "!document.querySelector('dialog[open]')")
-    wait_for(page, f"{place} === 2")
-    page.get_by_role("button", name=re.compile("^neither")).focus()
+    wait_for(page, f"!document.querySelector('dialog[open]') && {place} === 2")
+    button(page, "^neither").focus()
     page.keyboard.press("Space")
     assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
-    page.get_by_role("button", name="Remove filter: neither right").focus()
+    button(page, "Remove filter: neither right").focus()
     page.keyboard.press("Enter")
-    assert status(page) == "1,200 images"
+    assert status(page) == f"{N} images"
     assert page.evaluate("document.activeElement !== document.body")
 
 
 def test_a_screen_reader_finds_a_name_for_everything(open_page, path):
     page = open_page(path, "cell=a")
-    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    roles = {"button", "combobox", "spinbutton", "searchbox", "list", "dialog", "image"}
 
     def nameless():
-        session = page.context.new_cdp_session(page)
-        nodes = session.send("Accessibility.getFullAXTree")["nodes"]
-        roles = {"button", "combobox", "slider", "searchbox", "list", "group", "dialog", "image"}
-        return [
-            (node["role"]["value"], node.get("nodeId"))
-            for node in nodes
-            if not node.get("ignored")
-            and node.get("role", {}).get("value") in roles
-            and not node.get("name", {}).get("value", "").strip()
-        ]
+        tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")
+        nodes = [node for node in tree["nodes"] if not node.get("ignored")]
+        named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes]
+        return [role for role, name in named if role in roles and not name.strip()]
 
-    unnamed = [one for one in nameless() if one[0] != "group"]
-    assert unnamed == []
-    assert page.get_by_role("heading", level=1).count() == 1
+    assert nameless() == [] and page.get_by_role("heading", level=1).count() == 1
     tiles(page).first.click()
-    assert [one for one in nameless() if one[0] != "group"] == []
+    assert nameless() == []
     assert page.get_by_role("table").first.get_by_role("columnheader").count() == 3
 
 
-# ---------------------------------------------------------------------------------- looks
+# ----------------------------------------------------------------------------------------- looks
+
+CONTRASTS = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0.05);
+  const ground = (node) => rgba(getComputedStyle(node).backgroundColor);
+  const bad = [];
+  const walker = document.createTreeWalker(document.querySelector(".emx"), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim()) continue;
+    if (node.closest(".unseen, .faint, select, :disabled")) continue;
+    if (!node.checkVisibility({ opacityProperty: true })) continue;
+    let behind = node;
+    while (ground(behind)[3] === 0 && behind.parentElement) behind = behind.parentElement;
+    const style = getComputedStyle(node);
+    const pair = [light(rgba(style.color)), light(ground(behind))];
+    const contrast = Math.max(...pair) / Math.min(...pair);
+    const wanted = parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
+    if (contrast < wanted) bad.push([node.className, node.textContent.slice(0, 30), contrast]);
+  }
+  return bad;
+}"""
+"""Texts without a contrast of 4.5 (3 where they are large) to what is behind them."""
+SMALL = """() => [...document.querySelectorAll('.emx button')]
+  .map(button => [button.className, button.getBoundingClientRect()])
+  .filter(([name, box]) => box.width && (box.width < 24 || box.height < 24))"""
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_sticks_out_at_any_width_in_light_and_dark(open_page, path, width, scheme):
-    page = open_page(path, "cell=a&label=fear&words=number", width=width, scheme=scheme)
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_nothing_sticks_out_and_all_can_be_read_in_light_and_dark(open_page, path, width, scheme):
+    page = open_page(path, "words=number", width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ground = page.evaluate("getComputedStyle(document.querySelector('.emx')).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 25, 30)"}[scheme]
-    assert tiles(page).count() > 0
+    assert page.evaluate(CONTRASTS) == []
     keep(page, f"page-{scheme}-{width}")
     tiles(page).first.click()
     keep(page, f"page-{scheme}-{width}-open")
+    assert page.evaluate(CONTRASTS) == [] and page.evaluate(SMALL) == []
     box = page.get_by_role("dialog").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= width
-    body = page.locator(".detail-body")
-    assert body.evaluate("one => one.scrollWidth <= one.clientWidth")
-    small = page.evaluate(
-        """() => [...document.querySelectorAll('.emx button')].filter(one => {
-          const box = one.getBoundingClientRect();
-          return box.width && (box.width < 24 || box.height < 24);
-        }).map(one => one.className)"""
+    assert page.locator(".detail-body").evaluate("body => body.scrollWidth <= body.clientWidth")
+
+
+def test_20000_images_are_drawn_as_one_comes_to_them(open_page, tmp_path):
+    n, rng = 20_000, np.random.default_rng(0)
+    ids, labels = [f"{k:05d}.png" for k in range(n)], ["anger", "fear", "joy", "joy"] * (n // 4)
+    a, b = (
+        Predictions(ids, ["test"] * n, labels, sorted({*labels}), rng.dirichlet([1, 1, 1], n))
+        for _ in "ab"
     )
-    assert small == []
+    widget = explore(a, b, {ids[0]: Image.new("RGB", (8, 8))})
+    page = open_page(widget.to_html(tmp_path / "many.html", pictures="folder"))
+    before = tiles(page).count()
+    assert status(page) == "20,000 images" and before < 500
+    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+    wait_for(page, f"document.querySelectorAll('.tile').length > {before}")
+    assert tiles(page).count() < 1000
+    page.locator(".area.a").click()
+    wanted = widget.table.query("cell == 'a'")
+    assert len(download(page)) == len(wanted)
+    page.get_by_label("Sort by").select_option("id")
+    assert tiles(page).first.get_attribute("title") == min(wanted.index)
 
 
-def test_text_can_be_read_in_both_schemes(open_page, path):
-    """Every text has a contrast of 4.5 (3 where it is large) to what is behind it."""
-    contrasts = """() => {
-      const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-      const rgba = (colour) => {
-        canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data];
-      };
-      const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-        .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-        .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0.05);
-      const bad = [];
-      const walker = document.createTreeWalker(document.querySelector(".emx"), NodeFilter.SHOW_TEXT);
-      while (walker.nextNode()) {
-        const node = walker.currentNode.parentElement;
-        if (!walker.currentNode.textContent.trim()) continue;
-        if (node.closest(".cell:not(.outside), .unseen, .ruler, select, :disabled, .part")) continue;
-        if (!node.checkVisibility({ opacityProperty: true })) continue;
-        const ground = (one) => rgba(getComputedStyle(one).backgroundColor);
-        let behind = node;
-        while (ground(behind)[3] === 0 && behind.parentElement) behind = behind.parentElement;
-        const style = getComputedStyle(node);
-        const pair = [light(rgba(style.color)), light(ground(behind))];
-        const contrast = Math.max(...pair) / Math.min(...pair);
-        const wanted = parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
-        if (contrast < wanted) bad.push([node.className, node.textContent.slice(0, 30), contrast]);
-      }
-      return bad;
-    }"""
-    for scheme in ("light", "dark"):
-        page = open_page(path, "label=fear", scheme=scheme)
-        assert page.evaluate(contrasts) == []
-        tiles(page).first.click()
-        assert page.evaluate(contrasts) == []
+# ------------------------------------------------------------------------------- the hostile, the few
 
 
-# ---------------------------------------------------------------------------------------- the hostile
-
-
-def test_hostile_text_is_shown_as_text(open_page, tmp_path):
+def test_hostile_text_is_shown_as_text_and_no_other_script_runs(open_page, tmp_path):
     ids = [HOSTILE, "b.png", "c\u202egnp.png"]
     p = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])
-    labels, classes = (
-        ["<b>fear</b>", "javascript:alert(1)", "<b>fear</b>"],
-        (
-            "<b>fear</b>",
-            "javascript:alert(1)",
-        ),
-    )
-    said = [SCRIPT, "=1+1", "@SUM(A1)"]
-    a = Predictions(ids, ["test"] * 3, labels, classes, p, said, provenance={"model": SCRIPT})
-    b = Predictions(
-        ids, ["test"] * 3, labels, classes, p[::-1], provenance={"model": HOSTILE, "<i>": "<u>"}
-    )
-    about = pd.DataFrame(
-        {HOSTILE: [SCRIPT, "&lt;", "=x"], "__proto__": ["<a>", "b", "c"]}, index=ids
-    )
-    widget = explore(
-        a, b, Scenes(ids[:2]), b, metadata=about, reasons={HOSTILE: "<svg onload=window.hacked=1>"}
-    )
+    classes = ("<b>fear</b>", "javascript:alert(1)")
+    known = (ids, ["test"] * 3, [classes[k] for k in (0, 1, 0)], classes)
+    a = Predictions(*known, p, [SCRIPT, "=1+1", "@SUM(A1)"], provenance={"model": SCRIPT})
+    b = Predictions(*known, p[::-1], provenance={"model": HOSTILE, "<i>": "<u>"})
+    about = pd.DataFrame({HOSTILE: [SCRIPT, "&lt;", "=x"], "__proto__": ["<a>", "b", "c"]}, ids)
+    reasons = {HOSTILE: "<svg onload=window.hacked=1>"}
+    images = {image: Image.new("RGB", (8, 8)) for image in ids[:2]}
+    widget = explore(a, b, images, b, metadata=about, reasons=reasons)
     page = open_page(widget.to_html(tmp_path / "<b>page.html"), f"open={quote(HOSTILE)}&sort=id")
-    assert page.locator(".detail-title").inner_text() == HOSTILE
+    page.locator("dialog summary").nth(1).click()
     panel = page.get_by_role("dialog").inner_text()
-    for text in (SCRIPT, "<svg onload=window.hacked=1>", "<b>fear</b>", "__proto__"):
+    for text in (HOSTILE, SCRIPT, reasons[HOSTILE], "<b>fear</b>", "__proto__", "<u>"):
         assert text in panel
-    page.locator(".provenance summary").nth(1).click()
-    assert "<u>" in page.get_by_role("dialog").inner_text()
     page.keyboard.press("Escape")
-    page.get_by_text("__proto__").click()
-    page.get_by_role("button", name=re.compile("__proto__: <a>")).click()
+    page.locator("summary", has_text="__proto__").click()
+    button(page, "__proto__: <a>").click()
     assert status(page) == "1 of 3 images"
     assert page.locator(".chip").inner_text() == "__proto__: <a>"
-    page.locator(".clear").click()
-    assert page.evaluate("window.hacked") is None
-    assert (
-        page.locator("[onerror], [onload], .emx script, .emx b > *, .emx svg [onload]").count() == 0
-    )
-    sources = page.locator("img").evaluate_all("all => all.map(one => one.src.slice(0, 11))")
-    assert set(sources) == {"data:image/"}
-    rows = {row["id"]: row for row in download(page)}
-    assert rows["b.png"]["answer"] == "'=1+1" and rows[HOSTILE]["answer"] == SCRIPT
-    assert rows["c\u202egnp.png"]["answer"] == "'@SUM(A1)"
-    assert page.title().startswith("</script>")
-
-
-def test_only_the_pages_own_script_may_run(open_page, path):
-    page = open_page(path)
+    button(page, "Clear all").click()
+    assert page.locator("[onerror], [onload], .emx script, .emx b > *").count() == 0
+    sources = page.locator("img").evaluate_all("all => all.map(img => img.src.slice(0, 11))")
+    assert set(sources) == {"data:image/"} and page.title().startswith("</script>")
+    assert [row["answer"] for row in download(page)] == [SCRIPT, "'=1+1", "'@SUM(A1)"]
     page.evaluate(
         """() => {
-          const box = document.createElement("div");
-          document.body.append(box);
           window.blocked = [];
-          document.addEventListener("securitypolicyviolation", e => window.blocked.push(e.violatedDirective));
+          document.addEventListener("securitypolicyviolation", (event) => window.blocked.push(event));
           const script = document.createElement("script");
           script.textContent = "window.hacked = 1";
-          box.append(script);
+          document.body.append(script);
         }"""
     )
     wait_for(page, "window.blocked.length === 1")
@@ -653,181 +468,138 @@ def test_only_the_pages_own_script_may_run(open_page, path):
     open_page.troubles.clear()  # the browser says on its console what it blocked
 
 
-# ---------------------------------------------------------------------------------------- few images
-
-
-def test_no_images(open_page, tmp_path):
+def test_no_images_and_one(open_page, tmp_path):
     empty = Predictions([], [], [], ("a", "b"), np.zeros((0, 2)))
     page = open_page(explore(empty, empty, {}).to_html(tmp_path / "none.html"))
-    assert status(page) == "0 images"
+    assert status(page) == "0 images" and button(page, "Download").is_disabled()
     assert "There are no images to show." in page.locator(".gallery").inner_text()
-    assert page.get_by_role("button", name="Download the selection as CSV").is_disabled()
-    assert "NaN" not in page.locator("body").inner_text()
-
-
-def test_one_image(open_page, tmp_path):
-    page = open_page(widget_of(1).to_html(tmp_path / "one.html"))
-    assert status(page) == "1 image" and tiles(page).count() == 1
-    tiles(page).first.click()
-    assert page.get_by_role("button", name="Previous picture").is_disabled()
-    assert page.get_by_role("button", name="Next picture").is_disabled()
-    page.keyboard.press("ArrowRight")
-    assert page.locator(".position").inner_text() == "1 of 1"
-    assert "NaN" not in page.locator("body").inner_text()
+    alone = open_page(widget_of(1).to_html(tmp_path / "one.html"))
+    assert status(alone) == "1 image" and tiles(alone).count() == 1
+    tiles(alone).first.click()
+    assert button(alone, "Previous").is_disabled() and button(alone, "Next").is_disabled()
+    alone.keyboard.press("ArrowRight")
+    assert alone.locator(".position").inner_text() == "1 of 1"
+    for few in (page, alone):
+        assert "NaN" not in few.locator("body").inner_text()
 
 
 def test_missing_images_and_a_class_never_predicted_nor_there(open_page, tmp_path):
     ids, classes = [f"{k}.png" for k in range(12)], ("anger", "fear", "sadness")
-    p = np.tile([0.7, 0.3, 0.0], (12, 1))
-    invalid = np.arange(12) == 3
+    p, invalid = np.tile([0.7, 0.3, 0.0], (12, 1)), np.arange(12) == 3
     p[3] = 1 / 3
     a = Predictions(ids, ["test"] * 12, ["fear", "anger"] * 6, classes, p, ["banana"] * 12, invalid)
-    page = open_page(explore(a, a, Scenes(ids[:7])).to_html(tmp_path / "page.html"))
+    widget = explore(a, a, {image: Image.new("RGB", (8, 8)) for image in ids[:7]})
+    page = open_page(widget.to_html(tmp_path / "page.html"))
     assert "5 images without a picture" in page.locator(".top").inner_text()
     assert page.locator(".tile .missing").count() == 5
-    assert page.locator(".dots-row").nth(2).inner_text().split() == ["sadness", "0", "no", "images"]
-    option = page.get_by_role("button", name=re.compile("says: sadness, 0 images")).first
-    option.click()
+    assert page.locator("button.dots").nth(2).inner_text().split() == [
+        "sadness",
+        "0",
+        "no",
+        "images",
+    ]
+    button(page, "says: sadness, 0 images").click()
     assert status(page) == "0 of 12 images"
     assert "No image passes all filters" in page.locator(".gallery").inner_text()
     assert "No images" in page.locator(".four-way h2").inner_text()
-    page.get_by_role("button", name="Clear all").click()
-    page.get_by_role("button", name=re.compile(r"says: \(none\), 1 image")).first.click()
-    assert status(page) == "1 of 12 images"
-    assert "no label" in tiles(page).first.inner_text()
+    button(page, "Clear all").click()
+    button(page, r"says: \(none\), 1 image").click()
+    assert status(page) == "1 of 12 images" and "no label" in tiles(page).first.inner_text()
 
 
 # --------------------------------------------------------------------------------------- JupyterLab
 
-
+HERE = os.path.dirname(__file__)
 CELLS = [
-    "import sys; sys.path.insert(0, {tests!r})\n"
-    "from test_explorer_browser import widget_of\n"
-    "widget = widget_of(400)\n"
-    "widget",
-    "print('selected', len(widget.selection), widget.view)",
-    "widget.view = 'label=awe'; widget.to_html('page.html'); print('written')",
+    f"import sys; sys.path[:0] = [{HERE!r}, {os.path.dirname(HERE)!r}]\n"
+    "from test_explorer_browser import widget_of\nwidget = widget_of(240)\nwidget",
+    "print('selected', len(widget.selection), set(widget.selection['cell']))",
+    "widget.show(widget.table.query(\"label == 'awe'\").index)\nprint('shown', len(widget.selection))",
 ]
 
 
 @pytest.fixture
 def lab(tmp_path):
-    """Start JupyterLab on loopback: theme -> URL of a notebook that shows the widget."""
-    started = []
-
-    def start(theme):
-        home = tmp_path / theme.replace(" ", "")
-        settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-        settings.mkdir(parents=True)
-        (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
-        quiet = {"fetchNews": "false", "checkForUpdates": False}
-        (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
-        cells = [
-            {
-                "cell_type": "code",
-                "id": f"cell{k}",
-                "metadata": {},
-                "execution_count": None,
-                "outputs": [],
-                "source": source.replace("{tests!r}", repr(os.path.dirname(__file__))),
-            }
-            for k, source in enumerate(CELLS)
-        ]
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4}
-        (home / "lesson.ipynb").write_text(json.dumps(notebook | {"nbformat_minor": 5}))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        url = f"http://127.0.0.1:{port}"
-        log = (home / "lab.log").open("w")
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"]
-        command += [f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=t"]
-        command += [f"--ServerApp.root_dir={home}"] + ["--allow-root"] * (os.name == "posix")
-        environment = os.environ | {
-            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-            "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        }
-        process = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)
-        started.append(process)
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{url}/api?token=t", timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, (home / "lab.log").read_text()
-                time.sleep(0.5)
-        return f"{url}/lab/tree/lesson.ipynb?token=t", home
-
-    yield start
-    for process in started:
-        process.terminate()
+    """JupyterLab on loopback, with a home of its own: the URL of a notebook that shows the widget."""
+    code = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+    cells = [code | {"id": f"cell{k}", "source": source} for k, source in enumerate(CELLS)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "lesson.ipynb").write_text(json.dumps(notebook))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url, log = f"http://127.0.0.1:{port}", tmp_path / "lab.log"
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+    ]
+    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=t", "--allow-root"]
+    command += [f"--ServerApp.root_dir={tmp_path}"]
+    own = os.environ | {"HOME": str(tmp_path)}
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=own, stdout=file, stderr=file)
+    for _ in range(240):
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            urllib.request.urlopen(f"{url}/api?token=t", timeout=1).close()
+            break
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.5)
+    yield f"{url}/lab/tree/lesson.ipynb?token=t"
+    process.terminate()
+    process.wait(20)
 
 
 def run_cell(page, number):
     cell = page.locator(".jp-CodeCell").nth(number)
     cell.locator(".jp-InputArea-editor").click()
     page.keyboard.press("Shift+Enter")
-    return cell
+    return cell.locator(".jp-OutputArea-output")
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_the_widget_works_inside_jupyterlab(browser, lab, theme):
-    url, home = lab(theme)
-    context = browser.new_context(viewport={"width": 1400, "height": 1000}, color_scheme="light")
+def test_the_widget_works_inside_jupyterlab(browser, lab):
+    context = browser.new_context(viewport={"width": 1400, "height": 1000}, color_scheme="dark")
     page = context.new_page()
     page.set_default_timeout(90_000)
     troubles = []
     page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto(url)
-    page.wait_for_selector(".jp-CodeCell")
+    page.goto(lab)
     page.get_by_text("| Idle").wait_for()
     run_cell(page, 0)
-    page.wait_for_selector(".emx .status:has-text('400 images')")
-    wait_for(
-        page,
-        "[...document.querySelectorAll('.emx .tile img')].filter(one => one.naturalWidth).length > 8",
-    )
-    ground = page.evaluate("getComputedStyle(document.querySelector('.emx')).backgroundColor")
-    assert ground == ("rgb(255, 255, 255)" if theme.endswith("Light") else "rgb(21, 25, 30)")
-    keep(page, f"lab-{theme[11:].lower()}")
+    page.wait_for_selector(".emx .status:has-text('240 images')")
+    loaded = "[...document.querySelectorAll('.emx .tile img')].filter(img => img.naturalWidth)"
+    wait_for(page, f"{loaded}.length > 2", 90)
+    ground = "getComputedStyle(document.querySelector('.emx')).backgroundColor"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"  # JupyterLab's theme, not the system's
+    keep(page, "lab")
 
     page.locator(".emx .cell.a").click()
     n = int(page.locator(".emx .status").inner_text().split()[0])
-    assert 0 < n < 400
-    assert page.evaluate("location.hash") == ""
-    output = run_cell(page, 1).locator(".jp-OutputArea-output")
-    wait_for(page, "document.body.innerText.includes('selected')")
-    assert output.inner_text().split() == ["selected", str(n), "cell=a"]
+    assert 0 < n < 240 and page.evaluate("location.hash") == ""
+    time.sleep(0.5)  # what is clicked is on its way to the kernel
+    output = run_cell(page, 1)
+    output.get_by_text("selected").wait_for()
+    assert output.inner_text().strip() == f"selected {n} {{'a'}}"
 
     # Arrow keys belong to the widget while the focus is in it, not to the notebook.
-    page.locator(".emx .tile-button").first.focus()
+    tiles(page).first.focus()
     page.keyboard.press("ArrowRight")
     place = "document.activeElement.parentNode.getAttribute('aria-posinset')"
     assert page.evaluate(place) == "2"
     page.keyboard.press("Enter")
-    wait_for(page, "document.querySelector('.emx dialog[open] .picture img')?.naturalWidth")
+    wait_for(page, "document.querySelector('.emx dialog[open] .picture img')?.naturalWidth", 90)
     page.keyboard.press("ArrowRight")
     assert page.locator(".emx .position").inner_text() == f"3 of {n}"
-    keep(page, f"lab-{theme[11:].lower()}-open")
+    keep(page, "lab-open")
     page.keyboard.press("Escape")
+    assert page.locator(".emx .gallery").evaluate("node => node.scrollHeight > node.clientHeight")
 
-    gallery = page.locator(".emx .gallery")
-    assert gallery.evaluate("one => one.scrollHeight > one.clientHeight")
-    with page.expect_download() as waiting:
-        page.locator(".emx").get_by_role("button", name="Download the selection as CSV").click()
-    with open(waiting.value.path(), encoding="utf-8-sig") as file:
-        assert len(list(csv.DictReader(file))) == n
-
-    written = run_cell(page, 2).locator(".jp-OutputArea-output")
-    page.wait_for_selector(".emx .chip:has-text('label awe')")
-    written.get_by_text("written").wait_for()
-    assert (home / "page.html").stat().st_size > 100_000
-    assert page.locator(".emx .status").inner_text() == "50 of 400 images"
+    run_cell(page, 2).get_by_text("shown 30").wait_for()
+    page.wait_for_selector(".emx .status:has-text('30 of 240 images')")
     assert troubles == []
     context.close()

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,21 +127,23 @@ class Content:
     def _facts(self) -> pd.DataFrame:
         """What the models say, a row an image."""
         a, b = list(self.models.values())[:2]
-        index = pd.Index(a.ids, name="id", dtype=object)  # also ids that pandas' own text refuses
-        table = pd.DataFrame({"label": a.labels}, index=index)
-        table["cell"] = np.array(CELLS, dtype=object)[3 - 2 * a.correct - b.correct]
+        # As objects: None stays None, and pandas' own text may refuse what an id or answer holds.
+        index = pd.Index(a.ids, name="id", dtype=object)
+        texts = partial(pd.Series, index=index, dtype=object)
+        table = pd.DataFrame({"label": texts(a.labels)})
+        table["cell"] = texts(np.array(CELLS)[3 - 2 * a.correct - b.correct])
         for side, model in (("a", a), ("b", b)):
-            table[f"predicted_{side}"] = np.array(model.predicted, dtype=object)  # None stays None
+            table[f"predicted_{side}"] = texts(model.predicted)
             table[f"confidence_{side}"] = model.probabilities.max(axis=1)
             table[f"correct_{side}"] = model.correct
         table["disagreement"] = jensen_shannon(a.probabilities, b.probabilities)
         if answers := [model.answers for model in self.models.values() if model.answers]:
-            table["answer"] = answers[0]
+            table["answer"] = texts(answers[0])
         if self.reasons is not None:
-            table["reason"] = np.array(self.reasons, dtype=object)
+            table["reason"] = texts(self.reasons)
         if "gate" in self.parts:
             gate = self.models[self.parts["gate"]]
-            table["gate_predicted"] = np.array(gate.predicted, dtype=object)
+            table["gate_predicted"] = texts(gate.predicted)
             table["gate_correct"] = gate.correct
         if self.share is not None:
             table["gate_student_share"] = self.share

@@ -74,7 +74,7 @@ const PASSES = {
   range: (filter, [low, high]) => (row) => filter.values[row] >= low && filter.values[row] <= high,
   text: (filter, text) => {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    return (row) => words.every((word) => filter.lower(row).includes(word));
+    return (row) => words.every((word) => filter.text(row).toLowerCase().includes(word));
   },
   only: (filter, rows) => {
     const inside = new Set(rows);
@@ -146,10 +146,7 @@ class Engine {
     this.cell = this.rows.map((row) => 3 - 2 * a.right[row] - b.right[row]);
     this.cellNames = ["both right", `only ${a.name}`, `only ${b.name}`, "neither"];
     const filters = this.#filters().filter((filter) => filter.kind !== "set" || filter.options.length > 1);
-    for (const filter of filters) {
-      if (filter.kind === "range") setEnds(filter);
-      if (filter.kind === "text") filter.lower = lowered(filter.text);
-    }
+    for (const filter of filters) if (filter.kind === "range") setEnds(filter);
     this.filters = new Map(filters.map((filter) => [filter.key, filter]));
     for (const key of this.active.keys()) if (!this.filters.has(key)) this.active.delete(key);
   }
@@ -361,12 +358,6 @@ function setEnds(filter) {
   filter.high = known.reduce((x, y) => Math.max(x, y), known[0] ?? 0);
 }
 
-/** A function of a row that turns its text into lower case once. */
-function lowered(text) {
-  const known = [];
-  return (row) => (known[row] ??= text(row).toLowerCase());
-}
-
 // ----------------------------------------------------------------------------------------- elements
 
 /** An element. Children that are no nodes become text; of attributes, `on...` are listeners. */
@@ -449,7 +440,7 @@ class FourWayMap {
     const map = el("div", { class: "map" }, ...this.cells.map((cell) => cell.area));
     this.axis = el("div", { class: "map-axis note", "aria-hidden": "true" });
     const label = "Who is right: four areas in proportion to the number of images";
-    const keys = el("div", { class: "row wrap", role: "group", "aria-label": label });
+    const keys = el("div", { class: "flow wrapped", role: "group", "aria-label": label });
     keys.append(...this.cells.map((cell) => cell.button));
     this.node = el("section", { class: "figure four-way" }, this.title, this.note, map, this.axis, keys);
   }
@@ -488,7 +479,8 @@ class FourWayMap {
     facts.push(`either ${percent(1 - neither / n, 1)}. [95\u00a0% intervals]`);
     fill(this.title, fourWayTitle(counts, n));
     fill(this.note, `${ofAll(n, engine.n)}. ${n ? facts.join(", ") : ""}`);
-    fill(this.axis, el("span", {}, wide > 0.2 ? `${a} right` : ""), el("span", {}, wide < 0.8 && n ? "wrong" : ""));
+    const ends = [wide > 0.2 ? `${a} right` : "", wide < 0.8 && n ? "wrong" : ""];
+    fill(this.axis, ...ends.map((words) => el("span", {}, words)));
     setVars(this.axis, { "--wide": `${100 * wide}%` });
   }
 }
@@ -509,7 +501,7 @@ class LabelDots {
     [this.title, this.note] = heading();
     fill(this.note, "Right, in\u00a0% of the images of each label; thin lines: 95\u00a0% intervals.");
     this.rows = engine.classes.map((label, k) => {
-      const name = el("span", { class: "row" }, swatch(label), el("span", { class: "cut" }, label.name));
+      const name = el("span", { class: "flow" }, swatch(label), el("span", { class: "cut" }, label.name));
       const plot = el("span", { class: "plot" });
       const [size, ofA, ofB] = ["note", "number", "number"].map((kind) => el("span", { class: kind }));
       const onclick = () => change(() => engine.toggle("label", k));
@@ -599,7 +591,7 @@ function rangeFacet(engine, filter, change) {
     return el("input", { type: "number", ...limits, onchange: take });
   });
   const histogram = el("div", { class: `histogram ${filter.side ?? ""}`, "aria-hidden": "true" }, ...bars);
-  const node = el("div", {}, histogram, el("div", { class: "row" }, from, "to", to));
+  const node = el("div", {}, histogram, el("div", { class: "flow" }, from, "to", to));
 
   function take() {
     const ends = [from, to].map((input, k) => (input.value === "" ? [low, high][k] : Number(input.value)));
@@ -649,7 +641,8 @@ class Sidebar {
   constructor(engine, change) {
     Object.assign(this, { engine, change });
     this.list = el("div");
-    this.node = el("details", { class: "sidebar" }, el("summary", { class: "plain" }, "More filters"), this.list);
+    const title = el("summary", { class: "plain" }, "More filters");
+    this.node = el("details", { class: "sidebar" }, title, this.list);
   }
 
   /** Lay the filters out anew, for the models that are now compared. */
@@ -699,8 +692,8 @@ class Chips {
     this.status = el("b", { class: "status", role: "status" });
     this.list = el("ul", { "aria-label": "Filters that are on" });
     const onclick = () => change(() => engine.active.clear());
-    this.clear = el("button", { class: "plain clear", onclick }, "Clear all");
-    this.node = el("div", { class: "row wrap chips" }, this.status, this.list, this.clear);
+    this.clear = el("button", { class: "plain", onclick }, "Clear all");
+    this.node = el("div", { class: "flow wrapped chips" }, this.status, this.list, this.clear);
   }
 
   update() {
@@ -746,11 +739,11 @@ class Gallery {
   update() {
     const { engine } = this;
     const n = engine.selection.length;
-    const nothing = engine.n ? "No image passes all filters. Remove one of them." : "There are no images to show.";
+    const none = "No image passes all filters. Remove one of them.";
     this.node.scrollTop = 0;
     this.cursor = 0;
     fill(this.tiles);
-    fill(this.empty, n ? "" : nothing);
+    fill(this.empty, n ? "" : engine.n ? none : "There are no images to show.");
     this.tiles.setAttribute("aria-label", `Pictures: ${images(n)}`);
     this.#add();
   }
@@ -780,10 +773,10 @@ class Gallery {
         onfocus: () => this.#point(place),
       },
       picture(this.host, engine, row, false),
-      el("span", { class: "row" }, swatch(label), el("b", { class: "cut" }, label.name)),
+      el("span", { class: "flow" }, swatch(label), el("b", { class: "cut" }, label.name)),
       ...sides.map(([side, model]) => {
         const says = el("span", { class: "cut" }, model.names[row]);
-        return el("span", { class: `row ${verdict(model, row)}` }, mark(side), says, icon(verdict(model, row)));
+        return el("span", { class: `flow ${verdict(model, row)}` }, mark(side), says, icon(verdict(model, row)));
       }),
     );
     const position = { "aria-posinset": place + 1, "aria-setsize": engine.selection.length };
@@ -846,7 +839,7 @@ class Detail {
     this.back = iconButton("back", "Previous picture (arrow left)", () => this.show(this.place - 1));
     this.forth = iconButton("forth", "Next picture (arrow right)", () => this.show(this.place + 1));
     const close = iconButton("wrong", "Close (Escape)", () => this.node.close());
-    const head = el("header", { class: "row" }, this.back, this.forth, this.position, this.title, close);
+    const head = el("header", { class: "flow" }, this.back, this.forth, this.position, this.title, close);
     this.body = el("div", { class: "detail-body" });
     const behaviour = {
       onkeydown: (event) => this.#key(event),
@@ -890,14 +883,15 @@ class Detail {
   #picture(row) {
     const { engine, host } = this;
     const label = engine.classes[engine.data.labels[row]];
+    const disagreement = engine.disagreement[row].toFixed(2);
     const facts = engine.data.columns.map((column) => [column.name, engine.metadata(column, row)]);
     const known = facts.filter(([, value]) => value !== "");
     return el(
       "div",
       { class: "detail-left" },
       picture(host, engine, row, true),
-      el("h3", { class: "row" }, "label", swatch(label), label.name),
-      el("p", { class: "note" }, `disagreement ${engine.disagreement[row].toFixed(2)} (Jensen-Shannon, 0 to 1)`),
+      el("h3", { class: "flow" }, "label", swatch(label), label.name),
+      el("p", { class: "note" }, `disagreement ${disagreement} (Jensen-Shannon, 0 to 1)`),
       lines(known.map(([name, value]) => [name, typeof value === "number" ? short(value) : value])),
     );
   }
@@ -917,8 +911,8 @@ class Detail {
     if (share) parts.push(contributions(share[row], student, vlm));
     parts.push(el("h3", {}, "Where it comes from"));
     for (const model of new Set([a, b, student, vlm, gate].filter(Boolean))) {
-      const known = model.provenance.length ? lines(model.provenance) : el("p", { class: "note" }, "nothing recorded");
-      parts.push(el("details", {}, el("summary", {}, model.name), known));
+      const known = model.provenance.length ? model.provenance : [["nothing recorded", ""]];
+      parts.push(el("details", {}, el("summary", {}, model.name), lines(known)));
     }
     return el("div", {}, ...parts);
   }
@@ -929,8 +923,9 @@ class Detail {
     const head = models.map((model) => {
       const kind = verdict(model, row);
       const unseen = el("span", { class: "unseen" }, kind);
-      const said = el("span", { class: `row ${kind}` }, model.names[row], icon(kind), unseen);
-      return el("th", { scope: "col" }, el("span", { class: "row" }, this.#mark(model), el("b", {}, model.name)), said);
+      const said = el("span", { class: `flow ${kind}` }, model.names[row], icon(kind), unseen);
+      const name = el("span", { class: "flow" }, this.#mark(model), el("b", {}, model.name));
+      return el("th", { scope: "col" }, name, said);
     });
     const body = engine.classes.map((label, k) => {
       const isLabel = engine.data.labels[row] === k;
@@ -939,9 +934,10 @@ class Detail {
         const top = model.predicted[row] === k ? "top" : "";
         const vars = { "--p": `${100 * p}%`, "--c": model.colour };
         const bar = el("i", { class: `bar ${top}`, vars, "aria-hidden": "true" });
-        return el("td", {}, el("span", { class: "row" }, bar, el("span", { class: "number" }, fixed(p, p < 0.9995 ? 1 : 0))));
+        const number = el("span", { class: "number" }, fixed(p, p < 0.9995 ? 1 : 0));
+        return el("td", {}, el("span", { class: "flow" }, bar, number));
       });
-      const name = el("span", { class: "row" }, swatch(label), isLabel ? el("b", {}, label.name) : label.name);
+      const name = el("span", { class: "flow" }, swatch(label), isLabel ? el("b", {}, label.name) : label.name);
       if (isLabel) name.append(el("span", { class: "unseen" }, ", the label"));
       return el("tr", { class: isLabel ? "is-label" : "" }, el("th", { scope: "row" }, name), ...cells);
     });
@@ -1010,10 +1006,10 @@ function mount(root, data, host) {
     return el("select", { "aria-label": `Model ${side}`, onchange }, ...options);
   });
   const swap = iconButton("swap", "Swap the two models", () => change(() => engine.swap(), true));
-  const chosen = el("div", { class: "row models" }, mark("a"), selects[0], swap, mark("b"), selects[1]);
+  const chosen = el("div", { class: "flow models" }, mark("a"), selects[0], swap, mark("b"), selects[1]);
   const without = data.missing.length ? `${images(data.missing.length)} without a picture` : "";
   const title = el(host.page ? "h1" : "h2", {}, "Where two models disagree");
-  const header = el("header", { class: "row wrap top" }, title, chosen, el("p", { class: "note" }, without));
+  const header = el("header", { class: "flow wrapped top" }, title, chosen, el("p", { class: "note" }, without));
 
   const sorts = ["disagreement", "conf_a", "conf_b", "id", "given"].map((value) => el("option", { value }));
   const onchange = () => change(() => engine.sortBy(sort.value));
@@ -1021,8 +1017,9 @@ function mount(root, data, host) {
   const turn = el("button", { class: "plain", onclick: () => change(() => (engine.down = !engine.down)) });
   const csv = iconButton("save", "Download the selection as CSV", download);
   csv.append("CSV");
-  const bar = el("div", { class: "row wrap bar-row" }, chips.node, el("div", { class: "row" }, "Sort by", sort, turn, csv));
-  const help = "Keyboard: Tab goes from filter to filter, arrow keys go from picture to picture, Enter opens one; ";
+  const order = el("div", { class: "flow" }, "Sort by", sort, turn, csv);
+  const bar = el("div", { class: "flow wrapped bar-row" }, chips.node, order);
+  const help = "Keyboard: Tab goes from filter to filter, arrow keys from picture to picture, Enter opens one; ";
   root.replaceChildren(
     header,
     el("div", { class: "figures" }, map.node, byLabel.node),
@@ -1043,7 +1040,7 @@ function mount(root, data, host) {
   }
 
   function opened(row) {
-    engine.open = row;
+    engine.open = host.page ? row : undefined; // a widget may stand in several cells: one opens it
     host.save(engine.view, engine.selection);
   }
 
@@ -1072,9 +1069,9 @@ function mount(root, data, host) {
     sorts[4].hidden = !engine.active.has("only");
     sort.value = engine.sort;
     fill(turn, icon(down ? "down" : "up"));
-    const order = `${down ? "Greatest" : "Least"} first; turn the order`;
-    turn.setAttribute("aria-label", order);
-    turn.setAttribute("title", order);
+    const words = `${down ? "Greatest" : "Least"} first; turn the order`;
+    turn.setAttribute("aria-label", words);
+    turn.setAttribute("title", words);
     csv.disabled = !engine.selection.length;
     for (const part of parts) part.update();
     host.save(engine.view, engine.selection);

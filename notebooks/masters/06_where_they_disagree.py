@@ -659,7 +659,7 @@ for kind in dict.fromkeys(sample["cue"]) if located else ():
     pairs = [[in_boxes(x, f"{m}, occlusion") for m in ("VLM", "vision model")] for x in ids]
     more = -np.diff(pairs)[:, 0]
     more = more[np.isfinite(more)]  # a map without anything above 0 has no share
-    further[kind] = Estimate(*mean_interval(more), len(more))
+    further[kind] = mean_interval(more)
     print(f"{kind}: A's map lies in the boxes by {further[kind].points} more than B's")
 
 # %%
@@ -672,7 +672,7 @@ if located:
     for (which, name), ids in looks.items():
         lies = np.array([in_boxes(x, f"{name}, occlusion") for x in ids])
         lies = lies[np.isfinite(lies)]
-        told, area = Estimate(*mean_interval(lies), len(lies)), inside["area"]["content"].mean()
+        told, area = mean_interval(lies), inside["area"]["content"].mean()
         text = f"on {which} the {name} looks at the object more than a blind map would"
         evidence = f"{told.percent}; the object covers {figures.percent(area)} of the image"
         print(Claim(text, told.low > area, evidence))

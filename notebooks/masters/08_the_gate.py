@@ -430,22 +430,17 @@ print(
 
 # %%
 view = GateView(*run.gate_parts())
-explorer = explore(
-    view.vlm,
-    view.student,
-    run.dataset,
-    gate=view,
-    names=(TUNED, HEAD),
-    view="gate=wrong&cell=a&cell=b",
-)
+explorer = explore(view.vlm, view.student, run.dataset, gate=view, names=(TUNED, HEAD))
+chosen = explorer.table.query("cell in ['a', 'b'] and not gate_correct")
+chosen = chosen.sort_values("disagreement", ascending=False, kind="stable")
+explorer.show(chosen.index)
 explorer
 
 # %% [markdown]
-# What the explorer selects comes back as a table, and what a table says can be set in the explorer: assign to
-# `explorer.view`. The same selection as pictures, where no widget runs:
+# What is clicked there comes back as `explorer.selection`, rows of the same table. The selection made above as
+# pictures, where no widget runs:
 
 # %%
-chosen = explorer.selection
 believed = np.where(chosen["gate_student_share"] > 0.5, "the head", "the VLM")
 print(f"{len(chosen)} of {len(test):,} test images: one side is right, and the gate is wrong")
 print(pd.crosstab(chosen["cell"].to_numpy(), believed, rownames=["right"], colnames=["believed"]))

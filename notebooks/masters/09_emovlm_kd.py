@@ -450,8 +450,8 @@ explorer = explore(
     data,
     gate=GateView(*run.gate_parts(seed)),
     more=names,
-    view="gate=wrong&cell=neither",
 )
+explorer.show(explorer.table.query("cell == 'neither' and not gate_correct").index)
 explorer
 
 # %%
