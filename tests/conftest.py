@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -9,6 +12,7 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
+ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # Few examples, and no deadline: the first call of a test may import torch.
@@ -52,10 +56,11 @@ def images():
 def tiny_emovlm_kd(random_vlm, images):
     """EmoVLM-KD with random weights but for three epochs of head and gate."""
     import numpy as np
+    from scipy.special import softmax
 
     from emokd_utils.distillation import train_head
     from emokd_utils.emotions import MIKELS
-    from emokd_utils.emovlm_kd import EmoVLMKD, softmax
+    from emokd_utils.emovlm_kd import EmoVLMKD
     from emokd_utils.gating import train_gate
     from emokd_utils.settings import GateSettings, HeadSettings
 
@@ -70,7 +75,7 @@ def tiny_emovlm_kd(random_vlm, images):
         settings=HeadSettings(alpha=0.0, epochs=3, lr=1e-3),
         seed=0,
     )
-    some = softmax(np.random.default_rng(0).normal(size=(2, 40, 8)))
+    some = softmax(np.random.default_rng(0).normal(size=(2, 40, 8)), axis=-1)
     gate = train_gate(
         *some,
         some[0].argmax(1),
@@ -80,6 +85,15 @@ def tiny_emovlm_kd(random_vlm, images):
         trained_on="val",
     )
     return EmoVLMKD(random_vlm, head, gate, MIKELS)
+
+
+@pytest.fixture(scope="session")
+def reduced_runs(tmp_path_factory):
+    """The folder of results with a small run of every stage, made once for all that need one."""
+    runs = tmp_path_factory.mktemp("course") / "runs"
+    command = [sys.executable, "-m", "emokd_utils", "run", "--reduced", "--runs", str(runs)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return runs
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A kept run made in a second: made-up predictions under the keys that a real run has, no model."""
+"""Kept runs made in a second: made-up predictions under the keys that real ones have, no model."""
 
 import json
 from dataclasses import asdict, replace
@@ -6,116 +6,37 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from scipy.special import softmax
 
 from emokd_utils.files import save_rows, save_tensors
 from emokd_utils.predictions import Predictions
-from emokd_utils.profiles import MINI
+from emokd_utils.profiles import MINI, reduced
 from emokd_utils.run import looks, stages
 from emokd_utils.run.card import CARD, CARD_FORMAT, portable_profile
 from emokd_utils.run.run import Run
-from emokd_utils.run.sources import ArchiveSource
+from emokd_utils.run.sources import ArchiveSource, FolderSource
 from emokd_utils.run.store import Artefact, Store
 
-CLASSES = ("anger", "awe", "fear", "sadness")
+CLASSES = ("calm", "eerie", "festive", "tense")
 COSTS = {
     "parameters": [6_110_848, 11_037_440, 6_382_352],
     "ms per image": [14.4, 18.4, 15.1],
     "added parameters": [0, 4_926_592, 271_504],
     "added ms": [0.0, 4.0, 0.7],
 }
+SET_UPS = ["VLM alone", "VLM and vision model together", "EmoVLM-KD"]
 
 
 def kept_run(folder: Path, seeds=(0,), each: int = 40, cues: bool = True) -> Run:
-    """A run of `each` val and test images: content-led ones on which the VLM tends to be right, and
-    atmosphere-led ones on which the vision model does. It has results and no models."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, len(CLASSES), 2 * each)
+    """A run without images and models, as from an archive, of `each` val and test images."""
+    labels = np.random.default_rng(0).integers(0, len(CLASSES), 2 * each)
     splits = ["test"] * each + ["val"] * each
-    ids = [
-        f"{split}/{CLASSES[y]}/{k}.png"
-        for k, (split, y) in enumerate(zip(splits, labels, strict=True))
-    ]
-    content = np.arange(2 * each) % 2 == 0
-    columns = {"split": splits, "label": [CLASSES[y] for y in labels]}
+    names = [CLASSES[y] for y in labels]
+    ids = [f"{s}/{c}/{k}.png" for k, (s, c) in enumerate(zip(splits, names, strict=True))]
+    columns = {"split": splits, "label": names}
     if cues:
-        columns["cue"] = ["content" if led else "atmosphere" for led in content]
-    write_card(folder, seeds, ids, columns)
-    run = Run(ArchiveSource(folder), folder, lambda line: None, progress=False)
-
-    def logits(right_on, strength=2.5):
-        drawn = rng.normal(size=(2 * each, len(CLASSES))).astype(np.float32)
-        drawn[right_on, labels[right_on]] += strength
-        return drawn
-
-    def answers(to, drawn, wanted=None):
-        said = Predictions(
-            tuple(ids),
-            tuple(splits),
-            tuple(columns["label"]),
-            CLASSES,
-            softmax(drawn.astype(float), axis=1),
-            answers=tuple(f"{{'emotion': '{CLASSES[k]}'}}" for k in drawn.argmax(1)),
-            provenance={"model": "tiny_vlm", "prompt": "Which emotion?"},
-        )
-        (said if wanted is None else said.split(wanted)).save(to / "predictions.csv")
-
-    def keep(artefact, make):
-        store = Store(folder, lambda line: None)
-        recipe = replace(artefact.recipe, make=make, load=lambda at: at)
-        return Artefact(store, artefact.stage, recipe).value
-
-    def rows(artefact, drawn):
-        keep(artefact, lambda to: save_rows(to / "logits.safetensors", ids, drawn))
-
-    vlm = {seed: logits(content) for seed in seeds}
-    keep(run.artefact(stages.zero_shot, "score"), lambda to: answers(to, logits(content, 1.0)))
-    for seed in seeds:
-        vision, head = logits(~content), logits(~content, 2.0)
-        tuned = run.artefact(stages.tuned, seed, "score")
-        keep(tuned, lambda to, seed=seed: answers(to, vlm[seed]))
-        generated = run.artefact(stages.tuned, seed, "generate")
-        keep(generated, lambda to, seed=seed: answers(to, vlm[seed], "test"))
-        rows(run.artefact(stages.teacher_logits, seed, ""), vision)
-        rows(run.artefact(stages.head_logits, seed, *run.head_settings()), head)
-        rows(run.artefact(stages.head_logits, seed, *run.head_settings(alpha=0.0)), head * 0.5)
-        gates = [(*run.gate_settings(kind), "head") for kind in MINI.gates]
-        gates += [(*run.gate_settings(), "vision")]
-        gates += [("concat_linear", "logits_onehot", "train", "head")]
-        for settings in gates:
-            side = vision if settings[-1] == "vision" else head
-            both = softmax(side, axis=1) + softmax(vlm[seed], axis=1)
-            shares = np.full((2 * each, 2), 0.5, np.float32)
-
-            def gate(to, both=both, shares=shares):
-                save_rows(to / "logits.safetensors", ids, both.astype(np.float32))
-                save_rows(to / "shares.safetensors", ids, shares)
-
-            keep(run.artefact(stages.gate, seed, *settings), about_gate(settings, each))
-            keep(run.artefact(stages.gate_logits, seed, *settings), gate)
-        keep(run.artefact(looks.cost_table, seed), write_costs)
-    return Run(ArchiveSource(folder), folder, lambda line: None, progress=False, make=False)
-
-
-def about_gate(settings, rows):
-    """A gate's file without a gate in it: what the report reads is beside the weights."""
-    _, mode, split, _ = settings
-    about = {
-        "settings": {"inputs": mode},
-        "rows": rows,
-        "trained_on": split,
-        "passed_through": None,
-    }
-    return lambda to: save_tensors(to / "gate.safetensors", {}, about, "emokd-gate-1")
-
-
-def write_costs(to: Path) -> None:
-    names = ["VLM alone", "VLM and vision model together", "EmoVLM-KD"]
-    (to / "costs.csv").write_text(pd.DataFrame(COSTS, names).to_csv())
-
-
-def write_card(folder: Path, seeds, ids, columns) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+        columns["cue"] = ["content" if k % 2 == 0 else "atmosphere" for k in range(2 * each)]
     card = {
         "format": CARD_FORMAT,
         "profile": asdict(portable_profile(MINI)),
@@ -129,4 +50,118 @@ def write_card(folder: Path, seeds, ids, columns) -> None:
         "columns": columns,
         "pictures": "none",
     }
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
+    fill(Run(ArchiveSource(folder), folder, lambda line: None, progress=False), seeds)
+    return Run(ArchiveSource(folder), folder, lambda line: None, progress=False, make=False)
+
+
+def folder_run(home: Path, seeds=(0,), each: int = 3) -> Run:
+    """A run on a folder of small images, with a caption each, that has its results already."""
+    root, rows = home / "photos", []
+    for split, count in (("train", each), ("val", each), ("test", 2 * each)):
+        for label in CLASSES:
+            (root / split / label).mkdir(parents=True)
+            for k in range(count):
+                shade = (len(rows) * 7 % 256, 120, 40)
+                image_id = f"{split}/{label}/{k}.png"
+                Image.new("RGB", (40, 30), shade).save(root / image_id)
+                rows.append({"file": image_id, "caption": f"a colour, number {len(rows)}"})
+    pd.DataFrame(rows).to_csv(root / "metadata.csv", index=False)
+    profile = reduced(MINI).changed(images_per_split=0)
+    source = FolderSource(profile, root, home / "runs" / "checksums.json", False, None)
+    run = Run(source, home / "runs" / "mini-photos", lambda line: None, progress=False)
+    fill(run, seeds, heads=False)
+    for seed in seeds:
+        run.predictions(seed)  # heads and gates are trained, in a second
+    return run
+
+
+def fill(run: Run, seeds, heads: bool = True) -> None:
+    """Keep results of every stage: the VLM tends to be right on images of even number, the vision
+    model on the others."""
+    rng, data = np.random.default_rng(0), run.dataset
+    ids, labels, even = list(data.ids), data.label_index, np.arange(len(data)) % 2 == 0
+
+    def keep(artefact, make):
+        recipe = replace(artefact.recipe, make=make, load=lambda at: at)
+        Artefact(Store(run.folder, lambda line: None), artefact.stage, recipe).value  # noqa: B018
+
+    def logits(right_on, strength=2.5):
+        drawn = rng.normal(size=(len(ids), len(data.label_set))).astype(np.float32)
+        drawn[right_on, labels[right_on]] += strength
+        return drawn
+
+    def answers(artefact, drawn, *splits):
+        kept = artefact.recipe.inputs["data"]
+        part = run.part(*splits) if splits else data
+        assert part.fingerprint == kept, "the images that the stage is about"
+        rows = [ids.index(image_id) for image_id in part.ids]
+        written = Predictions(
+            part.ids,
+            tuple(part.table["split"]),
+            part.labels,
+            tuple(data.label_set),
+            softmax(drawn[rows].astype(float), axis=1),
+            answers=tuple(
+                f"{{'emotion': '{list(data.label_set)[k]}'}}" for k in drawn[rows].argmax(1)
+            ),
+            provenance={"model": "tiny_vlm", "prompt": "Which emotion?"},
+        )
+        keep(artefact, lambda to: written.save(to / "predictions.csv"))
+
+    def rows(artefact, drawn, name="logits"):
+        keep(artefact, lambda to: save_rows(to / f"{name}.safetensors", ids, drawn))
+
+    rows(
+        run.artefact(stages.features), rng.normal(size=(len(ids), 6)).astype(np.float32), "features"
+    )
+    answers(run.artefact(stages.zero_shot, "score"), logits(even, 1.0), "val", "test")
+    for seed in seeds:
+        vlm, vision, head = logits(even), logits(~even), logits(~even, 2.0)
+        answers(run.artefact(stages.tuned, seed, "score"), vlm)
+        answers(run.artefact(stages.tuned, seed, "generate"), vlm, "test")
+        rows(run.artefact(stages.teacher_logits, seed, ""), vision)
+        for alpha, drawn in ((None, head), (0.0, head * 0.5)) if heads else ():
+            rows(run.artefact(stages.head_logits, seed, *run.head_settings(alpha)), drawn)
+        for settings in gates_of(run) if heads else ():
+            side = vision if settings[-1] == "vision" else head
+            both = softmax(side, axis=1) + softmax(vlm, axis=1)
+            keep(run.artefact(stages.gate, seed, *settings), about_gate(settings))
+            keep(run.artefact(stages.gate_logits, seed, *settings), answers_of_gate(ids, both))
+        keep(run.artefact(looks.cost_table, seed), write_costs)
+        keep(run.artefact(stages.adapter, seed), write_log)
+        keep(run.artefact(stages.vision_model, seed, ""), write_history)
+
+
+def gates_of(run: Run) -> list[tuple]:
+    gates = [(*run.gate_settings(kind), "head") for kind in run.profile.gates]
+    published = ("concat_linear", "logits_onehot", "train", "head")
+    return [*gates, (*run.gate_settings(), "vision"), published]
+
+
+def answers_of_gate(ids, logits):
+    def make(to: Path) -> None:
+        save_rows(to / "logits.safetensors", ids, logits.astype(np.float32))
+        save_rows(to / "shares.safetensors", ids, np.full((len(ids), 2), 0.5, np.float32))
+        (to / "gate.txt").write_text("a gate")
+
+    return make
+
+
+def about_gate(settings):
+    """A gate's file without a gate in it."""
+    return lambda to: save_tensors(to / "gate.safetensors", {}, list(settings), "no gate")
+
+
+def write_costs(to: Path) -> None:
+    (to / "costs.csv").write_text(pd.DataFrame(COSTS, SET_UPS).to_csv())
+
+
+def write_log(to: Path) -> None:
+    (to / "tuning.json").write_text(json.dumps({"log": [{"step": 25, "loss": 1.5}]}))
+
+
+def write_history(to: Path) -> None:
+    epochs = [{"epoch": k, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5} for k in (1, 2)]
+    (to / "model.json").write_text(json.dumps({"history": epochs, "best_epoch": 2}))

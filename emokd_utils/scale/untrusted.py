@@ -63,15 +63,15 @@ def _predictions(file: Path, card: RunCard, scratch: Path) -> None:
 
 def _head(file: Path, card: RunCard) -> None:
     arrays, about = load_tensors(file, HEAD_FORMAT)
-    width = about["in_features"]
+    width = about["arguments"]["in_features"]
     need(arrays["mean"].shape == (width,) and width <= _MAX_WIDTH, "head (of another width)")
-    need(about["num_classes"] == len(card.label_set), "head (of other classes)")
+    need(about["arguments"]["num_classes"] == len(card.label_set), "head (of other classes)")
     TrainedHead.load(file)
 
 
 def _gate(file: Path, card: RunCard) -> None:
     about = load_tensors(file, GATE_FORMAT)[1]
-    need(about["num_classes"] == len(card.label_set), "gate (of other classes)")
+    need(about["arguments"] == {"num_classes": len(card.label_set)}, "gate (of other classes)")
     TrainedGate.load(file)
 
 

@@ -33,7 +33,7 @@
 # as the paper's. So whatever you see here says how the method works, and nothing about photographs or people.
 
 # %%
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,7 +53,6 @@ from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.predictions import HEAD, TUNED, VISION, gate_name
 from emokd_utils.profiles import project_root
 from emokd_utils.run import named_profile, open_run
-from emokd_utils.settings import HeadSettings
 
 # %% [markdown]
 # ## Is everything here?
@@ -84,24 +83,25 @@ print("mend first: " + ", ".join(failed) if failed else "nothing to mend")
 # %% [markdown]
 # ## Profiles
 #
-# Model, data and every setting stand in one flat object, the **profile**. A setting's first word names the
-# stage that it belongs to. The default is `mini`, for a laptop; the environment variable `EMOKD_PROFILE` or
+# Model, data and every setting stand in one object, the **profile**, which holds the settings of each stage:
+# `profile.head.alpha`. The default is `mini`, for a laptop; the environment variable `EMOKD_PROFILE` or
 # `named_profile("name")` picks another. For every lesson at once EMOKD_DATA names another folder of images, and
-# EMOKD_SET other values: `EMOKD_SET="tuning_epochs=2 head_depth=3"`.
+# EMOKD_SET other values: `EMOKD_SET="tuning.epochs=2 head.depth=3"`.
 
 # %%
 profile = named_profile()
-settings = pd.Series(asdict(profile), name=profile.name)
-settings[settings.index.str.startswith(("data", "vlm_", "vision_", "head_"))]
+shown = {name: asdict(profile)[name] for name in ("vlm", "vision", "head")}
+settings = {f"{stage}.{name}": value for stage in shown for name, value in shown[stage].items()}
+pd.Series(settings | {"data": profile.data}, name=profile.name)
 
 # %% [markdown]
-# A stage receives its own settings and no others. A changed profile is a copy made with `replace`: the
-# original cannot be altered, so that two notebooks can never disagree on what `mini` means.
+# A stage receives its own settings and no others. A changed profile is a copy: the original cannot be
+# altered, so that two notebooks can never disagree on what `mini` means.
 
 # %%
-softer = replace(profile, name="softer", head_temperature=4.0)
+softer = profile.changed(name="softer", head={"temperature": 4.0})
 print(profile.head)
-print(softer.settings("head", HeadSettings))
+print(softer.head)
 
 # %% [markdown]
 # ## What is kept

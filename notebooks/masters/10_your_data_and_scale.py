@@ -262,12 +262,11 @@ print(f"{len(shuffled[0] - shuffled[1])} of {len(ours)}")
 # stages take seconds. The point is that they run, not what they reach (about 15 s).
 
 # %%
-few = replace(
-    reduced(named_profile()),
+few = reduced(named_profile()).changed(
     name="few",
-    tuning_kinds=("categorical",),
-    gate_kinds=("concat_linear",),
-    gate_folds=2,
+    tuning={"kinds": ("categorical",)},
+    gates=("concat_linear",),
+    gate={"folds": 2},
 )
 quick = open_run(
     few, photos, workspace / "runs", say=lambda line: print(*line.split()[:2]), progress=False
@@ -276,7 +275,7 @@ results = Results(quick)
 
 # %%
 table = results.table()
-final = gate_name(few.gate_kinds[0])
+final = gate_name(few.gates[0])
 shown = table.loc[[TUNED, VISION, HEAD, final], ["accuracy", "low", "high"]]
 print(f"n = {len(results.ids)} test images, 95 % intervals, one seed")
 (100 * shown).round(1).add_suffix(" (%)")
@@ -308,8 +307,8 @@ print(Claim(text, own > 0.10, f"the interval of {final} is {100 * own:.0f} point
 # %% [markdown]
 # ## A profile of your own
 #
-# A profile is a dataclass, and `replace` makes a changed copy. `vlm` may be a folder or the name of a model on
-# the Hugging Face hub, `vision_name` any classifier that timm knows. Four profiles have a name: `mini`, `laptop`
+# A profile is a dataclass, and `changed` makes a changed copy. `vlm.name` may be a folder or a model on the
+# Hugging Face hub, `vision.name` any classifier that timm knows. Four profiles have a name: `mini`, `laptop`
 # (SmolVLM-256M and a MobileNet), `colab` (Qwen2-VL-2B in 4 bits, for one GPU of 16 GB) and `paper`. The last one
 # holds the paper's values; where its text, its figure and its published code differ, the table at the head of
 # `emokd_utils/profiles.py` says which is which and how to choose.
@@ -677,7 +676,7 @@ print(plan(large, Images.of(run.dataset, large), GPUS["L4"]))
 # ```bash
 # python -m emokd_utils convert oasis RELEASE oasis    # from OASIS.csv and Images/ to the layout
 # python -m emokd_utils run --data oasis --splits 5 --vision tf_efficientnet_lite0@package \\
-#     --set vision_image_size=160 --set vision_lr=1e-3 --set vision_epochs=10 --set vision_batch_size=16
+#     --set vision.image_size=160 --set vision.lr=1e-3 --set vision.epochs=10 --set vision.batch_size=16
 # ```
 #
 # It printed (accuracy in %, 95 % intervals over the 167 images that were tested at least once; about 7 minutes):
