@@ -7,7 +7,6 @@ import zlib
 from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,6 @@ from PIL import Image
 from emokd_utils.data import load_dataset, stratified_split
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
-from emokd_utils.folders import list_files
 from emokd_utils.images import open_image
 from emokd_utils.scan import KINDS, ScanReport, scan
 
@@ -57,9 +55,6 @@ def encoded(format, start=b"", end=None):
     return start + buffer.getvalue()[len(start) : end]
 
 
-RED = (255, 0, 0)
-
-
 def opened(path, image, **options):
     image.save(path, **options)
     result = open_image(path)
@@ -83,10 +78,10 @@ def row(values, dtype=np.uint8):
     return Image.fromarray(np.array([values], dtype=dtype))
 
 
+RED = (255, 0, 0)
 PALETTE = row([0, 1]).convert("P")
 PALETTE.putpalette([0, 0, 0, *RED])
 MODES = [  # suffix, image, options of saving, red of each pixel, green of each
-    ("png", row([0, 100, 255]), {}, [0, 100, 255], [0, 100, 255]),
     ("png", row([0, 257, 128 * 257, 65535], np.uint16), {}, [0, 1, 128, 255], [0, 1, 128, 255]),
     ("tif", row([-100, 0, 100_000_000], np.int32), {}, [0, 0, 255], [0, 0, 255]),
     ("tif", row([7, 7], np.float32), {}, [7, 7], [7, 7]),
@@ -102,7 +97,7 @@ MODES = [  # suffix, image, options of saving, red of each pixel, green of each
 @pytest.mark.parametrize(("suffix", "image", "options", "red", "green"), MODES)
 def test_every_mode_opens_as_rgb(tmp_path, suffix, image, options, red, green):
     values = opened(tmp_path / f"a.{suffix}", image, **options)[0]
-    assert values[:, 0].tolist() == red and values[:, 1].tolist() == green
+    assert values[:, :2].T.tolist() == [red, green]
 
 
 def test_cmyk_and_the_first_frame_of_an_animation(tmp_path):
@@ -116,45 +111,33 @@ def test_cmyk_and_the_first_frame_of_an_animation(tmp_path):
         assert np.abs(opened(tmp_path / f"a.{suffix}", image, **options)[4, 4] - RED).max() < 10
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40, b"no header at all"])
-def test_damaged_exif_does_not_cost_the_picture(tmp_path, exif):
-    picture(0).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + exif)
-    assert open_image(tmp_path / "a.jpg").size == (8, 6)
-
-
-BAD_FILES = {
-    "empty": {"empty.png": b"", "a\nerror: 99 fake.png": b""},
-    "misnamed": {
-        "page.jpg": b"<!DOCTYPE html><html></html>",
-        "phone.jpeg": b"\0\0\0\x18ftypheic" + b"\0" * 40,
-        "png.jpg": encoded("PNG"),
-    },
-    "truncated": {
-        f"cut.{name}": encoded(name.upper(), end=-400) for name in "png jpeg gif bmp tiff".split()
-    },
-    "unreadable": {
-        "cut.webp": encoded("WEBP", end=-100),
-        "bad.png": encoded("PNG", encoded("PNG", end=3000) + b"\xff" * 50),
-    },
-    "oversized": {
-        "large.gif": encoded("GIF", b"GIF89a" + (9_100).to_bytes(2, "little") * 2),
-        "bomb.gif": encoded("GIF", b"GIF89a\xff\xff\xff\xff"),
-    },
-}
+BAD_FILES = [
+    *(("empty", name, b"") for name in ("empty.png", "a\nerror: 99 fake.png")),
+    ("misnamed", "page.jpg", b"<!DOCTYPE html><html></html>"),
+    ("misnamed", "phone.jpeg", b"\0\0\0\x18ftypheic" + b"\0" * 40),
+    ("misnamed", "png.jpg", encoded("PNG")),
+    *(
+        ("truncated", f"cut.{f}", encoded(f, end=-400))
+        for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF")
+    ),
+    ("unreadable", "cut.webp", encoded("WEBP", end=-100)),
+    ("unreadable", "bad.png", encoded("PNG", encoded("PNG", end=3000) + b"\xff" * 50)),
+    ("oversized", "large.gif", encoded("GIF", b"GIF89a" + (9_100).to_bytes(2, "little") * 2)),
+    ("oversized", "bomb.gif", encoded("GIF", b"GIF89a\xff\xff\xff\xff")),
+]
 NOT_READ = "Validation/positive/a.png train/loose.png train/positive/notes.txt".split()
 LITTER = """.DS_Store .hidden/a.png train/.DS_Store train/positive/Thumbs.db train/positive/._000.png
 train/.ipynb_checkpoints/a.png test/desktop.ini README.md objects/a.png
 train/__MACOSX/positive/a.png train/notes.txt""".split()
 
 
-def test_all_that_is_wrong_is_named_with_the_mend_and_left_out_when_asked(root, recwarn):
+def test_all_that_is_wrong_is_named_with_the_mend_and_left_out_when_asked(root):
     sound = load_dataset(root)
     train, folder = root / "train", root / "train" / "positive"
     for name in [*NOT_READ, *LITTER]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"not looked at")
-    for name, content in [item for files in BAD_FILES.values() for item in files.items()]:
+    for _, name, content in BAD_FILES:
         (folder / name).write_bytes(content)
     shutil.copy(folder / "000.png", os.fsencode(folder) + b"/caf\xe9.png")
     write(folder / "more" / "most" / "a.png")
@@ -166,40 +149,41 @@ def test_all_that_is_wrong_is_named_with_the_mend_and_left_out_when_asked(root, 
         ("positive/self.png", "self.png"),
     ):
         (train / link).symlink_to(target)
-    expected = [(kind, f"train/positive/{n}") for kind, files in BAD_FILES.items() for n in files]
+    expected = [(kind, f"train/positive/{name}") for kind, name, _ in BAD_FILES]
     expected += [("stray", path) for path in ("Validation", *NOT_READ[1:], "train/odd")]
     expected += [("stray", "train/positive/loop"), ("misnamed", "train/positive/caf\\udce9.png")]
     expected += [("nested", "train/positive/more"), ("unreadable", "train/lost")]
     expected += [("unreadable", f"train/positive/{name}.png") for name in ("pipe", "self")]
     report = scan(root)
     assert sorted(listed(report)) == sorted(expected) and len(report.images) == 18
-    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
     text = report.text(limit=2)
     for kind, count in Counter(kind for kind, _ in expected).items():
         assert f"{KINDS[kind][0]}: {count} {kind}: {KINDS[kind][1]}" in text
     assert "a\\nerror: 99 fake.png" in text and text.encode("utf-8") and "... and" in text
     assert "9100 x 9100 pixels, more than 80,000,000" in text and "name it val" in text
-    with pytest.raises(InputError, match=r"cut\.gif(.|\n)*skip_bad=True \(--skip-bad\)"):
+    with pytest.raises(InputError, match=r"cut\.GIF(.|\n)*skip_bad=True \(--skip-bad\)"):
         load_dataset(root)
     skipped = load_dataset(root, skip_bad=True)
     assert skipped.ids == sound.ids and skipped.fingerprint == sound.fingerprint
 
 
-def test_names_of_any_kind_and_links_are_read(root, tmp_path):
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_odd_files_are_read(root, tmp_path):
     folder = root / "train" / "positive"
-    names = ["a b.png", "ünï 雪.JPG", "👩‍🚀.Png", "line\nbreak.png", "two.dots.webp", "phone.jpg"]
-    for name in names[:-1]:
+    names = ["a b.png", "ünï 雪.JPG", "👩‍🚀.Png", "line\nbreak.png", "two.dots.webp"]
+    for name in names:
         write(folder / name)
-    # some cameras write two pictures into one file
-    picture(5).save(folder / "phone.jpg", "MPO", save_all=True, append_images=[picture(6)])
+    picture(5).save(folder / "two.jpg", "MPO", save_all=True, append_images=[picture(6)])
+    for number, exif in enumerate((b"MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40, b"no header")):
+        picture(number).save(folder / f"exif{number}.jpg", exif=b"Exif\0\0" + exif)
     write(tmp_path / "extra.png")
     (folder / "link.png").symlink_to(tmp_path / "extra.png")
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
     assert scan(root).problems.empty
     dataset = load_dataset(root)
-    images = [f"train/positive/{name}" for name in [*names, "link.png"]]
-    assert {dataset.open(image).size for image in images} == {(8, 6)}
+    assert {f"train/positive/{name}" for name in [*names, "link.png"]} < set(dataset.ids)
+    assert len(dataset) == 27 and {dataset.open(image).size for image in dataset.ids} == {(8, 6)}
 
 
 def test_duplicates_across_and_within_splits(root):
@@ -213,27 +197,14 @@ def test_duplicates_across_and_within_splits(root):
     expected = [("duplicate across splits", path) for path in across]
     assert listed(report) == [*expected, ("duplicate", "train/positive/twin.png")] and report.ok
     assert "same as test/positive/002.png, under another label" in report.text()
-    assert set(across) <= set(load_dataset(root).ids)
     skipped = load_dataset(root, skip_bad=True)
     assert not set(across) & set(skipped.ids) and "train/positive/twin.png" in skipped.ids
-
-
-def test_counts_missing_classes_and_spellings_of_one_emotion(tmp_path):
-    root = make_root(tmp_path / "data", ("Sad", "awe"), train=12, test=2)
-    write(root / "train" / "sadness" / "more.png")
-    report = scan(root)
-    assert report.label_set is MIKELS and report.folders == ("Sad", "awe", "sadness")
-    assert report.counts.loc["train", "sadness"] == 13 and report.counts.loc["test", "awe"] == 2
-    assert "29 sound images" in report.text() and "no val/" in report.text()
-    assert listed(report) == [("missing class", "test/")] * 6 + [("missing class", "train/")] * 6
-    assert Counter(load_dataset(root).labels) == {"sadness": 15, "awe": 14}
 
 
 @pytest.mark.parametrize(
     "build, words",
     [
         (lambda r: None, "No such file"),
-        (lambda r: r.write_bytes(b""), "Not a directory"),
         (lambda r: r.mkdir(), "has no train/: put the images into ROOT/train/EMOTION"),
         (lambda r: write(r / "training" / "anger" / "a.png"), "rename training/ to train"),
         (lambda r: (r / "train" / "anger").mkdir(parents=True), "no image in a class folder"),
@@ -251,27 +222,29 @@ def test_what_is_no_data_set(tmp_path, build, words):
 
 @given(st.lists(st.integers(1, 40), min_size=1), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_stratified_split(counts, fraction, seed):
-    pairs = [
-        (f"train/{label}/{n}", label) for label, count in enumerate(counts) for n in range(count)
-    ]
-    drawn = stratified_split(*zip(*pairs, strict=True), fraction, seed)
-    assert stratified_split(*zip(*pairs[::-1], strict=True), fraction, seed) == drawn
-    assert list(drawn) == sorted(set(drawn)) and set(drawn) <= set(dict(pairs))
+    ids = [f"{label}/{number}" for label, count in enumerate(counts) for number in range(count)]
+    labels = [int(image.split("/")[0]) for image in ids]
+    drawn = stratified_split(ids, labels, fraction, seed)
+    assert stratified_split(ids[::-1], labels[::-1], fraction, seed) == drawn
+    assert list(drawn) == sorted(set(drawn) & set(ids))
+    taken = Counter(int(image.split("/")[0]) for image in drawn)
     for label, count in enumerate(counts):
-        taken = sum(image.startswith(f"train/{label}/") for image in drawn)
-        assert abs(taken - fraction * count) <= 1 and min(1, count - 1) <= taken <= count - 1
+        assert min(1, count - 1) <= taken[label] <= count - 1
+        assert abs(taken[label] - fraction * count) <= 1
 
 
-def test_val_is_set_apart_from_train_and_twins_are_not_parted(tmp_path):
-    root = make_root(tmp_path / "data", train=20, test=3)
-    val = load_dataset(root).split("val")
-    drawn = ("negative/000.png", "negative/005.png", "positive/000.png", "positive/013.png")
-    assert val.ids == tuple(f"train/{image}" for image in drawn), "whatever the machine"
-    for path in list((root / "train").rglob("*.png")):
-        shutil.copy(path, path.with_name(f"twin {path.name}"))
+def test_without_val_part_of_train_is_set_apart_and_twins_are_not_parted(tmp_path):
+    root = make_root(tmp_path / "data", ("Sad", "awe"), train=20, test=3)
+    report, dataset = scan(root), load_dataset(root)
+    assert report.label_set is MIKELS and "46 sound images" in report.text()
+    assert report.counts.loc["train", "sadness"] == 20 and "no val/" in report.text()
+    assert listed(report) == [("missing class", "test/")] * 6 + [("missing class", "train/")] * 6
+    drawn = ("Sad/001", "Sad/006", "awe/008", "awe/013")
+    assert dataset.split("val").ids == tuple(f"train/{image}.png" for image in drawn)
+    shutil.copytree(root / "train" / "Sad", root / "train" / "sadness")  # another spelling
     splits = load_dataset(root).table["split"]
-    assert (splits.groupby(splits.index.str.replace("twin ", "")).nunique() == 1).all()
-    assert Counter(splits) == {"train": 72, "val": 8, "test": 6}
+    assert (splits.groupby(splits.index.str.replace("sadness", "Sad")).nunique() == 1).all()
+    assert Counter(splits) == {"train": 54, "val": 6, "test": 6}
 
 
 def test_resplit_draws_anew_within_classes_and_keeps_copies_together(tmp_path):
@@ -295,13 +268,12 @@ train/positive/000.png,train,Positive,NA,1.5
 train/positive/gone.png,val,odd,x,2"""
     (root / "metadata.csv").write_text(text, encoding="utf-8")
     dataset = load_dataset(root)
-    assert list(dataset.table.columns) == ["split", "label", "cue", "v"] and len(dataset) == 18
+    assert dataset.table.isna().sum().to_dict() == {"split": 0, "label": 0, "cue": 16, "v": 17}
     assert dataset.table.loc["train/positive/000.png", ["cue", "v"]].tolist() == ["NA", 1.5]
     assert dataset.table.loc["test/negative/001.png", "cue"] == 'Glück, "b"\nc'
-    assert dataset.table["cue"].isna().sum() == 16 and dataset.table["v"].isna().sum() == 17
     report = scan(root)
     assert listed(report) == [("metadata", "metadata.csv"), ("metadata", "train/positive/gone.png")]
-    assert report.ok and "no row for 16 images, the first test/negative/000.png" in report.text()
+    assert "no row for 16 images, the first test/negative/000.png" in report.text()
 
 
 @pytest.mark.parametrize(
@@ -313,7 +285,6 @@ train/positive/gone.png,val,odd,x,2"""
         (b"name,cue\na,b\n", "metadata.csv", "has the columns name, cue"),
         (b"file,cue\n,b\n", "metadata.csv", "row 1 has no `file`"),
         (b"file,cue\na,b\na,c\n", "metadata.csv", "row 2 has no `file`, or that of an earlier"),
-        (b'file,cue\na,"b\n', "metadata.csv", "cannot be read"),
     ],
 )
 def test_metadata_that_is_unusable_or_contradicts_the_folders(root, content, about, words):
@@ -327,12 +298,11 @@ def test_a_scan_kept_as_json_saves_the_second(root, monkeypatch):
     (root / "train" / "positive" / "bad.png").write_bytes(b"")
     report = scan(root)
     again = ScanReport.from_json(report.to_json())
-    assert again.text() == report.text() and again.listing == list_files(root).fingerprint
+    assert again.text() == report.text() and again.listing == scan(root).listing
     once = load_dataset(root, skip_bad=True)
     monkeypatch.setattr(Image, "open", lambda *args, **kwargs: pytest.fail("opened"))
     kept = load_dataset(root, skip_bad=True, report=again)
-    assert kept.fingerprint == once.fingerprint
-    pd.testing.assert_frame_equal(kept.table, once.table)
+    assert kept.fingerprint == once.fingerprint and kept.table.equals(once.table)
     write(root / "train" / "positive" / "new.png")
     with pytest.raises(InputError, match="changed since"):
         load_dataset(root, skip_bad=True, report=again)
@@ -345,8 +315,7 @@ def test_dataset(root):
     assert [len(dataset.split(name)) for name in ("train", "val", "test")] == [8, 4, 6]
     ids = ["val/positive/001.png", "test/negative/000.png"]
     chosen = dataset.select(ids)
-    assert list(chosen.ids) == ids and chosen.labels == ("positive", "negative")
-    assert chosen.label_index.tolist() == [1, 0]
+    assert list(chosen.ids) == ids and chosen.label_index.tolist() == [1, 0]
     assert np.array_equal(chosen.open(ids[0]), Image.open(root / ids[0]))
     for call, words in (
         (lambda: load_dataset(root / "train"), "itself a split.*data$"),
@@ -363,13 +332,9 @@ def test_dataset(root):
 def test_fingerprint_is_of_the_content_not_the_place(root, tmp_path):
     dataset = load_dataset(root)
     copy = load_dataset(shutil.copytree(root, tmp_path / "copy"))
-    for same in (dataset.select(dataset.ids), copy):
-        assert (same.fingerprint, same.ids) == (dataset.fingerprint, dataset.ids)
     assert copy.split("train").fingerprint == dataset.split("train").fingerprint
+    assert copy.select(copy.ids).fingerprint == dataset.fingerprint and copy.ids == dataset.ids
     others = [dataset, dataset.split("train"), dataset.select(dataset.ids[::-1])]
-    path = copy.root / "val" / "positive" / "other.png"
-    path.with_name("000.png").rename(path)
+    (copy.root / "val/positive/000.png").rename(copy.root / "val/positive/other.png")
     others.append(load_dataset(copy.root))
-    write(path)
-    others.append(load_dataset(copy.root))
-    assert len({other.fingerprint for other in others}) == 5
+    assert len({other.fingerprint for other in others}) == 4

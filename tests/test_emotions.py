@@ -49,7 +49,6 @@ def test_orders_and_polarity():
     assert [MIKELS.polarity[label] for label in MIKELS] == ["positive"] * 4 + ["negative"] * 4
     assert EKMAN.labels == ("anger", "disgust", "fear", "joy", "sadness", "surprise")
     assert POLARITY.labels == ("negative", "positive") == tuple(POLARITY.polarity.values())
-    assert [EKMAN.index(label) for label in EKMAN] == list(range(6))
 
 
 @pytest.mark.parametrize("vision", VISION)
@@ -82,7 +81,6 @@ def test_the_set_that_names_are_of():
     custom = infer_label_set(["zeal", "Calm", "joy", "calm"])
     assert (custom.name, custom.labels, custom.polarity) == ("custom", ("Calm", "joy", "zeal"), {})
     assert len(set(custom.colours.values())) == 3 and custom.canonical("Happy") == "joy"
-    assert custom.canonical("CALM") == "Calm"
     both = infer_label_set(["sad", "sadness", "weird"])
     assert both.canonical("sad") == "sad" and both.canonical("saddened") is None, "could be either"
     assert len(infer_label_set([f"class {i}" for i in range(20)]).colours) == 20
