@@ -98,6 +98,7 @@ def _below(root: Path, folder: str) -> Iterator[ImageFile | Problem]:
         return
     in_class = "/" in folder
     for entry in entries:
+        # Python names a byte that is no UTF-8 by a lone surrogate, which no report could print.
         path = f"{folder}/{entry.name}".encode("utf-8", "backslashreplace").decode()
         try:
             status = entry.stat()
