@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .emotions import LabelSet, infer_label_set, labels_of
+from .emotions import LabelSet
 from .errors import InputError
 from .files import checksum, fingerprint
-from .folders import SPLITS, read_metadata
+from .folders import SPLITS, list_files, read_metadata
 from .images import open_image
-from .scan import ScanReport, listing_fingerprint, scan
+from .scan import ScanReport, scan
 
 TEST_SHARE, VAL_SHARE = 0.25, 0.15  # of all images, where splits are drawn anew
 VAL_FRACTION = 0.1  # of each class of train, set apart where there is no val/
@@ -62,8 +62,7 @@ class ImageDataset:
     @property
     def label_index(self) -> np.ndarray:
         """(n,) int64, the place of each label in the label set."""
-        places = {label: place for place, label in enumerate(self.label_set)}
-        return np.array([places[label] for label in self.table["label"]], dtype=np.int64)
+        return np.array([self.label_set.index(label) for label in self.labels], dtype=np.int64)
 
     def split(self, name: str) -> ImageDataset:
         """The images of train, val or test; InputError for another name."""
@@ -79,29 +78,19 @@ class ImageDataset:
         ids = tuple(ids)
         if ids == self.ids:
             return self
-        unknown = [image_id for image_id in ids if image_id not in self.table.index]
-        if unknown:
-            raise InputError(f"no image {unknown[0]!r} in {self.root} ({len(unknown)} unknown ids)")
-        twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
-        if twice:
-            raise InputError(f"image {twice[0]!r} is asked for twice: give each id once")
+        for image_id, count in Counter(ids).items():
+            if image_id not in self.table.index or count > 1:
+                raise InputError(f"{image_id!r} x {count}: give ids of {self.root}, each once")
         key = fingerprint({"of": self.fingerprint, "ids": ids})
         return ImageDataset(self.root, self.label_set, self.table.loc[list(ids)], key)
 
     def resplit(self, seed: int) -> ImageDataset:
         """The same images with their splits drawn anew, class by class: a quarter of all for test,
-        15 % for val.
-
-        The draw follows from the ids and the seed; copies of one file stay together. For data sets
-        too small for one split to say much.
-        """
+        15 % for val. The draw follows from the ids and the seed; copies of a file stay together.
+        For data sets too small for one split to say much."""
         content = pd.Series({image_id: checksum(self.root / image_id) for image_id in self.ids})
-        left = self.table.index[~content.duplicated()]
-        table = self.table.assign(split="train")
-        for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE / (1 - TEST_SHARE))):
-            drawn = stratified_split(left, self.table.loc[left, "label"], share, seed)
-            table.loc[content.isin(set(content[list(drawn)])), "split"] = name
-            left = left.difference(drawn)
+        table = _drawn(self.table.assign(split="train"), "test", TEST_SHARE, content, seed)
+        table = _drawn(table, "val", VAL_SHARE / (1 - TEST_SHARE), content, seed)
         key = fingerprint({"of": self.fingerprint, "resplit": [seed, TEST_SHARE, VAL_SHARE]})
         return ImageDataset(self.root, self.label_set, table, key)
 
@@ -113,78 +102,51 @@ class ImageDataset:
 
 
 def load_dataset(
-    root: str | os.PathLike,
-    *,
-    label_set: LabelSet | None = None,
-    skip_bad: bool = False,
-    report: ScanReport | None = None,
+    root: str | os.PathLike, *, skip_bad: bool = False, report: ScanReport | None = None
 ) -> ImageDataset:
     """The images below `root`, sorted by id; none is decoded but by the scan.
 
     Without val/, a tenth of each class of train/ is set apart by `stratified_split`; these images
     keep their id train/... and have the split val. Images of the same pixels go together.
 
-    label_set: for the names of the class folders; by default inferred from them.
-    skip_bad: go on without the files that the scan found bad, and without the copies, in an
-        earlier split, of images of a later one.
-    report: a scan of `root` made before; made here by default.
+    skip_bad: go on without bad files, and without the copies, in an earlier split, of images of a
+        later one. report: a scan of `root` made before; made here by default.
 
-    Raises InputError as `scan` does; where the scan found an error and skip_bad is off; and in any
-    case where there is no train or test image, metadata.csv contradicts the folders, or `report` is
-    of another state of the folder.
+    Raises InputError as `scan` does; for an error in the scan, where skip_bad is off or cannot help
+    (no image in a split, metadata.csv contradicts the folders); for a report that is out of date.
     """
     root = Path(root)
-    if report is None:
-        report = scan(root, label_set=label_set)
-    elif report.listing != listing_fingerprint(root):
+    report = report or scan(root)
+    if report.listing != list_files(root).fingerprint:
         raise InputError(f"{root} has changed since it was scanned: scan it again")
-    label_set = label_set or infer_label_set(report.folders)
-    _refuse(root, report, skip_bad)
+    fatal = {"missing split", "metadata error"} & set(report.problems["kind"])
+    if fatal or not (report.ok or skip_bad):
+        skip = "" if fatal else ", or go on without these files: skip_bad=True (--skip-bad)"
+        raise InputError(f"{report.text(limit=5)}\nmend the errors{skip}")
     images = report.images
-    with_val = (images["split"] == "val").any()
     if skip_bad:
-        images = images.drop(index=report.of_kind("duplicate across splits")["path"])
-    label_of = labels_of(report.folders, label_set)
-    table = images[["split"]].assign(label=images["folder"].map(label_of))
-    if not with_val:
-        table["split"] = _with_val(table, images["pixels"])
-    for split in SPLITS:
-        if not (table["split"] == split).any():
-            mend = "add images to each class of train/" if split == "val" else report.text(limit=5)
-            raise InputError(f"{root}: no usable image is left for {split}; {mend}")
+        leaks = report.problems.query("kind == 'duplicate across splits'")
+        images = images.drop(index=leaks["path"])
+    table = images[["split", "label"]]
+    if "val" not in set(table["split"]):
+        table = _drawn(table, "val", VAL_FRACTION, images["pixels"])
+    if without := sorted(set(SPLITS) - set(table["split"])):
+        raise InputError(f"{root}: no image is left for {without[0]}: add some to each class")
     content = zip(table.index, table["label"], table["split"], images["sha256"], strict=True)
-    key = fingerprint({"labels": list(label_set), "images": list(content)})
-    if (metadata := read_metadata(root)) is not None:
-        table = table.join(metadata.drop(columns=["split", "label"], errors="ignore"))
-    return ImageDataset(root, label_set, table, key)
+    key = fingerprint({"labels": list(report.label_set), "images": list(content)})
+    metadata = read_metadata(root).drop(columns=["split", "label"], errors="ignore")
+    return ImageDataset(root, report.label_set, table.join(metadata), key)
 
 
-def _refuse(root: Path, report: ScanReport, skip_bad: bool) -> None:
-    for split in report.of_kind("missing split")["path"]:
-        raise InputError(
-            f"{root} has no images in {split}: put some there that appear nowhere else, for "
-            f"instance a fifth of each class of the other split, as {split}EMOTION/*.png"
-        )
-    if not report.ok and not skip_bad:
-        raise InputError(
-            f"{report.text(limit=5)}\nmend the errors, or go on without these files: skip_bad=True "
-            "(--skip-bad)"
-        )
-    contradictions = report.of_kind("metadata error")
-    for path, detail in contradictions[["path", "detail"]].to_numpy():
-        raise InputError(
-            f"{root}: metadata.csv contradicts the folders in {len(contradictions)} places: "
-            f"{path}: {detail}; correct it or remove the column"
-        )
-
-
-def _with_val(table: pd.DataFrame, pixels: pd.Series) -> pd.Series:
-    """The splits of `table` with part of train made val; images of the same pixels go together."""
-    train = table[table["split"] == "train"]
-    first = ~pixels[train.index].duplicated()
-    drawn = stratified_split(first.index[first], train["label"][first], VAL_FRACTION)
-    chosen = pixels[train.index].isin(set(pixels[list(drawn)]))
-    return table["split"].mask(chosen.reindex(table.index, fill_value=False), "val")
+def _drawn(
+    table: pd.DataFrame, split: str, share: float, content: pd.Series, seed: int = 0
+) -> pd.DataFrame:
+    """`table` with a share of each class of train in `split`; images of one content go together."""
+    in_train = table["split"] == "train"
+    first = table[in_train & ~content.where(in_train).duplicated()]
+    drawn = stratified_split(first.index, first["label"], share, seed)
+    chosen = in_train & content.isin(set(content[list(drawn)]))
+    return table.assign(split=table["split"].mask(chosen, split))
 
 
 def stratified_split(
@@ -195,12 +157,10 @@ def stratified_split(
     A class of one image gives none. Which ids are drawn depends on the ids and the seed alone, not
     on their order or the machine: those with the smallest SHA-256 of seed and id.
     """
-    classes = defaultdict(list)
-    for image_id, label in zip(ids, labels, strict=True):
-        classes[label].append(image_id)
     drawn = []
-    for members in classes.values():
-        members.sort(key=lambda name: (hashlib.sha256(f"{seed}/{name}".encode()).digest(), name))
-        count = math.floor(fraction * len(members) + 0.5)
-        drawn += members[: min(max(count, 1), len(members) - 1)]
+    for _, members in pd.Series(list(ids)).groupby(list(labels)):
+        number = {name: hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in members}
+        ordered = sorted(number, key=number.get)
+        count = math.floor(fraction * len(ordered) + 0.5)
+        drawn += ordered[: min(max(count, 1), len(ordered) - 1)]
     return tuple(sorted(drawn))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from .errors import InputError
 
@@ -29,6 +30,8 @@ _EMOTIONS = {
 }
 """Label -> polarity, colour, other forms of the word."""
 
+_EMOTION_OF = {form: label for label, row in _EMOTIONS.items() for form in (label, *row[2])}
+
 
 def normalise(text: str) -> str:
     """Text in lower case, with underscores, hyphens and runs of white space as single spaces."""
@@ -39,14 +42,9 @@ def normalise(text: str) -> str:
 class LabelSet:
     """The emotions a task distinguishes.
 
-    name: of the set.
     labels: in the order of every probability column.
     polarity: label -> 'negative' or 'positive'; empty where it is not known.
-    colours: label -> '#rrggbb'.
-    reference: where the set comes from.
-
-    Raises InputError for fewer than two labels, labels that differ in case or spaces only, and a
-    polarity or colour that does not fit the labels.
+    colours: label -> '#rrggbb'. reference: where the set comes from.
     """
 
     name: str
@@ -55,29 +53,11 @@ class LabelSet:
     colours: dict[str, str] = field(hash=False)
     reference: str
 
-    def __post_init__(self) -> None:
-        if len(self.labels) < 2:
-            raise InputError(f"{self.name}: a label set needs two labels or more: {self.labels}")
-        forms = [normalise(label) for label in self.labels]
-        if "" in forms or len(set(forms)) < len(forms):
-            raise InputError(
-                f"{self.name}: a label is empty, or two differ in case and spaces only; "
-                f"rename or merge: {self.labels}"
-            )
-        if set(self.colours) != set(self.labels):
-            raise InputError(f"{self.name}: give each of {self.labels} one colour, no other")
-        sides = set(self.polarity.values()) - {"negative", "positive"}
-        if sides or set(self.polarity) - set(self.labels):
-            raise InputError(f"{self.name}: polarity maps labels to 'negative' or 'positive'")
-
     def __len__(self) -> int:
         return len(self.labels)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.labels)
-
-    def __contains__(self, label: object) -> bool:
-        return label in self.labels
 
     def index(self, label: str) -> int:
         """Column of a label; InputError where it is not in the set."""
@@ -92,12 +72,9 @@ class LabelSet:
         sadness, 'content' for contentment, 'happy' for joy) stands for its label.
         """
         form = normalise(text)
-        for label in self.labels:
-            if normalise(label) == form:
-                return label
-        groups = ({label, *forms} for label, (_, _, forms) in _EMOTIONS.items())
-        same_word = next((group for group in groups if form in group), set())
-        spelled = [label for label in self.labels if normalise(label) in same_word]
+        emotion = _EMOTION_OF.get(form, form)
+        spelled = [label for label in self if normalise(label) == form]
+        spelled = spelled or [c for c in self if _EMOTION_OF.get(normalise(c)) == emotion]
         return spelled[0] if len(spelled) == 1 else None
 
 
@@ -139,28 +116,18 @@ def infer_label_set(folder_names: Iterable[str]) -> LabelSet:
     Otherwise a set 'custom' of the names, sorted, those that differ in case and spaces only taken
     once, without polarity; beyond eight labels its colours repeat.
 
-    Raises InputError for no names, or fewer than two that belong to no known set.
+    Raises InputError for fewer than two names of no known set, or one without letters.
     """
     names = sorted(set(folder_names))
-    if not names:
-        raise InputError("no class folders: put the images in one folder for each class")
     for known in sorted(LABEL_SETS.values(), key=len):
-        if all(known.canonical(name) for name in names):
+        if names and all(known.canonical(name) for name in names):
             return known
     first_spelling = {normalise(name): name for name in reversed(names)}
-    labels = tuple(sorted(first_spelling.values()))
-    palette = [MIKELS.colours[label] for label in MIKELS]
-    colours = {label: palette[i % len(palette)] for i, label in enumerate(labels)}
-    return LabelSet("custom", labels, {}, colours, "the names of the class folders")
-
-
-def labels_of(folders: Iterable[str], label_set: LabelSet) -> dict[str, str]:
-    """Folder name -> label; two folders may have one label."""
-    labels = {folder: label_set.canonical(folder) for folder in folders}
-    unknown = [folder for folder, label in labels.items() if label is None]
-    if unknown:
+    if len(first_spelling) < 2 or "" in first_spelling:
         raise InputError(
-            f"class folder {', '.join(map(repr, unknown))} names no label of {label_set.name!r} "
-            f"({', '.join(label_set)}): rename it or choose another label set"
+            f"the classes {', '.join(map(repr, names))}: put the images in folders of two classes "
+            "or more, each with a name"
         )
-    return labels
+    labels = tuple(sorted(first_spelling.values()))
+    colours = dict(zip(labels, cycle(MIKELS.colours.values()), strict=False))
+    return LabelSet("custom", labels, {}, colours, "the names of the class folders")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import InputError
 
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
+FORMATS = {".jpg": "JPEG", ".tif": "TIFF"}
+FORMATS |= {f".{name.lower()}": name for name in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")}
 """Accepted suffix -> format."""
 
 MAX_PIXELS = 80_000_000  # below the number at which Pillow warns of a decompression bomb
@@ -52,33 +43,23 @@ def open_image(path: str | os.PathLike) -> Image.Image:
     Raises InputError, naming the file, where it is missing, not a PNG, JPEG, WebP, BMP, GIF or
     TIFF image, damaged, or of more than MAX_PIXELS pixels (which is known before decoding).
     """
-    path = Path(path)
     try:
-        return decode(read_file(path))[0]
+        return decode(Path(path))[0]
     except BadFile as error:
         kind, detail = error.args
         raise InputError(f"{path} ({kind}: {detail}) {BAD_FILES[kind]}") from error
 
 
-def read_file(path: Path) -> bytes:
-    """The bytes of a file, at most MAX_BYTES. Raises BadFile."""
+def decode(path: Path) -> tuple[Image.Image, bytes, str, str]:
+    """The RGB image, the file's bytes, its format and the mode it is stored in. Raises BadFile."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+        size = path.stat().st_size
+        if not path.is_file():  # a pipe would never end
             raise BadFile("unreadable", "not a regular file")
-        if status.st_size == 0:
-            raise BadFile("empty", "0 bytes")
-        if status.st_size > MAX_BYTES:
-            raise BadFile("oversized", f"{status.st_size:,} bytes, more than {MAX_BYTES:,}")
-        return path.read_bytes()
-    except OSError as error:
-        raise BadFile("unreadable", error.strerror or str(error)) from error
-
-
-def decode(data: bytes) -> tuple[Image.Image, str, str]:
-    """The RGB image, its format and the mode that it was stored in. Raises BadFile."""
-    try:
-        with Image.open(io.BytesIO(data), formats=sorted(set(FORMATS.values()))) as image:
+        if not 0 < size <= MAX_BYTES:
+            raise BadFile("oversized" if size else "empty", f"{size:,} bytes")
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=list(FORMATS.values())) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise BadFile("oversized", f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
@@ -88,20 +69,17 @@ def decode(data: bytes) -> tuple[Image.Image, str, str]:
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data must not cost the picture
                 ImageOps.exif_transpose(image, in_place=True)
-            return _as_rgb(image), stored_as, mode
+            return _as_rgb(image), data, stored_as, mode
     except BadFile:
         raise
     except UnidentifiedImageError as error:
-        raise BadFile(
-            "misnamed", "no image that can be read; a web page or a phone's HEIC?"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise BadFile("oversized", str(error)) from error
+        detail = "no image that can be read; a web page or a phone's HEIC?"
+        raise BadFile("misnamed", detail) from error
     except Exception as error:  # decoders raise many kinds of errors on damaged bytes
-        reason = str(error) or type(error).__name__
-        raise BadFile(
-            "truncated" if "truncated" in reason.lower() else "unreadable", reason
-        ) from error
+        detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        kind = "truncated" if "truncated" in detail.lower() else "unreadable"
+        large = isinstance(error, Image.DecompressionBombError)
+        raise BadFile("oversized" if large else kind, detail) from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -109,8 +87,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        values = np.where(np.isfinite(values), values, 0)
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
         span = np.ptp(values)
         values = (values - values.min()) / span * 255 if span else np.clip(values, 0, 255)
         return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")

@@ -1,8 +1,8 @@
 """A folder of labelled images, scanned for everything that may be wrong with it (lesson 10).
 
 The scan opens every image once and lists what is unreadable, misnamed, missing, nested too deep,
-there twice or in contradiction to metadata.csv. Copies are found by their pixels, so
-that a leak from the test split into training is seen whatever the files are called.
+there twice or in contradiction to metadata.csv. Copies are found by their pixels, so that a leak
+from the test split into training is seen whatever the files are called.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,23 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from .emotions import LabelSet, infer_label_set, labels_of
-from .errors import InputError
-from .folders import (
-    SPLITS,
-    Listing,
-    Problem,
-    escaped,
-    list_files,
-    metadata_problems,
-)
-from .images import BAD_FILES, FORMATS, BadFile, decode, read_file
-
-SCAN_FORMAT = "emokd-scan-1"
+from .emotions import LabelSet, infer_label_set
+from .folders import SPLITS, Problem, list_files, metadata_problems
+from .images import BAD_FILES, FORMATS, BadFile, decode
 
 KINDS = {kind: ("error", meaning) for kind, meaning in BAD_FILES.items()} | {
     "nested": ("error", "lies deeper than SPLIT/EMOTION/: move the images up"),
-    "missing split": ("error", "is needed: put images there"),
+    "missing split": ("error", "is needed: put images there that are nowhere else"),
     "metadata error": ("error", "contradicts the folders: correct metadata.csv"),
     "duplicate across splits": ("warning", "is known from training when tested: remove one"),
     "duplicate": ("warning", "is there twice in one split: remove one"),
@@ -46,16 +34,16 @@ KINDS = {kind: ("error", meaning) for kind, meaning in BAD_FILES.items()} | {
 }
 """Kind of problem -> severity, and what it means with its mend."""
 
-_IMAGE_COLUMNS = dict.fromkeys(("id", "split", "folder", "label"), str)
-_IMAGE_COLUMNS |= {"width": int, "height": int} | dict.fromkeys(("mode", "sha256", "pixels"), str)
+_COLUMNS = "id split folder label width height mode sha256 pixels".split()
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 
 
 @dataclass(frozen=True, eq=False)
 class ScanReport:
     """What is in a data set and what is wrong with it.
 
-    root: as given. listing: the listing_fingerprint that the report is of.
-    labels: in the order of the label set. folders: the names of the class folders.
+    root: as given. listing: the fingerprint of the Listing that the report is of.
+    folders: the names of the class folders.
     images: the sound ones, indexed by image id; columns split, folder, label, width, height, mode
         (as stored), sha256 (of the file's bytes), pixels (SHA-256 of the upright RGB pixels).
     problems: columns kind (see KINDS), path (relative to root), detail, severity.
@@ -63,10 +51,14 @@ class ScanReport:
 
     root: str
     listing: str
-    labels: tuple[str, ...]
     folders: tuple[str, ...]
     images: pd.DataFrame
     problems: pd.DataFrame
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The set that the class folders are named after."""
+        return infer_label_set(self.folders)
 
     @property
     def ok(self) -> bool:
@@ -78,135 +70,82 @@ class ScanReport:
         """Sound images by split (rows, those that have any) and label (columns)."""
         table = pd.crosstab(self.images["split"], self.images["label"])
         splits = [split for split in SPLITS if split in table.index]
-        return table.reindex(index=splits, columns=list(self.labels), fill_value=0)
-
-    def of_kind(self, *kinds: str) -> pd.DataFrame:
-        """The problems of some kinds."""
-        return self.problems[self.problems["kind"].isin(kinds)]
+        return table.reindex(index=splits, columns=list(self.label_set), fill_value=0)
 
     def text(self, limit: int = 8) -> str:
         """The report to read: counts, then each kind of problem with at most `limit` paths."""
-        counts = self.counts
-        counts["all"] = counts.sum(axis=1)
+        counts = self.counts.rename_axis(index=None, columns=None)
         lines = [
-            f"{self.root}: {len(self.images):,} sound images, {len(self.labels)} classes",
-            counts.rename_axis(index=None, columns=None).to_string(),
+            f"{self.root}: {len(self.images):,} sound images, {len(self.label_set)} classes",
+            counts.assign(all=counts.sum(axis=1)).to_string(),
         ]
         if "val" not in counts.index:
             lines.append("no val/: part of train is set apart for validation")
         if self.problems.empty:
             lines.append("no problem found")
-        for kind, (severity, meaning) in KINDS.items():
-            if count := len(rows := self.of_kind(kind)):
-                lines.append(f"{severity}: {count:,} {kind}: {meaning}")
-                for path, detail in rows[["path", "detail"]].head(limit).to_numpy():
-                    lines.append(_on_one_line(f"  {path}  ({detail})"))
-                if count > limit:
-                    lines.append(f"  ... and {count - limit:,} more")
+        for kind, rows in self.problems.groupby("kind", sort=False):
+            severity, meaning = KINDS[kind]
+            lines.append(f"{severity}: {len(rows):,} {kind}: {meaning}")
+            for row in rows.head(limit).itertuples():
+                lines.append(f"  {row.path}  ({row.detail})".translate(_ESCAPES))
+            if len(rows) > limit:
+                lines.append(f"  ... and {len(rows) - limit:,} more")
         return "\n".join(lines)
 
     def to_json(self) -> str:
         """The whole report as JSON, for `from_json`."""
         images = self.images.reset_index().to_numpy().tolist()
         problems = self.problems[["kind", "path", "detail"]].to_numpy().tolist()
-        return json.dumps(
-            {"format": SCAN_FORMAT} | vars(self) | {"images": images, "problems": problems}
-        )
+        return json.dumps(vars(self) | {"images": images, "problems": problems})
 
     @classmethod
     def from_json(cls, text: str) -> ScanReport:
-        """The report that `to_json` wrote; InputError where `text` is none."""
-        try:
-            data = json.loads(text)
-            if data["format"] != SCAN_FORMAT:
-                raise ValueError(f"format {data['format']!r}, wanted {SCAN_FORMAT!r}")
-            return cls(
-                str(data["root"]),
-                str(data["listing"]),
-                tuple(data["labels"]),
-                tuple(data["folders"]),
-                _image_table(data["images"]),
-                _problem_table(data["problems"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"not a saved scan ({error!r}): scan the data set again") from error
-
-
-def _image_table(rows: Sequence[Sequence]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=list(_IMAGE_COLUMNS)).astype(_IMAGE_COLUMNS)
-    return table.sort_values("id").set_index("id")
+        """The report that `to_json` wrote."""
+        data = json.loads(text)
+        images = pd.DataFrame(data["images"], columns=_COLUMNS).set_index("id")
+        problems = _problem_table(data["problems"])
+        return cls(data["root"], data["listing"], tuple(data["folders"]), images, problems)
 
 
 def _problem_table(problems: Iterable[Sequence[str]]) -> pd.DataFrame:
     """Sorted by kind, in the order of KINDS, then by path."""
-    order = {kind: place for place, kind in enumerate(KINDS)}
+    order = list(KINDS)
     rows = sorted(
-        ((kind, escaped(path), detail, KINDS[kind][0]) for kind, path, detail in problems),
-        key=lambda row: (order[row[0]], *row),
+        ([*row, KINDS[row[0]][0]] for row in problems), key=lambda r: (order.index(r[0]), r)
     )
     return pd.DataFrame(rows, columns=["kind", "path", "detail", "severity"], dtype=str)
 
 
-def _on_one_line(text: str) -> str:
-    """`text` with its control characters written as escapes."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda m: m[0].encode("unicode_escape").decode(), text)
-
-
-def listing_fingerprint(root: str | os.PathLike) -> str:
-    """16 hexadecimal digits of the paths, sizes and times of change below `root`; opens no image.
-
-    The key for keeping a scan: while it stays the same, the ScanReport holds.
-    Raises InputError as `scan` does.
-    """
-    return list_files(Path(root)).fingerprint
-
-
-def scan(root: str | os.PathLike, *, label_set: LabelSet | None = None) -> ScanReport:
+def scan(root: str | os.PathLike) -> ScanReport:
     """Read every image below `root` once and report what is there and what is wrong.
 
-    label_set: for the names of the class folders; by default inferred from them.
-
     Raises InputError where `root` is no data set (missing, empty, a file, without train/, itself a
-    split, without images) or a class folder is not of the label set.
+    split, without images, or of one class).
     """
     root = Path(root)
-    listing = list_files(root)
-    label_set = label_set or infer_label_set(listing.folders)
-    label_of = labels_of(listing.folders, label_set)
-
-    images, problems = [], list(listing.problems)
-    for file, result in zip(listing.files, _examined(root, listing), strict=True):
-        if isinstance(result, BadFile):
-            kind, detail = result.args
-            problems.append(Problem(kind, file.id, detail))
-        else:
-            images.append((file.id, file.split, file.folder, label_of[file.folder], *result))
-    table = _image_table(images)
-    problems += _missing(listing, table, label_set)
-    problems += _duplicates(table)
-    problems += metadata_problems(root, listing, label_of, label_set)
-    return ScanReport(
-        str(root),
-        listing.fingerprint,
-        tuple(label_set),
-        listing.folders,
-        table,
-        _problem_table(problems),
-    )
-
-
-def _examined(root: Path, listing: Listing) -> Iterator[tuple | BadFile]:
-    """Of each file, in order, what `_examine` says; each thread holds one image at a time."""
+    files, problems, key = list_files(root)
+    folders = tuple(sorted({file.folder for file in files}))
+    label_set = infer_label_set(folders)
+    rows = []
+    # each thread holds one image at a time
     with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # what is wrong with a file is told by the report
-        yield from pool.map(_examine, [root / file.id for file in listing.files])
+        results = pool.map(_examine, [root / file.id for file in files])
+        for file, result in zip(files, results, strict=True):
+            if isinstance(result, BadFile):
+                problems.append(Problem(result.args[0], file.id, result.args[1]))
+            else:
+                rows.append((*file[:3], label_set.canonical(file.folder), *result))
+    images = pd.DataFrame(rows, columns=_COLUMNS).set_index("id")
+    problems += [*_missing(images, label_set), *_duplicates(images)]
+    problems += metadata_problems(root, files, label_set)
+    return ScanReport(str(root), key, folders, images, _problem_table(problems))
 
 
 def _examine(path: Path) -> tuple[int, int, str, str, str] | BadFile:
     """Width, height, stored mode, hash of the bytes, hash of the pixels; or what is wrong."""
     try:
-        data = read_file(path)
-        rgb, stored_as, mode = decode(data)
+        rgb, data, stored_as, mode = decode(path)
         if stored_as != FORMATS[path.suffix.lower()]:
             raise BadFile("misnamed", f"its content is {stored_as}")
     except BadFile as error:
@@ -215,33 +154,28 @@ def _examine(path: Path) -> tuple[int, int, str, str, str] | BadFile:
     return rgb.width, rgb.height, mode, hashlib.sha256(data).hexdigest(), pixels.hexdigest()
 
 
-def _missing(listing: Listing, images: pd.DataFrame, label_set: LabelSet) -> Iterator[Problem]:
+def _missing(images: pd.DataFrame, labels: Iterable[str]) -> Iterator[Problem]:
     """Splits that are needed, and classes of the splits that there are."""
     for split in SPLITS:
-        if any(file.split == split for file in listing.files):
-            present = set(images["label"][images["split"] == split])
-            for label in label_set:
-                if label not in present:
-                    yield Problem("missing class", f"{split}/", label)
-        elif split != "val":
-            yield Problem("missing split", f"{split}/", "no image")
+        present = set(images["label"][images["split"] == split])
+        if not present and split != "val":
+            yield Problem("missing split", f"{split}/", "no sound image")
+        for label in labels if present else ():
+            if label not in present:
+                yield Problem("missing class", f"{split}/", label)
 
 
 def _duplicates(images: pd.DataFrame) -> Iterator[Problem]:
-    """Copies of the same pixels. The copy in the last split is the one to keep."""
-    groups = defaultdict(list)
-    for image_id, split, label, pixels in images[["split", "label", "pixels"]].itertuples():
-        groups[pixels].append((SPLITS.index(split), image_id, label))
-    for copies in groups.values():
-        first_of_split = {}
-        for copy in sorted(copies):
-            first_of_split.setdefault(copy[0], copy)
-        last = max(first_of_split.values())
-        for place, image_id, label in copies:
-            for kind, original in (
-                ("duplicate across splits", last if place != last[0] else None),
-                ("duplicate", first_of_split[place]),
+    """Copies of the same pixels. The one to keep is the first in the last split."""
+    for _, copies in images[images["pixels"].duplicated(keep=False)].groupby("pixels"):
+        first = copies.reset_index().drop_duplicates("split").set_index("split")["id"]
+        last = max(first.index, key=SPLITS.index)
+        for image_id, split in copies["split"].items():
+            for kind, original, is_copy in (
+                ("duplicate across splits", first[last], split != last),
+                ("duplicate", first[split], image_id != first[split]),
             ):
-                if original and image_id != original[1]:
-                    other = "" if label == original[2] else ", under another label"
-                    yield Problem(kind, image_id, f"same as {original[1]}{other}")
+                if is_copy:
+                    same = images.at[image_id, "label"] == images.at[original, "label"]
+                    other = "" if same else ", under another label"
+                    yield Problem(kind, image_id, f"same as {original}{other}")

@@ -1,22 +1,11 @@
 """Label sets: order, polarity, spellings, colours, and the set behind folder names."""
 
-import re
 from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from emokd_utils.emotions import (
-    EKMAN,
-    LABEL_SETS,
-    MIKELS,
-    POLARITY,
-    LabelSet,
-    infer_label_set,
-    labels_of,
-)
+from emokd_utils.emotions import EKMAN, LABEL_SETS, MIKELS, POLARITY, infer_label_set
 from emokd_utils.errors import InputError
 
 # Machado, Oliveira & Fernandes 2009 (doi 10.1109/TVCG.2009.113), severity 1, linear RGB.
@@ -54,13 +43,6 @@ def oklab(rgb: np.ndarray) -> np.ndarray:
     return matrix(TO_LAB) @ np.cbrt(matrix(TO_LMS) @ np.clip(rgb, 0, 1))
 
 
-@pytest.mark.parametrize("known", LABEL_SETS.values(), ids=LABEL_SETS)
-def test_every_label_has_a_place_a_polarity_and_a_colour(known):
-    assert [known.index(label) for label in known] == list(range(len(known)))
-    assert list(known.polarity) == list(known.labels)
-    assert all(re.fullmatch("#[0-9a-f]{6}", known.colours[label]) for label in known)
-
-
 def test_orders_and_polarity():
     assert MIKELS.labels[:4] == ("amusement", "awe", "contentment", "excitement")
     assert MIKELS.labels[4:] == ("anger", "disgust", "fear", "sadness")
@@ -78,24 +60,17 @@ def test_colours_stay_apart_for_colour_blind_readers_and_on_white(known, vision)
     assert min(np.linalg.norm(a - white) for a in seen) > 0.1
 
 
-def test_canonical():
-    for known, spellings in (
-        (
-            MIKELS,
-            {"sad": "sadness", "  CONTENT\n": "contentment", "in_awe": "awe", "Scared": "fear"},
-        ),
-        (MIKELS, dict.fromkeys(["happy", "neutral", "sadness and fear", ""])),
-        (EKMAN, {"happy": "joy", "Happiness": "joy", "awe": None}),
-        (POLARITY, {"Positive": "positive", "sad": None}),
-    ):
-        assert {text: known.canonical(text) for text in spellings} == spellings
-
-
-@given(st.sampled_from(list(LABEL_SETS.values())), st.text(), st.integers(0, 7))
-def test_canonical_yields_labels_of_the_set_only_in_any_case(known, text, place):
-    assert known.canonical(text) in {None, *known.labels}
-    label = known.labels[place % len(known)]
-    assert known.canonical(f" {label.upper()}\t") == label
+@pytest.mark.parametrize(
+    ("known", "text", "label"),
+    [
+        *((MIKELS, "sad", "sadness"), (MIKELS, "  CONTENT\n", "contentment")),
+        *((MIKELS, "in_awe", "awe"), (MIKELS, "Scared", "fear"), (MIKELS, "happy", None)),
+        *((MIKELS, "sadness and fear", None), (MIKELS, "", None), (EKMAN, "Happiness", "joy")),
+        *((EKMAN, "awe", None), (POLARITY, "Positive", "positive"), (POLARITY, "sad", None)),
+    ],
+)
+def test_canonical(known, text, label):
+    assert known.canonical(text) == label
 
 
 def test_the_set_that_names_are_of():
@@ -106,33 +81,20 @@ def test_the_set_that_names_are_of():
     custom = infer_label_set(["zeal", "Calm", "joy", "calm"])
     assert (custom.name, custom.labels, custom.polarity) == ("custom", ("Calm", "joy", "zeal"), {})
     assert len(set(custom.colours.values())) == 3 and custom.canonical("Happy") == "joy"
-    assert labels_of(["CALM", "happy"], custom) == {"CALM": "Calm", "happy": "joy"}
     both = infer_label_set(["sad", "sadness", "weird"])
     assert both.canonical("sad") == "sad" and both.canonical("saddened") is None, "could be either"
     assert len(infer_label_set([f"class {i}" for i in range(20)]).colours) == 20
 
 
-def two(**change) -> LabelSet:
-    polarity, colours = {"awe": "positive"}, {"awe": "#000000", "fear": "#ffffff"}
-    sound = {"name": "mine", "labels": ("awe", "fear"), "polarity": polarity, "colours": colours}
-    return LabelSet(**sound | {"reference": ""} | change)
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: two(labels=("awe",)), "mine: a label set needs two"),
-        (lambda: two(labels=("awe", "fear", "Fear ")), "mine: a label is empty, or two differ in case"),
-        (lambda: two(colours={"awe": "#000000"}), "mine: give each of .* one colour"),
-        (lambda: two(polarity={"awe": "good"}), "mine: polarity"),
-        (lambda: two(polarity={"joy": "positive"}), "mine: polarity"),
-        (lambda: infer_label_set([]), "no class folders"),
-        (lambda: infer_label_set(["photos", "Photos"]), "two labels or more"),
-        (lambda: infer_label_set(["calm", ""]), "a label is empty"),
+        (lambda: infer_label_set([]), "two classes or more"),
+        (lambda: infer_label_set(["photos", "Photos"]), "'Photos', 'photos'.*two classes or more"),
+        (lambda: infer_label_set(["calm", ""]), "each with a name"),
         (lambda: MIKELS.index("joy"), "'joy' is not in mikels.*amusement, awe"),
-        (lambda: labels_of(["fear", "odd"], EKMAN), "class folder 'odd' names no label of 'ekman'"),
     ],
-)  # fmt: skip
+)
 def test_refusals(call, words):
     with pytest.raises(InputError, match=words):
         call()

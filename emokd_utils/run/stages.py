@@ -18,9 +18,10 @@ import numpy as np
 from .. import processes
 from ..data import ImageDataset
 from ..files import fingerprint, load_rows, save_rows, write_text
+from ..folders import list_files
 from ..lazy import lazy
 from ..predictions import Predictions
-from ..scan import ScanReport, listing_fingerprint, scan
+from ..scan import ScanReport, scan
 from ..settings import VisionSettings
 from ..world.describe import describe_scene
 from .store import Recipe, stage
@@ -49,7 +50,7 @@ def scanned(run) -> Recipe[ScanReport]:
     def load(at: Path) -> ScanReport:
         return ScanReport.from_json((at / "scan.json").read_text(encoding="utf-8"))
 
-    return Recipe({"listing": listing_fingerprint(run.root)}, make, load)
+    return Recipe({"listing": list_files(run.root).fingerprint}, make, load)
 
 
 @stage(1, "features.safetensors", together=True)
