@@ -101,9 +101,8 @@ def _field(rng, look, near, edge, draw):
         hill = np.stack([x, edge - lift - wave], -1).astype(int).flatten().tolist()
         draw.polygon([*hill, _SIDE + 8, _SIDE, 0, _SIDE], fill=look.tone(12, 0.9, shade))
     draw.rectangle((0, edge, _SIDE, _SIDE), fill=_rgb(near))
-    for _ in range(16):
-        x, y = rng.integers(0, _SIDE), rng.integers(edge + 6, _SIDE)
-        draw.line((x, y, x + rng.integers(-4, 5), y - 7), fill=_rgb(near * 0.82), width=2)
+    for x, y, lean in rng.integers((0, edge + 6, -4), (_SIDE, _SIDE, 5), (16, 3)):
+        draw.line((x, y, x + lean, y - 7), fill=_rgb(near * 0.82), width=2)
 
 
 def _room(rng, look, near, edge, draw):
@@ -123,8 +122,7 @@ def _room(rng, look, near, edge, draw):
 def _water(rng, look, near, edge, draw):
     draw.rectangle((0, edge - 6, _SIDE, _SIDE), fill=look.tone(-14, 1.05, 0.78))
     draw.ellipse((_SIDE * 0.66, 20, _SIDE * 0.66 + 36, 56), fill=look.tone(0, 0.45, 1.3))
-    for _ in range(26):
-        x, y = rng.integers(-10, _SIDE), rng.integers(edge, _SIDE - 40)
+    for x, y in rng.integers((-10, edge), (_SIDE, _SIDE - 40), (26, 2)):
         draw.arc((x, y, x + 26, y + 9), 200, 340, fill=look.tone(-14, 0.8, 0.95), width=2)
     shore = [(0, _SIDE - 34), (_SIDE, _SIDE - 48), (_SIDE, _SIDE), (0, _SIDE)]
     draw.polygon(shore, fill=_rgb(near * 0.95))
@@ -162,16 +160,15 @@ def _confetti(rng, hue, light, dark, draw):
 
 
 def _stars(rng, hue, light, dark, draw):
-    for _ in range(40):
-        x, y = rng.integers(0, _SIDE), rng.integers(0, _SIDE * 0.62)
-        reach = 2 * rng.integers(1, 4)
+    for x, y, size in rng.integers((0, 0, 1), (_SIDE, int(_SIDE * 0.62), 4), (40, 3)):
+        reach = 2 * size
         draw.line((x - reach, y, x + reach, y), fill=(255, 255, 240, 220), width=2)
         draw.line((x, y - reach, x, y + reach), fill=(255, 255, 240, 220), width=2)
 
 
 def _bokeh(rng, hue, light, dark, draw):
-    for _ in range(13):
-        _disc(draw, *rng.integers(0, _SIDE, 2), rng.integers(12, 30), (*light, 62))
+    for x, y, radius in rng.integers((0, 0, 12), (_SIDE, _SIDE, 30), (13, 3)):
+        _disc(draw, x, y, radius, (*light, 62))
 
 
 def _stripes(rng, hue, light, dark, draw):
@@ -296,8 +293,7 @@ def _add_weather(rng, look: Atmosphere, pixels: np.ndarray) -> Image.Image:
     draw = ImageDraw.Draw(layer)
     if look.weather == "clouds":
         tone = (*look.tone(0, 0.35, 1.3), 165)
-        for _ in range(3):
-            x, y = rng.integers(4, 100), rng.integers(6, 26)
+        for x, y in rng.integers((4, 6), (100, 26), (3, 2)):
             for dx, dy, wide, high in ((-9, 2, 6, 4), (0, -2, 8, 6), (9, 2, 6, 4)):
                 box = (x + dx - wide, y + dy - high, x + dx + wide, y + dy + high)
                 draw.ellipse(box, fill=tone)

@@ -9,7 +9,8 @@ same seed gives the same pixels, in any order and on any number of processes. Th
 
 import csv
 import functools
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,31 +84,20 @@ UNLABELLED_FORMS = Variety(40, (0.55, 1.15), (0.7, 1.1), (0.8, 1.0), 0.07, 0.18,
 
 @dataclass(frozen=True)
 class Mood:
-    """Distribution of an atmosphere: means (and spreads) of hue in degrees, saturation and
-    brightness in 0..1, and the favoured texture, light and weather."""
+    """A mood of ``data/emoscenes/moods.toml``: mean and spread of hue (degrees), saturation and
+    brightness (0..1), and the favoured textures, lights and weathers."""
 
-    hue: tuple[float, float]
-    saturation: tuple[float, float]
-    brightness: tuple[float, float]
-    textures: tuple[str, ...]
-    lights: tuple[str, ...]
-    weathers: tuple[str, ...]
+    hue: Sequence[float]
+    saturation: Sequence[float]
+    brightness: Sequence[float]
+    textures: Sequence[str]
+    lights: Sequence[str]
+    weathers: Sequence[str]
 
 
-_DRY, _CLEAR = ("clear", "clouds"), ("clear",)
 MOODS = {
-    "amusement": Mood((45, 20), (0.7, 0.14), (0.93, 0.07), ("confetti",), ("glow", "flat"), _CLEAR),
-    "awe": Mood((232, 26), (0.58, 0.15), (0.7, 0.13), ("stars",), ("rays",), _DRY),
-    "contentment": Mood((110, 30), (0.36, 0.11), (0.86, 0.08), ("bokeh",), ("glow",), _DRY),
-    "excitement": Mood(
-        (325, 26), (0.8, 0.12), (0.92, 0.08), ("stripes",), ("glow", "harsh"), _CLEAR
-    ),
-    "anger": Mood((6, 14), (0.8, 0.12), (0.52, 0.13), ("cracks",), ("harsh",), _DRY),
-    "disgust": Mood(
-        (70, 17), (0.56, 0.14), (0.44, 0.12), ("blotches",), ("flat",), ("fog", "clear")
-    ),
-    "fear": Mood((262, 36), (0.36, 0.15), (0.24, 0.09), ("grain",), ("vignette",), ("fog",)),
-    "sadness": Mood((212, 20), (0.2, 0.1), (0.48, 0.12), ("plain",), ("flat",), ("rain",)),
+    emotion: Mood(**mood)
+    for emotion, mood in tomllib.loads((HOME / "moods.toml").read_text("utf-8")).items()
 }
 
 
@@ -170,12 +160,8 @@ def article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-PLACES = {
-    "field": "in a field",
-    "room": "in a room",
-    "water": "by the water",
-    "street": "on a street",
-}
+_PLACES = ("in a field", "in a room", "by the water", "on a street")
+PLACES = dict(zip(SETTINGS, _PLACES, strict=True))
 
 
 def caption(nouns: Iterable[str], setting: str) -> str:
