@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ..emotions import MIKELS
-from .describe import LIGHT_WORDS, TEXTURE_WORDS, WEATHER_WORDS
+from .describe import LOOK_WORDS
 from .painting import SETTINGS
 from .scenes import HOME, PLACES, Scene, article, caption, scene_objects
 
@@ -21,9 +21,9 @@ CATEGORICAL_PROMPTS = PROMPTS["categorical"]
 # of language only: no feeling.
 WORDS = {
     "a colour": ("red", "orange", "yellow", "green", "blue", "violet", "pink", "grey"),
-    "a kind of weather": tuple(WEATHER_WORDS.values()),
-    "a kind of light": tuple(LIGHT_WORDS.values()),
-    "a texture": tuple(TEXTURE_WORDS.values()),
+    "a kind of weather": tuple(LOOK_WORDS["weather"].values()),
+    "a kind of light": tuple(LOOK_WORDS["light"].values()),
+    "a texture": tuple(LOOK_WORDS["texture"].values()),
     "a word for brightness": ("bright", "dim", "dark"),
     "a word for colourfulness": ("vivid", "soft", "muted", "pale"),
 }

@@ -1,5 +1,8 @@
 """TinyVLM before it is trained: a Qwen2-VL with small numbers, its tokenizer and its processor, and
-the auxiliary outputs of its pretraining (lesson A1)."""
+the auxiliary outputs of its pretraining (lesson A1).
+
+Its shape and its chat template are those of the files in ``data/tiny_vlm``.
+"""
 
 from collections.abc import Sequence
 
@@ -7,46 +10,19 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
-    Qwen2VLProcessor,
-    Qwen2VLVideoProcessor,
-)
+from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLProcessor
+from transformers import Qwen2VLForConditionalGeneration as Qwen2VL
 
-from .painting import LIGHTS, SIZE, TEXTURES, WEATHERS
+from ..profiles import project_root
+from .painting import LIGHTS, TEXTURES, WEATHERS
 from .scenes import scene_objects
 
+HOME = project_root() / "data" / "tiny_vlm"
+CELL = 28  # pixels along a side of a visual token
+NOUNS = [item.noun for item in scene_objects()]
+_LOOK = [4, len(TEXTURES), len(LIGHTS), len(WEATHERS)]  # outputs: colour, and logits of each kind
 _SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>"]
 _SPECIAL_TOKENS += ["<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
-_CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-_PATCH, _MERGE = 14, 2  # pixels; patches along a side of a visual token
-CELL = _PATCH * _MERGE  # pixels along a side of a visual token
-_LOOK = [4, len(TEXTURES), len(LIGHTS), len(WEATHERS)]  # outputs: colour, and logits of each kind
-NOUNS = [item.noun for item in scene_objects()]
-_ROTATION = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]}
-_LANGUAGE_MODEL = {
-    "hidden_size": 256,
-    "intermediate_size": 704,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1024,
-    "rope_parameters": _ROTATION,
-    "tie_word_embeddings": True,
-}
-_VISUAL_ENCODER = {"depth": 4, "embed_dim": 192, "hidden_size": 256, "num_heads": 6}
-_VISUAL_ENCODER |= {"patch_size": _PATCH, "spatial_merge_size": _MERGE}
 
 
 def build_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -75,35 +51,17 @@ def build_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
     """The stock processor; any image is resized to about 112 x 112 pixels, that is at most 16
     visual tokens."""
-    area = {"shortest_edge": SIZE * SIZE, "longest_edge": SIZE * SIZE}
-    return Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=area, patch_size=_PATCH, merge_size=_MERGE),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=area, patch_size=_PATCH, merge_size=_MERGE),
-        chat_template=_CHAT_TEMPLATE,
-    )
+    stock = Qwen2VLProcessor.from_pretrained(HOME)
+    parts = stock.image_processor, tokenizer, stock.video_processor
+    return Qwen2VLProcessor(*parts, chat_template=stock.chat_template)
 
 
-def build_model(
-    tokenizer: PreTrainedTokenizerFast, seed: int = 0
-) -> Qwen2VLForConditionalGeneration:
+def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2VL:
     """A Qwen2-VL of about 6 million parameters with random weights."""
-    token = tokenizer.convert_tokens_to_ids
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    ids = {"bos_token_id": token("<|im_start|>"), "eos_token_id": end, "pad_token_id": pad}
-    config = Qwen2VLConfig(
-        text_config=_LANGUAGE_MODEL | {"vocab_size": len(tokenizer)} | ids,
-        vision_config=_VISUAL_ENCODER,
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
+    config = Qwen2VLConfig.from_pretrained(HOME, dtype=None)
+    config.text_config.vocab_size = len(tokenizer)
     torch.manual_seed(seed)
-    model = Qwen2VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = end, pad
-    return model
+    return Qwen2VL(config)
 
 
 class LinearPatches(nn.Module):
@@ -120,7 +78,7 @@ class LinearPatches(nn.Module):
         return F.linear(patches.to(weight.dtype), weight)
 
 
-def linear_patches(model: Qwen2VLForConditionalGeneration) -> None:
+def linear_patches(model: Qwen2VL) -> None:
     """Give the visual encoder of a model `LinearPatches`."""
     model.model.visual.patch_embed = LinearPatches(model.model.visual.patch_embed)
 
