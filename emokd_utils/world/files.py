@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -20,12 +19,7 @@ from .scenes import CELL, HOME, SEED, Scene, make_scene, scene_objects, sheet_pl
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 
 
-def ensure_scenes(
-    root: Path | str = HOME,
-    seed: int = SEED,
-    sizes: Mapping[str, int] = SPLIT_SIZES,
-    say: Callable[[str], object] = print,
-) -> Path:
+def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print) -> Path:
     """Make EmoScenes below ``root`` unless it is there; returns ``root``.
 
     ``metadata.csv`` marks the set as complete. Several processes may call this at once: each writes
@@ -118,7 +112,7 @@ def render_sprites() -> Image.Image:
     """
     import resvg_py
 
-    nouns, inner = [item.noun for item in scene_objects()], CELL - 4
+    nouns = [item.noun for item in scene_objects()]
     sheet = Image.new("RGBA", (8 * CELL, sheet_place(len(nouns) - 1)[3]))
     for number, noun in enumerate(nouns):
         path = HOME / "objects" / f"{noun.replace(' ', '_')}.svg"
@@ -127,15 +121,14 @@ def render_sprites() -> Image.Image:
                 f"{noun} is in objects.csv but {path.name} is not in objects/; "
                 "draw it or drop the row"
             )
-        png = resvg_py.svg_to_bytes(svg_path=str(path), width=inner, height=inner)
-        sprite = Image.new("RGBA", (CELL, CELL))
-        sprite.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (2, 2))
-        rim = sprite.getchannel("A").filter(ImageFilter.MaxFilter(3)).point(lambda a: a * 3 // 5)
-        cell = Image.new("RGBA", sprite.size, (246, 243, 235, 0))
-        cell.putalpha(rim)
-        cell.alpha_composite(sprite)
-        sheet.paste(cell, sheet_place(number))
-    return sheet
+        left, top, *_ = sheet_place(number)
+        png = resvg_py.svg_to_bytes(svg_path=str(path), width=CELL - 4, height=CELL - 4)
+        sheet.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (left + 2, top + 2))
+    rimmed = Image.new("RGBA", sheet.size, (246, 243, 235))
+    rim = sheet.getchannel("A").filter(ImageFilter.MaxFilter(3))
+    rimmed.putalpha(rim.point(lambda a: a * 3 // 5))
+    rimmed.alpha_composite(sheet)
+    return rimmed
 
 
 def save_sprites() -> Path:

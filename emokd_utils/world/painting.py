@@ -49,10 +49,13 @@ class Atmosphere:
 
 @dataclass(frozen=True)
 class Variety:
-    """How far an object may be from its drawing: spread of the hue in degrees, ranges of saturation,
-    brightness and size, share of sketches, spread of the logarithm of width by height, spread of
-    the rotation in degrees."""
+    """How far scenes stray. ``spread`` widens the colours of moods; ``favour`` is how often a mood's
+    own texture, light and weather are drawn, and not any. Then how far an object is from its
+    drawing: spread of the hue in degrees, ranges of saturation, brightness and size, share of
+    sketches, spread of the logarithm of width by height and of the rotation in degrees."""
 
+    spread: float
+    favour: float
     hue: float
     saturation: tuple[float, float]
     brightness: tuple[float, float]
@@ -63,11 +66,7 @@ class Variety:
 
 
 def paint(
-    rng: np.random.Generator,
-    look: Atmosphere,
-    setting: str,
-    sprites: Sequence[Image.Image],
-    forms: Variety | None,
+    rng, look: Atmosphere, setting: str, sprites: Sequence[Image.Image], forms: Variety | None
 ) -> tuple[Image.Image, list[Box]]:
     """The image of a scene and the boxes of its objects, in their order.
 

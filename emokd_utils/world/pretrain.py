@@ -14,7 +14,7 @@ split, no image's emotion and no word on how a scene looks is ever used.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+from transformers import Qwen2VLProcessor
 
 from ..files import load_tensors, save_tensors, write_text
 from ..training import autocast
@@ -39,6 +39,7 @@ from .scenes import SEED, Scene, make_unlabelled_scene
 from .tiny_vlm import (
     CELL,
     NOUNS,
+    Qwen2VL,
     SeeingHeads,
     build_model,
     build_processor,
@@ -134,18 +135,12 @@ def encode(
 ) -> dict[str, torch.Tensor]:
     """One training batch; only answers (and the token that ends them) carry a label."""
     tokenizer = processor.tokenizer
-    rows, targets = [], []
-    for turn in turns:
-        question, answer = tokenizer(list(chat(turn)), add_special_tokens=False)["input_ids"]
-        rows.append(torch.tensor(question + answer))
-        targets.append(torch.tensor([-100] * len(question) + answer))
-    ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
-    batch = {
-        "input_ids": ids,  # (B, L)
-        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-        "labels": pad_sequence(targets, batch_first=True, padding_value=-100),
-        "mm_token_type_ids": (ids == processor.image_token_id).int(),
-    }
+    texts = [tokenizer(list(chat(turn)), add_special_tokens=False)["input_ids"] for turn in turns]
+    rows = {"input_ids": [question + answer for question, answer in texts]}
+    batch = dict(tokenizer.pad(rows, padding_side="right", return_tensors="pt"))  # (B, L)
+    batch["mm_token_type_ids"] = (batch["input_ids"] == processor.image_token_id).int()
+    labels = [torch.tensor([-100] * len(question) + answer) for question, answer in texts]
+    batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=-100)
     shown = [scene.image for scene, turn in zip(scenes, turns, strict=True) if turn.image]
     if shown:
         batch.update(processor.image_processor(images=shown, return_tensors="pt"))
@@ -205,7 +200,6 @@ def train_stage(stage: Stage, model, heads: SeeingHeads, batches: Batches, say) 
     weights = [weight for module in learning for weight in module.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=stage.lr, weight_decay=0.05, betas=(0.9, 0.98))
     loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
-    begin, smooth = time.time(), 0.0
     for step, (inputs, targets) in enumerate(islice(loader, stage.steps)):
         with autocast(torch.device("cpu")):
             losses = losses_of(stage, model, heads, inputs, targets)
@@ -216,20 +210,11 @@ def train_stage(stage: Stage, model, heads: SeeingHeads, batches: Batches, say) 
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        smooth += (losses[0].item() - smooth) * max(0.02, 1 / (step + 1))
         if (step + 1) % 50 == 0:
-            passed = f"{time.time() - begin:.0f} s"
-            say(f"{stage.name} {step + 1}/{stage.steps} loss {smooth:.4f} {passed}")
+            say(f"{stage.name} {step + 1}/{stage.steps} loss {losses[0].item():.4f}")
 
 
-def pretrain(
-    out: Path,
-    work: Path,
-    steps: Mapping[str, int] = {},
-    batch: int = 64,
-    seed: int = SEED,
-    say: Callable[[str], object] = print,
-) -> dict:
+def pretrain(out: Path, work: Path, steps: Mapping[str, int] = {}, batch=64, seed=SEED, say=print):
     """Run the stages, write the checkpoint and its model card to ``out``; returns its facts.
 
     work: where finished stages are kept, from which a killed run goes on. steps: by the name of a
@@ -254,28 +239,20 @@ def pretrain(
         seconds += took
     model.to(torch.bfloat16).save_pretrained(out)
     processor.save_pretrained(out)
-    shipped = Qwen2VLForConditionalGeneration.from_pretrained(out, dtype="float32")
-    facts = {
-        "seed": seed,
-        **{f"{stage.name}_steps": stage.steps for stage in stages},
-        "batch": batch,
-        "minutes": round(seconds / 60),
-        "parameters": model.num_parameters(),
-        "vocabulary": len(tokenizer),
-        **evaluate(shipped, processor),
-    }
+    shipped = Qwen2VL.from_pretrained(out, dtype="float32")
+    facts = {"seed": seed, "batch": batch, "minutes": round(seconds / 60)}
+    facts |= {f"{stage.name}_steps": stage.steps for stage in stages}
+    facts |= {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+    facts |= evaluate(shipped, processor)
     card = Path(__file__).with_name("card.md").read_text("utf-8")
     write_text(out / "README.md", card.format(**facts))
     return facts
 
 
 def evaluate(model, processor) -> dict[str, float]:
-    """What the model can do on 400 held-out unlabelled scenes, each a share in 0..1.
-
-    caption_recall: objects that its captions name. connotation: objects for which, asked, it names
-    the feeling (or nothing). probe_setting, probe_texture: accuracy of a linear probe on the mean
-    visual token, trained on one half and tested on the other (chance 0.25 and about 0.2).
-    """
+    """What the model can do on 400 held-out unlabelled scenes, each a share in 0..1: the objects
+    that its captions name; those whose feeling (or "nothing") it names when asked; and accuracies
+    of linear probes on the mean visual token, trained on one half and tested on the other."""
     vlm = VLM(model, processor)
     scenes = [make_unlabelled_scene(HELD_OUT + k) for k in range(400)]
     images = [scene.image for scene in scenes]

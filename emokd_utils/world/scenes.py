@@ -78,8 +78,8 @@ def sprites() -> dict[str, Image.Image]:
 
 
 # Pretraining sees things in more forms, and moods that overlap more, than the labelled scenes.
-LABELLED_FORMS = Variety(35, (0.6, 1.15), (0.75, 1.1), (0.82, 1.0), 0.05, 0.15, 8)
-UNLABELLED_FORMS = Variety(40, (0.55, 1.15), (0.7, 1.1), (0.8, 1.0), 0.07, 0.18, 9)
+LABELLED = Variety(1.5, 0.6, 35, (0.6, 1.15), (0.75, 1.1), (0.82, 1.0), 0.05, 0.15, 8)
+UNLABELLED = Variety(1.75, 0.55, 40, (0.55, 1.15), (0.7, 1.1), (0.8, 1.0), 0.07, 0.18, 9)
 
 
 @dataclass(frozen=True)
@@ -101,19 +101,7 @@ MOODS = {
 }
 
 
-@dataclass(frozen=True)
-class Blur:
-    """How far moods overlap: ``spread`` widens the colour distributions, ``favour`` is how often an
-    emotion's own texture, light and weather are drawn, and not any."""
-
-    spread: float
-    favour: float
-
-
-LABELLED, UNLABELLED = Blur(1.5, 0.6), Blur(1.75, 0.55)
-
-
-def draw_atmosphere(rng: np.random.Generator, emotion: str | None, blur: Blur) -> Atmosphere:
+def draw_atmosphere(rng: np.random.Generator, emotion: str | None, variety: Variety) -> Atmosphere:
     """The atmosphere of an emotion, or for None a neutral one: muted, any hue, nothing special."""
     if emotion is None:
         ranges = (0, 360), (0.04, 0.26), (0.55, 0.82)
@@ -122,12 +110,12 @@ def draw_atmosphere(rng: np.random.Generator, emotion: str | None, blur: Blur) -
     else:
         mood = MOODS[emotion]
         hue, saturation, brightness = (
-            mean + blur.spread * deviation * rng.standard_normal()
+            mean + variety.spread * deviation * rng.standard_normal()
             for mean, deviation in (mood.hue, mood.saturation, mood.brightness)
         )
         hue, saturation = hue % 360, np.clip(saturation, 0.02, 1)
         brightness = np.clip(brightness, 0.10, 1)
-        favourites, favour = (mood.textures, mood.lights, mood.weathers), blur.favour
+        favourites, favour = (mood.textures, mood.lights, mood.weathers), variety.favour
     words = (
         str(rng.choice(own if rng.random() < favour else every))
         for own, every in zip(favourites, (TEXTURES, LIGHTS, WEATHERS), strict=True)
@@ -184,7 +172,7 @@ def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
     look = draw_atmosphere(rng, None if cue == "content" else emotion, LABELLED)
     if rng.random() < LABEL_NOISE:
         label = str(rng.choice([other for other in MIKELS.labels if other != emotion]))
-    return _compose(rng, nouns, look, LABELLED_FORMS, emotion, label, cue)
+    return _compose(rng, nouns, look, LABELLED, emotion, label, cue)
 
 
 def make_unlabelled_scene(number: int, seed: int = SEED, varied: bool = True) -> Scene:
@@ -194,7 +182,7 @@ def make_unlabelled_scene(number: int, seed: int = SEED, varied: bool = True) ->
     nouns = _some_nouns(rng, scene_objects())
     mood = None if rng.random() < 0.3 else str(rng.choice(MIKELS.labels))
     look = draw_atmosphere(rng, mood, UNLABELLED)
-    return _compose(rng, nouns, look, UNLABELLED_FORMS if varied else None)
+    return _compose(rng, nouns, look, UNLABELLED if varied else None)
 
 
 def _some_nouns(rng: np.random.Generator, objects: Iterable[SceneObject]) -> list[str]:
