@@ -30,11 +30,8 @@ def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=pri
     stamp = {"seed": seed, "sizes": dict(sizes)}
     if (root / "scenes.json").is_file() and (root / "metadata.csv").is_file():
         there = json.loads((root / "scenes.json").read_text(encoding="utf-8"))
-        if {key: there.get(key) for key in stamp} != stamp:
-            raise InputError(
-                f"{root} holds scenes of seed {there.get('seed')} and sizes {there.get('sizes')}; "
-                "give another folder"
-            )
+        if there | stamp != there:
+            raise InputError(f"{root} holds scenes of another seed or size; give another folder")
         return root
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as draft:
@@ -105,10 +102,10 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
 
 
 def render_sprites() -> Image.Image:
-    """Render every SVG of ``objects/`` into one RGBA sheet, with resvg-py of the extra ``dev``.
+    """Every SVG of ``objects/`` on one RGBA sheet, with a pale rim outside its dark outline, so that
+    it stays legible in the dark. Needs resvg-py, of the extra ``dev``.
 
-    A pale rim goes round each object, outside its dark outline, so that it stays legible in the
-    dark. Raises InputError where a row of objects.csv has no SVG.
+    Raises InputError where a row of objects.csv has no SVG.
     """
     import resvg_py
 
@@ -117,10 +114,7 @@ def render_sprites() -> Image.Image:
     for number, noun in enumerate(nouns):
         path = HOME / "objects" / f"{noun.replace(' ', '_')}.svg"
         if not path.is_file():
-            raise InputError(
-                f"{noun} is in objects.csv but {path.name} is not in objects/; "
-                "draw it or drop the row"
-            )
+            raise InputError(f"objects/ lacks {path.name}: draw it, or drop {noun} of objects.csv")
         left, top, *_ = sheet_place(number)
         png = resvg_py.svg_to_bytes(svg_path=str(path), width=CELL - 4, height=CELL - 4)
         sheet.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (left + 2, top + 2))

@@ -21,7 +21,6 @@ LIGHTS = ("flat", "glow", "rays", "harsh", "vignette")
 WEATHERS = ("clear", "clouds", "fog", "rain")
 SETTINGS = ("field", "room", "water", "street")
 
-Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels
 
 
@@ -42,7 +41,7 @@ class Atmosphere:
         s, v = min(self.saturation * saturation, 1.0), min(self.brightness * brightness, 1.0)
         return 255 * np.array(colorsys.hsv_to_rgb((self.hue + turn) / 360 % 1, s, v))
 
-    def tone(self, turn: float, saturation: float, brightness: float) -> Colour:
+    def tone(self, turn: float, saturation: float, brightness: float) -> tuple[int, ...]:
         """The same as Pillow takes it."""
         return _rgb(self.colour(turn, saturation, brightness))
 
@@ -89,7 +88,7 @@ def paint(
     return _add_weather(rng, look, _add_light(rng, look, scene)), boxes
 
 
-def _rgb(colour: np.ndarray) -> Colour:
+def _rgb(colour: np.ndarray) -> tuple[int, ...]:
     return tuple(int(c) for c in np.clip(colour, 0, 255))
 
 
@@ -144,7 +143,7 @@ def _street(rng, look, near, edge, draw):
         draw.rectangle((x, _SIDE - 40, x + 30, _SIDE - 35), fill=_rgb(near * 1.35))
 
 
-_SETTING_PAINTERS = {"field": _field, "room": _room, "water": _water, "street": _street}
+_SETTING_PAINTERS = dict(zip(SETTINGS, (_field, _room, _water, _street), strict=True))
 
 
 def _disc(draw, x, y, radius, fill, flat=1.0):
