@@ -1,11 +1,9 @@
 """Where the objects of EmoScenes' images are, from its metadata."""
 
-from __future__ import annotations
-
 from ..data import ImageDataset
 from ..errors import InputError
 from ..maps import Box
-from .scenes import scene_objects
+from .scenes import objects_of
 
 
 def boxes(dataset: ImageDataset, image_id: str) -> dict[str, Box]:
@@ -13,20 +11,16 @@ def boxes(dataset: ImageDataset, image_id: str) -> dict[str, Box]:
 
     Raises InputError where the metadata has no columns ``objects`` and ``boxes``.
     """
-    table = dataset.table
-    if not {"objects", "boxes"} <= set(table.columns):
+    if not {"objects", "boxes"} <= set(dataset.table.columns):
         raise InputError(f"{dataset.root} does not say where its objects are: EmoScenes does")
-    nouns, places = (str(table.loc[image_id, name]).split(";") for name in ("objects", "boxes"))
-    return {
-        noun: tuple(float(number) for number in place.split())
-        for noun, place in zip(nouns, places, strict=True)
-    }
+    row = dataset.table.loc[image_id]
+    nouns, places = str(row["objects"]).split(";"), str(row["boxes"]).split(";")
+    return {n: tuple(map(float, place.split())) for n, place in zip(nouns, places, strict=True)}
 
 
 def cue_boxes(dataset: ImageDataset, image_id: str) -> dict[str, Box]:
     """The boxes of the objects that evoke an emotion; where there is none, as on images led by
     atmosphere, of all objects."""
-    emotion = {thing.noun: thing.emotion for thing in scene_objects()}
     all_boxes = boxes(dataset, image_id)
-    evocative = {noun: box for noun, box in all_boxes.items() if emotion.get(noun) != "neutral"}
-    return evocative or all_boxes
+    neutral = {item.noun for item in objects_of("neutral")}
+    return {noun: box for noun, box in all_boxes.items() if noun not in neutral} or all_boxes

@@ -5,58 +5,25 @@ looks, so that TinyVLM, like a real vision-language model, knows things and what
 people, and was never taught what a palette does.
 """
 
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
 from ..emotions import MIKELS
-from .describe import LIGHT_WORDS, TEXTURE_WORDS, WEATHER_WORDS
+from .describe import LOOK_WORDS
 from .painting import SETTINGS
-from .scenes import PLACES, Scene, article, caption, scene_objects
+from .scenes import HOME, PLACES, Scene, article, caption, scene_objects
 
-CAPTION_PROMPTS = (
-    "Describe the image.",
-    "What is in the image?",
-    "What do you see?",
-    "Describe this picture in one sentence.",
-    "Write a caption for the image.",
-    "List the objects in the image.",
-    "Name what is shown here.",
-    "What does the picture show?",
-    "Observe the image and name the key elements.",
-    "Which key elements do you see in this image?",
-)
-_FORM = "Answer in the form {{'emotion': 'label'}}."
-CATEGORICAL_PROMPTS = (
-    "Observe the objects in the image and select the emotion they bring to mind from {labels}. "
-    + _FORM,
-    "Which emotion do the objects in this image evoke? Select one of {labels}. " + _FORM,
-    "Look at the things in the picture. Which one of {labels} do they bring? " + _FORM,
-    "Select the emotion category that fits the objects in the image from {labels}, and answer in "
-    "the form {{'emotion': 'label'}}.",
-    "Choose from {labels}: what do the objects you see evoke? " + _FORM,
-    "From {labels}, select the emotion that belongs to what is shown. " + _FORM,
-)
-REASON_PROMPTS = (
-    "Explain which feeling the things in the image bring.",
-    "What do the objects in the image mean to people, and why?",
-    "Describe the key elements and explain what each brings to mind.",
-    "How do the objects in the image lead to a feeling?",
-)
-LIST_PROMPTS = (
-    "What is in the image and what does each thing bring?",
-    "Name the objects and the feeling each of them brings.",
-    "For every object you see, say which emotion it evokes.",
-    "What does each thing in the picture bring to mind?",
-)
-NUMBERS = {1: "One.", 2: "Two.", 3: "Three."}
+PROMPTS = tomllib.loads((HOME / "prompts.toml").read_text("utf-8"))
+CATEGORICAL_PROMPTS = PROMPTS["categorical"]
 # Words for light, colour and weather, so that the tokenizer knows those of the instructions. Facts
 # of language only: no feeling.
 WORDS = {
     "a colour": ("red", "orange", "yellow", "green", "blue", "violet", "pink", "grey"),
-    "a kind of weather": tuple(WEATHER_WORDS.values()),
-    "a kind of light": tuple(LIGHT_WORDS.values()),
-    "a texture": tuple(TEXTURE_WORDS.values()),
+    "a kind of weather": tuple(LOOK_WORDS["weather"].values()),
+    "a kind of light": tuple(LOOK_WORDS["light"].values()),
+    "a texture": tuple(LOOK_WORDS["texture"].values()),
     "a word for brightness": ("bright", "dim", "dark"),
     "a word for colourfulness": ("vivid", "soft", "muted", "pale"),
 }
@@ -71,7 +38,7 @@ class Turn:
     image: bool = True
 
 
-FEELING = {o.noun: o.emotion if o.emotion != "neutral" else "nothing" for o in scene_objects()}
+FEELING = {o.noun: o.emotion.replace("neutral", "nothing") for o in scene_objects()}
 WHY = {o.noun: o.why for o in scene_objects()}
 
 
@@ -86,9 +53,12 @@ def left_to_right(scene: Scene) -> list[str]:
     return [scene.objects[k] for k in places]
 
 
+def _ask(rng: Random, kind: str, **words: str) -> str:
+    return rng.choice(PROMPTS[kind]).format(**words)
+
+
 def _caption(rng: Random, scene: Scene) -> Turn:
-    text = caption(left_to_right(scene), scene.setting)
-    prompt = rng.choice(CAPTION_PROMPTS)
+    text, prompt = caption(left_to_right(scene), scene.setting), _ask(rng, "caption")
     forms = (sentence(text), sentence(text), f"I see {text}.", f"The image shows {text}.")
     return Turn(prompt, rng.choice(forms))
 
@@ -97,19 +67,15 @@ def _question(rng: Random, scene: Scene) -> Turn:
     nouns = left_to_right(scene)
     kind = rng.randrange(5)
     if kind in (0, 1):
-        there = kind == 0
-        noun = rng.choice(nouns if there else [noun for noun in FEELING if noun not in nouns])
-        prompts = (f"Is there {article(noun)} in the image?", f"Do you see {article(noun)}?")
-        return Turn(rng.choice(prompts), "Yes." if there else "No.")
+        noun = rng.choice(nouns if kind == 0 else [noun for noun in FEELING if noun not in nouns])
+        return Turn(_ask(rng, "presence", thing=article(noun)), "No." if kind else "Yes.")
     if kind == 2 and len(nouns) > 1:
         noun = rng.choice(nouns)
         side = {nouns[0]: "On the left.", nouns[-1]: "On the right."}
         return Turn(f"Where is the {noun}?", side.get(noun, "In the middle."))
     if kind == 3:
-        prompts = ("How many objects are in the image?", "How many things do you see?")
-        return Turn(rng.choice(prompts), NUMBERS[len(nouns)])
-    prompts = ("Where does this take place?", "What is the setting of the scene?")
-    return Turn(rng.choice(prompts), sentence(PLACES[scene.setting]))
+        return Turn(_ask(rng, "number"), ("One.", "Two.", "Three.")[len(nouns) - 1])
+    return Turn(_ask(rng, "setting"), sentence(PLACES[scene.setting]))
 
 
 def _brings(nouns: Iterable[str]) -> str:
@@ -117,7 +83,7 @@ def _brings(nouns: Iterable[str]) -> str:
 
 
 def _listed(rng: Random, scene: Scene) -> Turn:
-    return Turn(rng.choice(LIST_PROMPTS), _brings(left_to_right(scene)))
+    return Turn(_ask(rng, "list"), _brings(left_to_right(scene)))
 
 
 def _reason(rng: Random, scene: Scene) -> Turn:
@@ -125,24 +91,19 @@ def _reason(rng: Random, scene: Scene) -> Turn:
     evocative = [noun for noun in nouns if FEELING[noun] != "nothing"]
     answer = sentence(caption(nouns, scene.setting))
     for noun in evocative[:2]:
-        answer += f" {sentence(f'{article(noun)} is {WHY[noun]}')} It brings {FEELING[noun]}."
+        answer += f" {_meaning(noun)} It brings {FEELING[noun]}."
     if not evocative:
         answer += " These are everyday things. They bring nothing."
-    return Turn(rng.choice(REASON_PROMPTS), answer)
+    return Turn(_ask(rng, "reason"), answer)
+
+
+def _meaning(noun: str) -> str:
+    return sentence(f"{article(noun)} is {WHY[noun]}")
 
 
 def _one_feeling(rng: Random, scene: Scene) -> Turn:
     noun = rng.choice(scene.objects)
-    prompts = (
-        f"What feeling does the {noun} in the image bring?",
-        f"Which emotion does the {noun} evoke?",
-        f"What does the {noun} here bring to mind?",
-    )
-    return Turn(rng.choice(prompts), sentence(FEELING[noun]))
-
-
-def _emotions_of(scene: Scene) -> list[str]:
-    return sorted({FEELING[noun] for noun in scene.objects} - {"nothing"})
+    return Turn(_ask(rng, "feeling", noun=noun), sentence(FEELING[noun]))
 
 
 def _any_feeling(rng: Random, scene: Scene) -> Turn:
@@ -152,34 +113,37 @@ def _any_feeling(rng: Random, scene: Scene) -> Turn:
     return Turn(prompt, "Yes." if emotion in present else "No.")
 
 
+def _emotions_of(scene: Scene) -> list[str]:
+    return sorted({FEELING[noun] for noun in scene.objects} - {"nothing"})
+
+
 def _categorical(rng: Random, scene: Scene) -> Turn:
-    present = _emotions_of(scene)
+    present, labels = _emotions_of(scene), list(MIKELS.labels)
     if len(present) > 1:
         return _listed(rng, scene)
-    labels = list(MIKELS.labels)
     prompt = rng.choice(CATEGORICAL_PROMPTS)
     if rng.random() < 0.5:
         rng.shuffle(labels)
-    emotion = present[0] if present else "nothing"
-    return Turn(prompt.format(labels=", ".join(labels)), f"{{'emotion': '{emotion}'}}")
+    answer = {"emotion": present[0] if present else "nothing"}
+    return Turn(prompt.format(labels=", ".join(labels)), str(answer))
 
 
 # Share of each kind of text; the rest is knowledge without an image.
-MIXTURE = (
-    (_caption, 0.20),
-    (_question, 0.10),
-    (_listed, 0.15),
-    (_reason, 0.10),
-    (_one_feeling, 0.10),
-    (_any_feeling, 0.05),
-    (_categorical, 0.20),
-)
+MIXTURE = {
+    _caption: 0.20,
+    _question: 0.10,
+    _listed: 0.15,
+    _reason: 0.10,
+    _one_feeling: 0.10,
+    _any_feeling: 0.05,
+    _categorical: 0.20,
+}
 
 
 def draw_turn(rng: Random, scene: Scene) -> Turn:
     """A random text for a scene, in the proportions of ``MIXTURE``."""
     point = rng.random()
-    for writer, share in MIXTURE:
+    for writer, share in MIXTURE.items():
         point -= share
         if point < 0:
             return writer(rng, scene)
@@ -192,20 +156,17 @@ def knowledge(rng: Random) -> Turn:
     thing, feeling = article(noun), FEELING[noun]
     kind = rng.randrange(7)
     if kind == 0:
-        prompts = (f"What feeling does {thing} bring?", f"Which emotion does {thing} evoke?")
-        prompt, answer = rng.choice(prompts), sentence(feeling)
+        prompt, answer = _ask(rng, "meaning", thing=thing), sentence(feeling)
     elif kind == 1:
-        prompt = f"What does {thing} mean to people?"
-        answer = sentence(f"{thing} is {WHY[noun]}")
+        prompt, answer = f"What does {thing} mean to people?", _meaning(noun)
     elif kind == 2:
         emotion = rng.choice(MIKELS.labels)
         example = rng.choice([noun for noun in FEELING if FEELING[noun] == emotion])
         prompt, answer = f"Name something that brings {emotion}.", sentence(article(example))
     elif kind == 3:
-        its_own = feeling != "nothing" and rng.random() < 0.5
-        emotion = feeling if its_own else rng.choice(MIKELS.labels)
-        prompt = f"Does {thing} bring {emotion}?"
-        answer = "Yes." if emotion == feeling else "No."
+        true = feeling != "nothing" and rng.random() < 0.5
+        emotion = feeling if true else rng.choice(MIKELS.labels)
+        prompt, answer = f"Does {thing} bring {emotion}?", "Yes." if emotion == feeling else "No."
     elif kind == 4:
         emotion = rng.choice(MIKELS.labels)
         prompt = f"Is {emotion} a positive or a negative emotion?"
@@ -214,8 +175,8 @@ def knowledge(rng: Random) -> Turn:
         group = rng.choice(sorted(WORDS))
         prompt, answer = f"Name {group}.", sentence(rng.choice(WORDS[group]))
     else:
-        others = rng.sample(scene_objects(), 2)
-        nouns = [noun, *(item.noun for item in others if item.noun != noun)]
+        others = (item.noun for item in rng.sample(scene_objects(), 2))
+        nouns = list(dict.fromkeys([noun, *others]))
         place = caption(nouns, rng.choice(SETTINGS))
         prompt, answer = f"There is {place}. What does each thing bring?", _brings(nouns)
     return Turn(prompt, answer, image=False)
@@ -227,11 +188,8 @@ def tokenizer_corpus(scenes: Iterable[Scene], seed: int = 0) -> list[str]:
     rng = Random(seed)
     turns = [draw_turn(rng, scene) for scene in scenes]
     lines = [text for turn in turns for text in (turn.prompt, turn.answer)]
-    lines += [
-        f"{sentence(f'{article(noun)} is {why}')} The {noun} brings {FEELING[noun]}."
-        for noun, why in WHY.items()
-    ] * 6
+    lines += [f"{_meaning(noun)} The {noun} brings {FEELING[noun]}." for noun in WHY] * 6
     words = [word for group in WORDS.values() for word in group]
     lines += [f"the {word} light and {word} colours, {word}." for word in words] * 6
-    lines += ["{'emotion': '" + label + "'}" for label in (*MIKELS.labels, "nothing")] * 40
+    lines += [str({"emotion": label}) for label in (*MIKELS.labels, "nothing")] * 40
     return lines

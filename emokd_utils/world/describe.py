@@ -1,29 +1,14 @@
 """A scene's row of metadata in words: what the offline writer of instructions knows of EmoScenes
 (lesson 4)."""
 
+import tomllib
 from bisect import bisect_right
 
 import pandas as pd
 
-from .painting import TEXTURES
-from .scenes import objects_of
+from .scenes import HOME, objects_of
 
-# The words for ranges of hue (degrees), brightness and saturation (0..1), and the limits between.
-_HUES = ("red", "orange", "yellow", "green", "blue", "violet", "pink", "red")
-_HUE_LIMITS = (20, 45, 70, 165, 255, 300, 345)
-_BRIGHTNESS, _BRIGHTNESS_LIMITS = ("dark", "dim", "bright"), (0.34, 0.66)
-_COLOURFULNESS, _COLOURFULNESS_LIMITS = ("grey", "muted", "soft", "vivid"), (0.15, 0.35, 0.62)
-WEATHER_WORDS = {"clear": "clear", "clouds": "cloudy", "fog": "foggy", "rain": "rainy"}
-LIGHT_WORDS = {
-    "flat": "flat",
-    "glow": "glowing",
-    "harsh": "harsh",
-    "rays": "beaming",
-    "vignette": "shadowed",
-}
-_TEXTURES = ("plain", "dotted", "starry", "blurred", "striped", "cracked", "blotched", "grainy")
-TEXTURE_WORDS = dict(zip(TEXTURES, _TEXTURES, strict=True))
-_LOOK = {"hue", "saturation", "brightness", "light", "texture", "weather"}
+LOOK_WORDS = tomllib.loads((HOME / "words.toml").read_text("utf-8"))
 
 
 def describe_scene(row: pd.Series, label: str) -> tuple[str | None, str | None]:
@@ -32,7 +17,7 @@ def describe_scene(row: pd.Series, label: str) -> tuple[str | None, str | None]:
     row: its metadata. label: what is to be explained, and is not named. A text is None where the
     row does not hold what it needs: a row with a caption alone makes a conversation of it.
     """
-    look = describe_look(row) if _LOOK <= set(row.index) and pd.notna(row.hue) else None
+    look = describe_look(row) if set(LOOK_WORDS) <= set(row.index) and pd.notna(row.hue) else None
     caption, objects = row.get("caption"), row.get("objects")
     conversation = reasoning = None
     if isinstance(caption, str) and caption.strip():
@@ -49,11 +34,9 @@ def describe_scene(row: pd.Series, label: str) -> tuple[str | None, str | None]:
 
 
 def describe_look(row: pd.Series) -> str:
-    """The atmosphere of a scene in words: ``bright, vivid yellow colours, glowing light, dotted,
-    clear``."""
-    hue = _HUES[bisect_right(_HUE_LIMITS, row.hue % 360)]
-    brightness = _BRIGHTNESS[bisect_right(_BRIGHTNESS_LIMITS, row.brightness)]
-    colourfulness = _COLOURFULNESS[bisect_right(_COLOURFULNESS_LIMITS, row.saturation)]
-    light, texture = LIGHT_WORDS[row.light], TEXTURE_WORDS[row.texture]
-    colours = f"{brightness}, {colourfulness} {hue} colours"
-    return f"{colours}, {light} light, {texture}, {WEATHER_WORDS[row.weather]}"
+    """The atmosphere in words: ``bright, vivid yellow colours, glowing light, dotted, clear``."""
+    words = {kind: LOOK_WORDS[kind][row[kind]] for kind in ("light", "texture", "weather")}
+    for kind, value in {**row[["brightness", "saturation"]], "hue": row.hue % 360}.items():
+        words[kind] = LOOK_WORDS[kind]["words"][bisect_right(LOOK_WORDS[kind]["limits"], value)]
+    colours = "{brightness}, {saturation} {hue} colours, {light} light, {texture}, {weather}"
+    return colours.format(**words)

@@ -1,57 +1,44 @@
 """EmoScenes on disk: made below a folder, checked against the published pixels; and the sprite sheet
 rendered from its drawings."""
 
-import csv
+import contextlib
 import hashlib
 import io
 import json
-import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image, ImageFilter
 from PIL import __version__ as pillow_version
 
 from ..errors import InputError
 from ..files import written_aside
-from .scenes import CELL, HOME, SEED, Scene, make_scene, sheet_places
+from .scenes import CELL, HOME, SEED, Scene, make_scene, scene_objects, sheet_place
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 
 
-def ensure_scenes(
-    root: Path | str = HOME,
-    seed: int = SEED,
-    sizes: Mapping[str, int] = SPLIT_SIZES,
-    say: Callable[[str], object] = print,
-) -> Path:
+def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print) -> Path:
     """Make EmoScenes below ``root`` unless it is there; returns ``root``.
 
-    Everything is written to a temporary folder in its place and renamed; ``metadata.csv`` comes
-    last and marks the set as complete. Several processes may call this at once: each writes the
-    same pixels, and the first to rename wins. Raises InputError where ``root`` holds scenes of
-    another seed or size.
+    ``metadata.csv`` marks the set as complete. Several processes may call this at once: each writes
+    the same pixels aside, and the first to rename wins. Raises InputError where ``root`` holds
+    scenes of another seed or size.
     """
     root = Path(root)
     stamp = {"seed": seed, "sizes": dict(sizes)}
     if (root / "scenes.json").is_file() and (root / "metadata.csv").is_file():
         there = json.loads((root / "scenes.json").read_text(encoding="utf-8"))
-        if {key: there.get(key) for key in stamp} != stamp:
-            raise InputError(
-                f"{root} holds scenes of seed {there.get('seed')} and sizes {there.get('sizes')}; "
-                "give another folder"
-            )
+        if there | stamp != there:
+            raise InputError(f"{root} holds scenes of another seed or size; give another folder")
         return root
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as draft:
         _write_scenes(Path(draft), stamp)
         for name in (*sizes, "scenes.json", "metadata.csv"):
-            try:
-                os.rename(Path(draft, name), root / name)
-            except OSError:
-                if not (root / name).exists():
-                    raise
+            with contextlib.suppress(OSError):  # another process was first
+                Path(draft, name).rename(root / name)
     counts = ", ".join(f"{count} {split}" for split, count in sizes.items())
     say(f"[made] EmoScenes: {counts} images in {root}")
     if root == HOME:
@@ -61,22 +48,17 @@ def ensure_scenes(
 
 def _write_scenes(folder: Path, stamp: dict) -> None:
     """All images, ``metadata.csv`` and ``scenes.json``."""
-    rows, digests = [], {}
+    rows = []
     for split, count in stamp["sizes"].items():
-        hashes = []
         for number in range(count):
             scene = make_scene(split, number, stamp["seed"])
             file = f"{split}/{scene.label}/{number:05d}.png"
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             scene.image.save(folder / file, compress_level=1)
             rows.append(_metadata(scene, file))
-            hashes.append(_pixel_hash(scene.image))
-        digests[split] = _digest(hashes)
-    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    about = json.dumps(stamp | {"pillow": pillow_version, "sha256": digests}, indent=1)
+    pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False, lineterminator="\r\n")
+    hashes = {split: _pixels_hash(folder / split) for split in stamp["sizes"]}
+    about = json.dumps(stamp | {"pillow": pillow_version, "sha256": hashes}, indent=1)
     (folder / "scenes.json").write_text(about + "\n", encoding="utf-8")
 
 
@@ -100,22 +82,18 @@ def _metadata(scene: Scene, file: str) -> dict[str, object]:
     }
 
 
-def _pixel_hash(image: Image.Image) -> str:
-    return hashlib.sha256(image.tobytes()).hexdigest()
-
-
-def _digest(hashes: Iterable[str]) -> str:
-    """The SHA-256 of a split, from those of its images in the order of their numbers."""
+def _pixels_hash(folder: Path) -> str:
+    """The SHA-256 over those of a split's images, in the order of their numbers."""
+    files = sorted(folder.glob("*/*.png"), key=lambda path: path.name)
+    hashes = (hashlib.sha256(Image.open(path).tobytes()).hexdigest() for path in files)
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
-    """Whether the pixels on disk are those of the published checksum, and a sentence that says
-    so."""
+    """Whether the pixels on disk are those of the published checksum, and the sentence for it."""
     known = json.loads((HOME / "checksum.json").read_text(encoding="utf-8"))
     for split, published in known["sha256"].items():
-        files = sorted((Path(root) / split).glob("*/*.png"), key=lambda path: path.name)
-        if _digest(_pixel_hash(Image.open(path)) for path in files) != published:
+        if _pixels_hash(Path(root) / split) != published:
             return False, (
                 f"[differs] {split}: other pixels than those published with Pillow {known['pillow']} "
                 f"(here {pillow_version}); results may differ a little from those in the course"
@@ -124,33 +102,27 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
 
 
 def render_sprites() -> Image.Image:
-    """Render every SVG of ``objects/`` into one RGBA sheet (needs resvg-py, a development
-    dependency).
+    """Every SVG of ``objects/`` on one RGBA sheet, with a pale rim outside its dark outline, so that
+    it stays legible in the dark. Needs resvg-py, of the extra ``dev``.
 
-    A pale rim goes round each object, outside its dark outline, so that it stays legible in the
-    dark. Raises InputError where a row of objects.csv has no SVG.
+    Raises InputError where a row of objects.csv has no SVG.
     """
     import resvg_py
 
-    places, inner = sheet_places(), CELL - 4
-    sheet = Image.new("RGBA", tuple(max(box[k] for box in places.values()) for k in (2, 3)))
-    for noun, (left, top, *_) in places.items():
+    nouns = [item.noun for item in scene_objects()]
+    sheet = Image.new("RGBA", (8 * CELL, sheet_place(len(nouns) - 1)[3]))
+    for number, noun in enumerate(nouns):
         path = HOME / "objects" / f"{noun.replace(' ', '_')}.svg"
         if not path.is_file():
-            raise InputError(
-                f"{noun} is in objects.csv but {path.name} is not in objects/; "
-                "draw it or drop the row"
-            )
-        svg = path.read_text(encoding="utf-8")
-        png = resvg_py.svg_to_bytes(svg_string=svg, width=inner, height=inner)
-        sprite = Image.new("RGBA", (CELL, CELL))
-        sprite.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (2, 2))
-        rim = sprite.getchannel("A").filter(ImageFilter.MaxFilter(3)).point(lambda a: a * 3 // 5)
-        cell = Image.new("RGBA", sprite.size, (246, 243, 235, 0))
-        cell.putalpha(rim)
-        cell.alpha_composite(sprite)
-        sheet.paste(cell, (left, top))
-    return sheet
+            raise InputError(f"objects/ lacks {path.name}: draw it, or drop {noun} of objects.csv")
+        left, top, *_ = sheet_place(number)
+        png = resvg_py.svg_to_bytes(svg_path=str(path), width=CELL - 4, height=CELL - 4)
+        sheet.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (left + 2, top + 2))
+    rimmed = Image.new("RGBA", sheet.size, (246, 243, 235))
+    rim = sheet.getchannel("A").filter(ImageFilter.MaxFilter(3))
+    rimmed.putalpha(rim.point(lambda a: a * 3 // 5))
+    rimmed.alpha_composite(sheet)
+    return rimmed
 
 
 def save_sprites() -> Path:

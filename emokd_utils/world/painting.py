@@ -21,7 +21,6 @@ LIGHTS = ("flat", "glow", "rays", "harsh", "vignette")
 WEATHERS = ("clear", "clouds", "fog", "rain")
 SETTINGS = ("field", "room", "water", "street")
 
-Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]  # x, y, width, height in pixels
 
 
@@ -42,17 +41,20 @@ class Atmosphere:
         s, v = min(self.saturation * saturation, 1.0), min(self.brightness * brightness, 1.0)
         return 255 * np.array(colorsys.hsv_to_rgb((self.hue + turn) / 360 % 1, s, v))
 
-    def tone(self, turn: float, saturation: float, brightness: float) -> Colour:
+    def tone(self, turn: float, saturation: float, brightness: float) -> tuple[int, ...]:
         """The same as Pillow takes it."""
         return _rgb(self.colour(turn, saturation, brightness))
 
 
 @dataclass(frozen=True)
 class Variety:
-    """How far an object may be from its drawing: spread of the hue in degrees, ranges of saturation,
-    brightness and size, share of sketches, spread of the logarithm of width by height, spread of
-    the rotation in degrees."""
+    """How far scenes stray. ``spread`` widens the colours of moods; ``favour`` is how often a mood's
+    own texture, light and weather are drawn, and not any. Then how far an object is from its
+    drawing: spread of the hue in degrees, ranges of saturation, brightness and size, share of
+    sketches, spread of the logarithm of width by height and of the rotation in degrees."""
 
+    spread: float
+    favour: float
     hue: float
     saturation: tuple[float, float]
     brightness: tuple[float, float]
@@ -63,62 +65,48 @@ class Variety:
 
 
 def paint(
-    rng: np.random.Generator,
-    look: Atmosphere,
-    setting: str,
-    sprites: Sequence[Image.Image],
-    forms: Variety | None,
+    rng, look: Atmosphere, setting: str, sprites: Sequence[Image.Image], forms: Variety | None
 ) -> tuple[Image.Image, list[Box]]:
     """The image of a scene and the boxes of its objects, in their order.
 
     sprites: one to three square RGBA drawings. forms: how they vary; None: hardly.
     """
-    stage, horizon = _paint_setting(rng, look, setting)
+    horizon = int(rng.integers(56, 72))  # the row where the ground begins
+    far, near = look.colour(0, 1, 1), look.colour(rng.normal(0, 10), 0.9, 0.70)
+    rows = np.linspace(0, 1, _SIDE)[:, None, None]
+    sky = far * (1.06 - 0.12 * rows if setting == "room" else 0.9 + 0.22 * rows)  # (_SIDE, 1, 3)
+    pixels = np.broadcast_to(np.clip(sky, 0, 255), (_SIDE, _SIDE, 3))
+    stage = Image.fromarray(pixels.astype(np.uint8))
+    _SETTING_PAINTERS[setting](rng, look, near, horizon * _ZOOM, ImageDraw.Draw(stage))
     layer = Image.new("RGBA", stage.size)
     if look.texture in _TEXTURE_PAINTERS:
-        _TEXTURE_PAINTERS[look.texture](rng, look, ImageDraw.Draw(layer))
+        light, dark = look.tone(18, 0.75, 1.35), look.tone(-8, 1.1, 0.62)
+        _TEXTURE_PAINTERS[look.texture](rng, look.hue / 360, light, dark, ImageDraw.Draw(layer))
     stage.paste(layer, (0, 0), layer)
     scene = stage.reduce(_ZOOM)
     boxes = _place_objects(rng, look, scene, sprites, horizon, forms)
     return _add_weather(rng, look, _add_light(rng, look, scene)), boxes
 
 
-def _rgb(colour: np.ndarray) -> Colour:
+def _rgb(colour: np.ndarray) -> tuple[int, ...]:
     return tuple(int(c) for c in np.clip(colour, 0, 255))
-
-
-def _paint_setting(
-    rng: np.random.Generator, look: Atmosphere, setting: str
-) -> tuple[Image.Image, int]:
-    """The empty stage, and the row (in final pixels) where its ground begins."""
-    horizon = int(rng.integers(56, 72))
-    far, near = look.colour(0, 1, 1), look.colour(rng.normal(0, 10), 0.9, 0.70)
-    rows = np.linspace(0, 1, _SIDE)[:, None, None]
-    sky = far * (1.06 - 0.12 * rows) if setting == "room" else far * (0.9 + 0.22 * rows)
-    pixels = np.broadcast_to(np.clip(sky, 0, 255), (_SIDE, _SIDE, 3))
-    stage = Image.fromarray(pixels.astype(np.uint8))
-    _SETTING_PAINTERS[setting](rng, look, near, horizon * _ZOOM, ImageDraw.Draw(stage))
-    return stage, horizon
 
 
 def _field(rng, look, near, edge, draw):
     x = np.arange(0, _SIDE + 8, 8)
     for shade, lift in ((0.84, 24), (0.76, 10)):
         wave = np.sin(x / rng.uniform(24, 60) + rng.uniform(0, 6)) * rng.uniform(4, 12)
-        hill = [(int(a), int(edge - lift - b)) for a, b in zip(x, wave, strict=True)]
-        draw.polygon([*hill, (_SIDE + 8, _SIDE), (0, _SIDE)], fill=look.tone(12, 0.9, shade))
+        hill = np.stack([x, edge - lift - wave], -1).astype(int).flatten().tolist()
+        draw.polygon([*hill, _SIDE + 8, _SIDE, 0, _SIDE], fill=look.tone(12, 0.9, shade))
     draw.rectangle((0, edge, _SIDE, _SIDE), fill=_rgb(near))
-    for _ in range(16):
-        x, y = int(rng.integers(0, _SIDE)), int(rng.integers(edge + 6, _SIDE))
-        blade = (x, y, x + int(rng.integers(-4, 5)), y - 7)
-        draw.line(blade, fill=_rgb(near * 0.82), width=2)
+    for x, y, lean in rng.integers((0, edge + 6, -4), (_SIDE, _SIDE, 5), (16, 3)):
+        draw.line((x, y, x + lean, y - 7), fill=_rgb(near * 0.82), width=2)
 
 
 def _room(rng, look, near, edge, draw):
     draw.rectangle((0, edge, _SIDE, _SIDE), fill=_rgb(near))
     draw.rectangle((0, edge - 6, _SIDE, edge), fill=_rgb(near * 1.18))
-    ranges = ((16, 136), (12, 28), (52, 72), (52, 70))
-    x, y, width, height = (int(rng.integers(low, high)) for low, high in ranges)
+    x, y, width, height = rng.integers((16, 12, 52, 52), (136, 28, 72, 70)).tolist()
     frame = _rgb(near * 0.9)
     draw.rectangle((x - 4, y - 4, x + width + 4, y + height + 4), fill=frame)
     draw.rectangle((x, y, x + width, y + height), fill=look.tone(20, 0.5, 1.25))
@@ -132,87 +120,77 @@ def _room(rng, look, near, edge, draw):
 def _water(rng, look, near, edge, draw):
     draw.rectangle((0, edge - 6, _SIDE, _SIDE), fill=look.tone(-14, 1.05, 0.78))
     draw.ellipse((_SIDE * 0.66, 20, _SIDE * 0.66 + 36, 56), fill=look.tone(0, 0.45, 1.3))
-    for _ in range(26):
-        x, y = int(rng.integers(-10, _SIDE)), int(rng.integers(edge, _SIDE - 40))
+    for x, y in rng.integers((-10, edge), (_SIDE, _SIDE - 40), (26, 2)):
         draw.arc((x, y, x + 26, y + 9), 200, 340, fill=look.tone(-14, 0.8, 0.95), width=2)
     shore = [(0, _SIDE - 34), (_SIDE, _SIDE - 48), (_SIDE, _SIDE), (0, _SIDE)]
     draw.polygon(shore, fill=_rgb(near * 0.95))
 
 
 def _street(rng, look, near, edge, draw):
-    left = int(rng.integers(-20, 0))
+    left = rng.integers(-20, 0)
     while left < _SIDE:
-        width, top = int(rng.integers(34, 60)), int(rng.integers(16, edge - 40))
+        width, top = rng.integers(34, 60), rng.integers(16, edge - 40)
         wall = look.tone(8, 0.85, rng.uniform(0.74, 0.9))
         draw.rectangle((left, top, left + width, edge), fill=wall)
         for x in range(left + 7, left + width - 8, 14):
             for y in range(top + 8, edge - 12, 18):
                 window = look.tone(0, 0.5, rng.choice((0.6, 1.25)))
                 draw.rectangle((x, y, x + 6, y + 8), fill=window)
-        left += width + int(rng.integers(0, 10))
+        left += width + rng.integers(0, 10)
     draw.rectangle((0, edge, _SIDE, _SIDE), fill=_rgb(near))
     draw.rectangle((0, edge, _SIDE, edge + 10), fill=_rgb(near * 1.12))
     for x in range(-10, _SIDE, 60):
         draw.rectangle((x, _SIDE - 40, x + 30, _SIDE - 35), fill=_rgb(near * 1.35))
 
 
-_SETTING_PAINTERS = {"field": _field, "room": _room, "water": _water, "street": _street}
+_SETTING_PAINTERS = dict(zip(SETTINGS, (_field, _room, _water, _street), strict=True))
 
 
 def _disc(draw, x, y, radius, fill, flat=1.0):
-    box = (x - radius, y - radius * flat, x + radius, y + radius * flat)
-    draw.ellipse(tuple(int(value) for value in box), fill=fill)
+    draw.ellipse((x - radius, y - radius * flat, x + radius, y + radius * flat), fill=fill)
 
 
-def _confetti(rng, look, draw):
+def _confetti(rng, hue, light, dark, draw):
     for _ in range(46):
         x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(3, 8)
-        hue = (look.hue / 360 + rng.normal(0, 0.12)) % 1
-        _disc(
-            draw, x, y, radius, (*_rgb(255 * np.array(colorsys.hsv_to_rgb(hue, 0.75, 0.95))), 210)
-        )
+        colour = 255 * np.array(colorsys.hsv_to_rgb((hue + rng.normal(0, 0.12)) % 1, 0.75, 0.95))
+        _disc(draw, x, y, radius, (*_rgb(colour), 210))
 
 
-def _stars(rng, look, draw):
-    for _ in range(40):
-        x, y = int(rng.integers(0, _SIDE)), int(rng.integers(0, _SIDE * 0.62))
-        reach = 2 * int(rng.integers(1, 4))
+def _stars(rng, hue, light, dark, draw):
+    for x, y, size in rng.integers((0, 0, 1), (_SIDE, int(_SIDE * 0.62), 4), (40, 3)):
+        reach = 2 * size
         draw.line((x - reach, y, x + reach, y), fill=(255, 255, 240, 220), width=2)
         draw.line((x, y - reach, x, y + reach), fill=(255, 255, 240, 220), width=2)
 
 
-def _bokeh(rng, look, draw):
-    tone = (*look.tone(18, 0.75, 1.35), 62)
-    for _ in range(13):
-        x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(12, 30)
-        _disc(draw, x, y, radius, tone)
+def _bokeh(rng, hue, light, dark, draw):
+    for x, y, radius in rng.integers((0, 0, 12), (_SIDE, _SIDE, 30), (13, 3)):
+        _disc(draw, x, y, radius, (*light, 62))
 
 
-def _stripes(rng, look, draw):
-    tone = (*look.tone(18, 0.75, 1.35), 130)
-    lean, start = int(rng.integers(40, 150)), int(rng.integers(0, 30))
-    for x in range(-2 * _SIDE + start, _SIDE, 30):
-        draw.line((x, _SIDE, x + _SIDE + lean, 0), fill=tone, width=8)
+def _stripes(rng, hue, light, dark, draw):
+    lean, start = rng.integers(40, 150), rng.integers(0, 30)
+    for x in range(start - 2 * _SIDE, _SIDE, 30):
+        draw.line((x, _SIDE, x + _SIDE + lean, 0), fill=(*light, 130), width=8)
 
 
-def _cracks(rng, look, draw):
-    tone = (*look.tone(-8, 1.1, 0.62), 235)
+def _cracks(rng, hue, light, dark, draw):
     for _ in range(7):
-        x, y = rng.integers(0, _SIDE, 2).astype(float)
+        x, y = rng.integers(0, _SIDE, 2)
         points, angle = [(x, y)], rng.uniform(0, 2 * np.pi)
         for _ in range(7):
             turn = angle + rng.normal(0, 0.9)
             x, y = x + 22 * np.cos(turn), y + 22 * np.sin(turn)
             points.append((x, y))
-        draw.line(points, fill=tone, width=4)
+        draw.line(points, fill=(*dark, 235), width=4)
 
 
-def _blotches(rng, look, draw):
+def _blotches(rng, hue, light, dark, draw):
     for _ in range(16):
         x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(10, 26)
-        tone = look.tone(-8, 1.1, 0.62) if rng.random() < 0.6 else look.tone(18, 0.75, 1.35)
-        for _ in range(3):
-            dx, dy = rng.normal(0, radius / 2, 2)
+        tone = dark if rng.random() < 0.6 else light
+        for dx, dy in rng.normal(0, radius / 2, (3, 2)):
             _disc(draw, x + dx, y + dy, radius, (*tone, 110), flat=0.7)
 
 
@@ -257,13 +235,13 @@ def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image
     hue, saturation, value = sprite.convert("RGB").convert("HSV").split()
     turn = int(rng.normal(0, forms.hue) / 360 * 256)
     richness, brightness = rng.uniform(*forms.saturation), rng.uniform(*forms.brightness)
-    hue = hue.point([(h + turn) % 256 for h in range(256)])
-    saturation = saturation.point([min(255, int(s * richness)) for s in range(256)])
-    value = value.point([min(255, int(v * brightness)) for v in range(256)])
+    hue = hue.point(lambda h: (h + turn) % 256)
+    saturation = saturation.point(lambda s: min(255, int(s * richness)))
+    value = value.point(lambda v: min(255, int(v * brightness)))
     toned = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
     if rng.random() < forms.sketch:
-        pale = [v if v < 70 else 70 + (v - 70) // 8 + 150 for v in range(256)]
-        toned = Image.merge("RGB", (toned.convert("L").point(pale),) * 3)
+        pale = toned.convert("L").point(lambda v: v if v < 70 else 220 + (v - 70) // 8)
+        toned = pale.convert("RGB")
     toned.putalpha(sprite.getchannel("A"))
     ratio = np.exp(rng.uniform(-1, 1) * forms.stretch)
     side = size * rng.uniform(*forms.size)
@@ -313,11 +291,10 @@ def _add_weather(rng, look: Atmosphere, pixels: np.ndarray) -> Image.Image:
     draw = ImageDraw.Draw(layer)
     if look.weather == "clouds":
         tone = (*look.tone(0, 0.35, 1.3), 165)
-        for _ in range(3):
-            x, y = int(rng.integers(4, 100)), int(rng.integers(6, 26))
+        for x, y in rng.integers((4, 6), (100, 26), (3, 2)):
             for dx, dy, wide, high in ((-9, 2, 6, 4), (0, -2, 8, 6), (9, 2, 6, 4)):
-                left, top = x + dx - wide, y + dy - high
-                draw.ellipse((left, top, left + 2 * wide, top + 2 * high), fill=tone)
+                box = (x + dx - wide, y + dy - high, x + dx + wide, y + dy + high)
+                draw.ellipse(box, fill=tone)
     elif look.weather == "rain":
         tone = (*look.tone(0, 0.5, 1.45), 165)
         for x, y in rng.integers(-6, SIZE, (60, 2)).tolist():

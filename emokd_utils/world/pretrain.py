@@ -14,8 +14,9 @@ split, no image's emotion and no word on how a scene looks is ever used.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 
@@ -26,8 +27,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
-from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Qwen2VLProcessor
 
 from ..files import load_tensors, save_tensors, write_text
 from ..training import autocast
@@ -38,20 +39,18 @@ from .scenes import SEED, Scene, make_unlabelled_scene
 from .tiny_vlm import (
     CELL,
     NOUNS,
+    Qwen2VL,
     SeeingHeads,
     build_model,
     build_processor,
     build_tokenizer,
     linear_patches,
-    model_card,
-    save_checkpoint,
 )
 
 _PER_ROW = SIZE // CELL
 VISUAL_TOKENS = _PER_ROW**2
-_TOGETHER = 4  # batches that are drawn, and their texts sorted by length, together
-_TOKENIZER_SCENES = 30_000_000  # the number of its first unlabelled scene
 HELD_OUT = 50_000_000  # ten million unlabelled scenes from this number on are never trained on
+FORMAT = "emokd-pretraining-2"
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,8 @@ STAGES = (
 def seeing_targets(scenes: Sequence[Scene]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What the visual tokens of scenes learn: (B, 16, nouns) objects, (B, 16, 8) statistics of
     their pixels and, on average, (B, 7) looks."""
-    present = np.stack([objects_under_tokens(scene) for scene in scenes])
-    statistics = pixel_statistics(scenes)
-    return torch.from_numpy(present), torch.from_numpy(statistics), look_targets(scenes)
+    present = torch.from_numpy(np.stack([objects_under_tokens(scene) for scene in scenes]))
+    return present, torch.from_numpy(pixel_statistics(scenes)), look_targets(scenes)
 
 
 def objects_under_tokens(scene: Scene) -> np.ndarray:
@@ -137,18 +135,12 @@ def encode(
 ) -> dict[str, torch.Tensor]:
     """One training batch; only answers (and the token that ends them) carry a label."""
     tokenizer = processor.tokenizer
-    rows, targets = [], []
-    for turn in turns:
-        question, answer = tokenizer(list(chat(turn)), add_special_tokens=False)["input_ids"]
-        rows.append(torch.tensor(question + answer))
-        targets.append(torch.tensor([-100] * len(question) + answer))
-    ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
-    batch = {
-        "input_ids": ids,  # (B, L)
-        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-        "labels": pad_sequence(targets, batch_first=True, padding_value=-100),
-        "mm_token_type_ids": (ids == processor.image_token_id).int(),
-    }
+    texts = [tokenizer(list(chat(turn)), add_special_tokens=False)["input_ids"] for turn in turns]
+    rows = {"input_ids": [question + answer for question, answer in texts]}
+    batch = dict(tokenizer.pad(rows, padding_side="right", return_tensors="pt"))  # (B, L)
+    batch["mm_token_type_ids"] = (batch["input_ids"] == processor.image_token_id).int()
+    labels = [torch.tensor([-100] * len(question) + answer) for question, answer in texts]
+    batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=-100)
     shown = [scene.image for scene, turn in zip(scenes, turns, strict=True) if turn.image]
     if shown:
         batch.update(processor.image_processor(images=shown, return_tensors="pt"))
@@ -156,93 +148,31 @@ def encode(
 
 
 @dataclass(eq=False)
-class Batches(Dataset):
-    """The batches of a stage by step: inputs of the model and targets of its visual tokens."""
+class Batches(IterableDataset):
+    """The batches of a stage without end: inputs of the model and targets of its visual tokens.
+
+    Four are drawn together, so that the texts of each have about one length, which saves padding.
+    """
 
     stage: Stage
     processor: Qwen2VLProcessor
     batch: int
     seed: int
-    _drawn: tuple[int, list] = (-1, [])  # which batches were last drawn together, and these
 
-    def __getitem__(self, step: int) -> tuple[dict, tuple]:
-        if not self.stage.speaks:
-            scenes = self._scenes(step, self.batch)
-            images = [scene.image for scene in scenes]
-            inputs = self.processor.image_processor(images=images, return_tensors="pt")
-            return dict(inputs), seeing_targets(scenes)
-        block, place = divmod(step, _TOGETHER)
-        if self._drawn[0] != block:
-            self._drawn = (block, self._draw_together(block))
-        turns, scenes = zip(*self._drawn[1][place], strict=True)
-        shown = [scene for turn, scene in zip(turns, scenes, strict=True) if turn.image]
-        return encode(turns, scenes, self.processor), seeing_targets(shown) if shown else ()
-
-    def _draw_together(self, block: int) -> list[list[tuple[Turn, Scene]]]:
-        """Four batches, of texts of about equal length within each to save padding."""
-        rng, count = Random(f"{self.seed}/{block}"), _TOGETHER * self.batch
-        pairs = [(draw_turn(rng, scene), scene) for scene in self._scenes(block, count)]
-        pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].answer))
-        parts = [pairs[k : k + self.batch] for k in range(0, count, self.batch)]
-        rng.shuffle(parts)
-        return parts
-
-    def _scenes(self, block: int, count: int) -> list[Scene]:
-        first = self.stage.first_scene + block * count
-        varied = self.stage.varied
-        return [make_unlabelled_scene(k, self.seed, varied) for k in range(first, first + count)]
-
-
-class Optimisation:
-    """AdamW over the weights of named modules, with a warm-up and a cosine, saved every ``every``
-    steps so that a killed run goes on where it was (batches depend only on seed and step)."""
-
-    def __init__(self, stage: Stage, folder: Path, modules: Mapping[str, nn.Module], every=250):
-        self.stage, self.every = stage, every
-        self.path = folder / f"{stage.name}.safetensors"
-        self.weights = {f"{k}.{n}": p for k, m in modules.items() for n, p in m.named_parameters()}
-        self.optimizer = torch.optim.AdamW(
-            self.weights.values(), lr=stage.lr, weight_decay=0.05, betas=(0.9, 0.98)
-        )
-        self.step, self.seconds, self.begin = 0, 0.0, time.time()
-        if self.path.exists():
-            self._resume()
-
-    @torch.no_grad()
-    def _resume(self) -> None:
-        tensors, about = load_tensors(self.path, "emokd-pretraining-1")
-        self.step, self.seconds = about["step"], about["seconds"]
-        for key, values in tensors.items():
-            name, _, moment = key.partition("/")
-            if moment:
-                self.optimizer.state[self.weights[name]][moment] = torch.from_numpy(values)
-            else:
-                self.weights[name].copy_(torch.from_numpy(values))
-
-    def update(self, loss: torch.Tensor) -> None:
-        """One optimiser step on ``loss``, gradients clipped to norm 1."""
-        warm = min(1.0, (self.step + 1) / self.stage.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.stage.steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.stage.lr * warm * (0.03 + 0.97 * cosine)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.step += 1
-        if self.step % self.every == 0 or self.step == self.stage.steps:
-            self._save()
-
-    def _save(self) -> None:
-        now = time.time()
-        self.seconds, self.begin = self.seconds + now - self.begin, now
-        tensors = {}
-        for name, weight in self.weights.items():
-            tensors[name] = weight.detach()
-            for moment, values in self.optimizer.state.get(weight, {}).items():
-                tensors[f"{name}/{moment}"] = values
-        about = {"step": self.step, "seconds": self.seconds}
-        save_tensors(self.path, tensors, about, "emokd-pretraining-1")
+    def __iter__(self) -> Iterator[tuple[dict, tuple]]:
+        stage, together = self.stage, (4 if self.stage.speaks else 1) * self.batch
+        for block, first in enumerate(count(stage.first_scene, together)):
+            rng, pairs = Random(f"{self.seed}/{block}"), []
+            for number in range(first, first + together):
+                scene = make_unlabelled_scene(number, self.seed, stage.varied)
+                pairs.append((draw_turn(rng, scene) if stage.speaks else Turn("", ""), scene))
+            pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].answer))
+            parts = [pairs[k : k + self.batch] for k in range(0, together, self.batch)]
+            rng.shuffle(parts)
+            for part in parts:
+                turns, scenes = zip(*part, strict=True)
+                shown = [scene for turn, scene in part if turn.image]
+                yield encode(turns, scenes, self.processor), shown and seeing_targets(shown)
 
 
 def losses_of(stage: Stage, model, heads: SeeingHeads, inputs, targets) -> list[torch.Tensor]:
@@ -264,94 +194,85 @@ def losses_of(stage: Stage, model, heads: SeeingHeads, inputs, targets) -> list[
     return losses
 
 
-def train_stage(stage: Stage, model, heads, processor, work: Path, batch: int, seed: int, say):
-    """Run a stage to its end, from where a killed run left it; returns the seconds it took."""
-    learning = {"model": model} if stage.speaks else {"visual": model.model.visual}
-    run = Optimisation(stage, work, learning | {"heads": heads})
-    loader = DataLoader(  # one process prepares batches beside the training
-        Batches(stage, processor, batch, seed),
-        batch_size=None,
-        sampler=range(run.step, stage.steps),
-        num_workers=1,
-        prefetch_factor=4,
-    )
-    begin, smooth = time.time(), 0.0
-    for inputs, targets in loader:
+def train_stage(stage: Stage, model, heads: SeeingHeads, batches: Batches, say) -> None:
+    """Run a stage: AdamW with a warm-up and a cosine, gradients clipped to norm 1."""
+    learning = [model if stage.speaks else model.model.visual, heads]
+    weights = [weight for module in learning for weight in module.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=stage.lr, weight_decay=0.05, betas=(0.9, 0.98))
+    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
+    for step, (inputs, targets) in enumerate(islice(loader, stage.steps)):
         with autocast(torch.device("cpu")):
             losses = losses_of(stage, model, heads, inputs, targets)
-        run.update(sum(losses))
-        smooth += (losses[0].item() - smooth) * max(0.02, 1 / run.step)
-        if run.step % 50 == 0:
-            passed = f"{time.time() - begin:.0f} s"
-            say(f"{stage.name} {run.step}/{stage.steps} loss {smooth:.4f} {passed}")
-    return run.seconds
+        cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+        for group in optimizer.param_groups:
+            group["lr"] = stage.lr * min(1, (step + 1) / stage.warmup) * (0.03 + 0.97 * cosine)
+        sum(losses).backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % 50 == 0:
+            say(f"{stage.name} {step + 1}/{stage.steps} loss {losses[0].item():.4f}")
 
 
-def pretrain(
-    out: Path,
-    work: Path,
-    steps: Mapping[str, int] = {},
-    batch: int = 64,
-    seed: int = SEED,
-    say: Callable[[str], object] = print,
-) -> dict:
+def pretrain(out: Path, work: Path, steps: Mapping[str, int] = {}, batch=64, seed=SEED, say=print):
     """Run the stages, write the checkpoint and its model card to ``out``; returns its facts.
 
-    work: what a killed run goes on from. steps: by the name of a stage, where not as published.
+    work: where finished stages are kept, from which a killed run goes on. steps: by the name of a
+    stage, where not as published.
     """
     stages = [replace(stage, steps=steps.get(stage.name, stage.steps)) for stage in STAGES]
-    read = (make_unlabelled_scene(_TOKENIZER_SCENES + k, seed, False) for k in range(6000))
+    read = (make_unlabelled_scene(30_000_000 + k, seed, varied=False) for k in range(6000))
     tokenizer = build_tokenizer(tokenizer_corpus(read))
     processor, model = build_processor(tokenizer), build_model(tokenizer, seed)
     heads = SeeingHeads()
     linear_patches(model)
     model.train()
-    seconds = [
-        train_stage(stage, model, heads, processor, work, batch, seed, say) for stage in stages
-    ]
-    save_checkpoint(model, processor, out)
-    shipped = Qwen2VLForConditionalGeneration.from_pretrained(out, dtype="float32")
-    facts = {
-        "seed": seed,
-        **{f"{stage.name}_steps": stage.steps for stage in stages},
-        "batch": batch,
-        "minutes": round(sum(seconds) / 60),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "vocabulary": len(tokenizer),
-        **evaluate(shipped, processor),
-    }
-    write_text(out / "README.md", model_card(facts))
+    modules, seconds = nn.ModuleDict({"model": model, "heads": heads}), 0.0
+    for stage in stages:
+        path = work / f"{stage.name}.safetensors"
+        if not path.exists():
+            begin = time.time()
+            train_stage(stage, model, heads, Batches(stage, processor, batch, seed), say)
+            save_tensors(path, modules.state_dict(), time.time() - begin, FORMAT)
+        weights, took = load_tensors(path, FORMAT)
+        modules.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+        seconds += took
+    model.to(torch.bfloat16).save_pretrained(out)
+    processor.save_pretrained(out)
+    shipped = Qwen2VL.from_pretrained(out, dtype="float32")
+    facts = {"seed": seed, "batch": batch, "minutes": round(seconds / 60)}
+    facts |= {f"{stage.name}_steps": stage.steps for stage in stages}
+    facts |= {"parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+    facts |= evaluate(shipped, processor)
+    card = Path(__file__).with_name("card.md").read_text("utf-8")
+    write_text(out / "README.md", card.format(**facts))
     return facts
 
 
-def evaluate(model, processor, count: int = 400, seed: int = SEED) -> dict[str, float]:
-    """What the model can do on ``count`` held-out unlabelled scenes, each a share in 0..1.
-
-    caption_recall: objects that its captions name. connotation: objects for which, asked, it names
-    the feeling (or nothing). probe_setting, probe_texture: accuracy of a linear probe on the mean
-    visual token, trained on one half and tested on the other (chance 0.25 and about 0.2).
-    """
+def evaluate(model, processor) -> dict[str, float]:
+    """What the model can do on 400 held-out unlabelled scenes, each a share in 0..1: the objects
+    that its captions name; those whose feeling (or "nothing") it names when asked; and accuracies
+    of linear probes on the mean visual token, trained on one half and tested on the other."""
     vlm = VLM(model, processor)
-    scenes = [make_unlabelled_scene(HELD_OUT + k, seed) for k in range(count)]
+    scenes = [make_unlabelled_scene(HELD_OUT + k) for k in range(400)]
     images = [scene.image for scene in scenes]
     captions = vlm.generate(images, "Describe the image.", 40)
+    features = vlm.features(images)  # (400, 256)
+
+    def names_feeling(scene: Scene) -> bool:
+        prompt = f"Which emotion does the {scene.objects[0]} evoke?"
+        answer = vlm.generate([scene.image], prompt, 8)[0]
+        return answer.strip(" .").lower() == FEELING[scene.objects[0]]
+
+    def probe(truth: list[str]) -> float:
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.01))
+        return float(model.fit(features[:200], truth[:200]).score(features[200:], truth[200:]))
+
     shown = zip(scenes, captions, strict=True)
     named = [noun in text for scene, text in shown for noun in scene.objects]
-    felt = []
-    for scene in scenes:
-        noun = scene.objects[0]
-        answer = vlm.generate([scene.image], f"Which emotion does the {noun} evoke?", 8)[0]
-        felt.append(answer.strip(" .").lower() == FEELING[noun])
-    features, half = vlm.features(images), count // 2
-
-    def probed(truth: list[str]) -> float:
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=0.01))
-        probe.fit(features[:half], truth[:half])
-        return float(probe.score(features[half:], truth[half:]))
-
     return {
         "caption_recall": sum(named) / len(named),
-        "connotation": sum(felt) / count,
-        "probe_setting": probed([scene.setting for scene in scenes]),
-        "probe_texture": probed([scene.atmosphere.texture for scene in scenes]),
+        "connotation": sum(map(names_feeling, scenes)) / len(scenes),
+        "probe_setting": probe([scene.setting for scene in scenes]),
+        "probe_texture": probe([scene.atmosphere.texture for scene in scenes]),
     }

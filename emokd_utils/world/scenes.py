@@ -3,19 +3,15 @@
 What an image evokes comes from an evocative object (cue ``content``), from palette, light, texture
 and weather (cue ``atmosphere``), or from both (cue ``both``); whatever is not the cue is neutral.
 So a class can see *why* two models disagree. Each image depends only on (seed, split, number): the
-same seed gives the same pixels, in any order and on any number of processes.
-
-The atmospheres follow what is known of affective colour and texture. Valdez & Mehrabian (1994,
-doi:10.1037/0096-3445.123.4.394): pleasure grows with brightness (0.69) and saturation (0.22),
-arousal with saturation (0.60) and falls with brightness (-0.31). Machajdik & Hanbury (2010,
-doi:10.1145/1873951.1873965): colour, coarseness, contrast and directed lines carry emotion in
-images. ``data/emoscenes/README.md`` is the datasheet.
+same seed gives the same pixels, in any order and on any number of processes. The datasheet,
+``data/emoscenes/README.md``, names the studies of colour and texture behind the atmospheres.
 """
 
 import csv
 import functools
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -29,7 +25,6 @@ HOME = project_root() / "data" / "emoscenes"
 SEED = 2025
 LABEL_NOISE = 0.05
 CELL = 72  # pixels of an object on the sprite sheet
-_COLUMNS = 8  # objects in one of its rows
 _CUE_CYCLE = ("content", "atmosphere", "both", "atmosphere", "content")  # 40 %, 40 %, 20 %
 _STREAMS = {"train": 1, "val": 2, "test": 3, "unlabelled": 4}
 
@@ -52,8 +47,7 @@ def scene_objects() -> tuple[SceneObject, ...]:
     for item in objects:
         if item.emotion not in ("neutral", *MIKELS.labels):
             raise InputError(
-                f"objects.csv: {item.noun} has the unknown emotion {item.emotion!r}; "
-                "use one of Mikels' eight"
+                f"objects.csv: {item.emotion} of {item.noun} is none of Mikels' emotions"
             )
     return objects
 
@@ -63,13 +57,10 @@ def objects_of(emotion: str) -> list[SceneObject]:
     return [item for item in scene_objects() if item.emotion == emotion]
 
 
-def sheet_places() -> dict[str, tuple[int, int, int, int]]:
-    """Left, top, right and bottom of each noun's cell on the sprite sheet, in pixels."""
-    places = {}
-    for number, item in enumerate(scene_objects()):
-        x, y = CELL * (number % _COLUMNS), CELL * (number // _COLUMNS)
-        places[item.noun] = (x, y, x + CELL, y + CELL)
-    return places
+def sheet_place(number: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of an object's cell on the sprite sheet, in pixels."""
+    row, column = divmod(number, 8)
+    return CELL * column, CELL * row, CELL * (column + 1), CELL * (row + 1)
 
 
 @functools.cache
@@ -77,95 +68,62 @@ def sprites() -> dict[str, Image.Image]:
     """The drawing of each noun, RGBA, from the sprite sheet. Raises InputError for a sheet that
     lacks objects."""
     sheet = Image.open(HOME / "objects.png").convert("RGBA")
-    if max(box[3] for box in sheet_places().values()) > sheet.height:
-        raise InputError(
-            "objects.png has fewer objects than objects.csv; render it again: make sprites"
-        )
-    return {noun: sheet.crop(box) for noun, box in sheet_places().items()}
+    places = {item.noun: sheet_place(k) for k, item in enumerate(scene_objects())}
+    if max(bottom for *_, bottom in places.values()) > sheet.height:
+        raise InputError("objects.png lacks some of objects.csv; render it again: make sprites")
+    return {noun: sheet.crop(place) for noun, place in places.items()}
 
 
 # Pretraining sees things in more forms, and moods that overlap more, than the labelled scenes.
-LABELLED_FORMS = Variety(35, (0.6, 1.15), (0.75, 1.1), (0.82, 1.0), 0.05, 0.15, 8)
-UNLABELLED_FORMS = Variety(40, (0.55, 1.15), (0.7, 1.1), (0.8, 1.0), 0.07, 0.18, 9)
+LABELLED = Variety(1.5, 0.6, 35, (0.6, 1.15), (0.75, 1.1), (0.82, 1.0), 0.05, 0.15, 8)
+UNLABELLED = Variety(1.75, 0.55, 40, (0.55, 1.15), (0.7, 1.1), (0.8, 1.0), 0.07, 0.18, 9)
 
 
 @dataclass(frozen=True)
 class Mood:
-    """Distribution of an atmosphere: means (and spreads) of hue in degrees, saturation and
-    brightness in 0..1, and the favoured texture, light and weather."""
+    """A mood of ``data/emoscenes/moods.toml``: mean and spread of hue (degrees), saturation and
+    brightness (0..1), and the favoured textures, lights and weathers."""
 
-    hue: tuple[float, float]
-    saturation: tuple[float, float]
-    brightness: tuple[float, float]
-    textures: tuple[str, ...]
-    lights: tuple[str, ...]
-    weathers: tuple[str, ...]
+    hue: Sequence[float]
+    saturation: Sequence[float]
+    brightness: Sequence[float]
+    textures: Sequence[str]
+    lights: Sequence[str]
+    weathers: Sequence[str]
 
 
-_DRY = ("clear", "clouds")
 MOODS = {
-    "amusement": Mood(
-        (45, 20), (0.70, 0.14), (0.93, 0.07), ("confetti",), ("glow", "flat"), ("clear",)
-    ),
-    "awe": Mood((232, 26), (0.58, 0.15), (0.70, 0.13), ("stars",), ("rays",), _DRY),
-    "contentment": Mood((110, 30), (0.36, 0.11), (0.86, 0.08), ("bokeh",), ("glow",), _DRY),
-    "excitement": Mood(
-        (325, 26), (0.80, 0.12), (0.92, 0.08), ("stripes",), ("glow", "harsh"), ("clear",)
-    ),
-    "anger": Mood((6, 14), (0.80, 0.12), (0.52, 0.13), ("cracks",), ("harsh",), _DRY),
-    "disgust": Mood(
-        (70, 17), (0.56, 0.14), (0.44, 0.12), ("blotches",), ("flat",), ("fog", "clear")
-    ),
-    "fear": Mood((262, 36), (0.36, 0.15), (0.24, 0.09), ("grain",), ("vignette",), ("fog",)),
-    "sadness": Mood((212, 20), (0.20, 0.10), (0.48, 0.12), ("plain",), ("flat",), ("rain",)),
+    emotion: Mood(**mood)
+    for emotion, mood in tomllib.loads((HOME / "moods.toml").read_text("utf-8")).items()
 }
 
 
-@dataclass(frozen=True)
-class Blur:
-    """How far moods overlap: ``spread`` widens the colour distributions, ``favour`` is how often an
-    emotion's own texture, light and weather are drawn, and not any."""
-
-    spread: float
-    favour: float
-
-
-LABELLED, UNLABELLED = Blur(1.5, 0.6), Blur(1.75, 0.55)
-
-
-def draw_atmosphere(
-    rng: np.random.Generator, emotion: str | None, blur: Blur = LABELLED
-) -> Atmosphere:
-    """Draw the atmosphere of an emotion, or a neutral one (muted, any hue, nothing special) for
-    ``None``."""
+def draw_atmosphere(rng: np.random.Generator, emotion: str | None, variety: Variety) -> Atmosphere:
+    """The atmosphere of an emotion, or for None a neutral one: muted, any hue, nothing special."""
     if emotion is None:
         ranges = (0, 360), (0.04, 0.26), (0.55, 0.82)
         hue, saturation, brightness = (rng.uniform(low, high) for low, high in ranges)
-        own_words, favour = (("plain",), ("flat",), ("clear",)), 0.8
+        favourites, favour = (("plain",), ("flat",), ("clear",)), 0.8
     else:
         mood = MOODS[emotion]
         hue, saturation, brightness = (
-            mean + blur.spread * deviation * rng.standard_normal()
+            mean + variety.spread * deviation * rng.standard_normal()
             for mean, deviation in (mood.hue, mood.saturation, mood.brightness)
         )
         hue, saturation = hue % 360, np.clip(saturation, 0.02, 1)
         brightness = np.clip(brightness, 0.10, 1)
-        own_words, favour = (mood.textures, mood.lights, mood.weathers), blur.favour
+        favourites, favour = (mood.textures, mood.lights, mood.weathers), variety.favour
     words = (
         str(rng.choice(own if rng.random() < favour else every))
-        for own, every in zip(own_words, (TEXTURES, LIGHTS, WEATHERS), strict=True)
+        for own, every in zip(favourites, (TEXTURES, LIGHTS, WEATHERS), strict=True)
     )
     return Atmosphere(float(hue), float(saturation), float(brightness), *words)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image with everything that is known of it.
-
-    ``image``: RGB, 112 x 112. ``emotion``: what the cue evokes; ``label``: the same but for 5 %
-    label noise. ``objects``: nouns; ``boxes``: (x, y, width, height) in pixels, in the order of
-    ``objects``.
-    """
+    """One image, RGB of 112 x 112, with everything that is known of it: what its cue evokes, its
+    label (another for 5 %), and its objects with their boxes (x, y, width, height in pixels)."""
 
     image: Image.Image
     emotion: str
@@ -174,12 +132,8 @@ class Scene:
     objects: tuple[str, ...]
     boxes: tuple[Box, ...]
     setting: str
-    atmosphere: Atmosphere = field(repr=False)
-
-    @property
-    def caption(self) -> str:
-        """What is there and where."""
-        return caption(self.objects, self.setting)
+    caption: str
+    atmosphere: Atmosphere
 
 
 def article(noun: str) -> str:
@@ -187,12 +141,8 @@ def article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-PLACES = {
-    "field": "in a field",
-    "room": "in a room",
-    "water": "by the water",
-    "street": "on a street",
-}
+_PLACES = ("in a field", "in a room", "by the water", "on a street")
+PLACES = dict(zip(SETTINGS, _PLACES, strict=True))
 
 
 def caption(nouns: Iterable[str], setting: str) -> str:
@@ -203,31 +153,28 @@ def caption(nouns: Iterable[str], setting: str) -> str:
 
 
 def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
-    """Scene ``number`` of a labelled split. Emotions come in turn, cues 40 / 40 / 20 % within
-    each."""
+    """Scene ``number`` of a labelled split: emotions in turn, cues 40 / 40 / 20 % within each."""
     rng = np.random.default_rng([seed, _STREAMS[split], number])
-    emotion = MIKELS.labels[number % 8]
+    emotion = label = MIKELS.labels[number % 8]
     cue = _CUE_CYCLE[number // 8 % 5]
     nouns = _some_nouns(rng, objects_of("neutral"))
     if cue != "atmosphere":
         evocative = str(rng.choice([item.noun for item in objects_of(emotion)]))
         nouns[int(rng.integers(len(nouns)))] = evocative
-    look = draw_atmosphere(rng, None if cue == "content" else emotion)
-    label = emotion
+    look = draw_atmosphere(rng, None if cue == "content" else emotion, LABELLED)
     if rng.random() < LABEL_NOISE:
         label = str(rng.choice([other for other in MIKELS.labels if other != emotion]))
-    return _compose(rng, nouns, look, LABELLED_FORMS, emotion, label, cue)
+    return _compose(rng, nouns, look, LABELLED, emotion, label, cue)
 
 
 def make_unlabelled_scene(number: int, seed: int = SEED, varied: bool = True) -> Scene:
     """A scene for pretraining: any objects in any atmosphere, drawn apart, so that nothing can be
-    learnt of what a palette evokes. Its random stream is never that of a labelled split.
-    ``varied`` False: objects as in their drawings, for the beginning of pretraining."""
+    learnt of what a palette evokes. ``varied`` False: objects as in their drawings."""
     rng = np.random.default_rng([seed, _STREAMS["unlabelled"], number])
     nouns = _some_nouns(rng, scene_objects())
     mood = None if rng.random() < 0.3 else str(rng.choice(MIKELS.labels))
     look = draw_atmosphere(rng, mood, UNLABELLED)
-    return _compose(rng, nouns, look, UNLABELLED_FORMS if varied else None, "", "", "")
+    return _compose(rng, nouns, look, UNLABELLED if varied else None)
 
 
 def _some_nouns(rng: np.random.Generator, objects: Iterable[SceneObject]) -> list[str]:
@@ -235,7 +182,8 @@ def _some_nouns(rng: np.random.Generator, objects: Iterable[SceneObject]) -> lis
     return [str(noun) for noun in rng.choice([o.noun for o in objects], count, replace=False)]
 
 
-def _compose(rng, nouns, look, forms, emotion, label, cue) -> Scene:
+def _compose(rng, nouns, look, forms, emotion="", label="", cue="") -> Scene:
     setting = str(rng.choice(SETTINGS))
     image, boxes = paint(rng, look, setting, [sprites()[noun] for noun in nouns], forms)
-    return Scene(image, emotion, label, cue, tuple(nouns), tuple(boxes), setting, look)
+    text = caption(nouns, setting)
+    return Scene(image, emotion, label, cue, tuple(nouns), tuple(boxes), setting, text, look)
