@@ -86,6 +86,8 @@ def _vote(predicted, labels):
     return np.mean([np.bincount(column).argmax() for column in predicted.T] == labels)
 
 
+_oracle = _of_hits(lambda hits: hits.any(0).mean())
+
 _ORACLE = {
     "accuracies are added. An image that two models get right is counted twice. "
     "Could your number be above 1?": _of_hits(lambda hits: hits.mean(1).sum()),
@@ -95,8 +97,7 @@ _ORACLE = {
     "another model for each image, not one for all.": _of_hits(lambda hits: hits.mean(1).max()),
     "all models have to be right. A single "
     "one that is right on an image is enough for it.": _of_hits(lambda hits: hits.all(0).mean()),
-    "it is the mean accuracy. "
-    "That is what a model drawn at random for each image would reach.": _of_hits(np.mean),
+    "it is the mean accuracy. A model drawn at random has that.": _of_hits(np.mean),
     "it is the majority's accuracy. A vote does not know the labels; the oracle does.": _vote,
     "the models are taken to err independently. A product of error rates assumes that. "
     "Count on the images themselves.": _of_hits(lambda hits: 1 - np.prod(1 - hits.mean(1))),
@@ -146,8 +147,7 @@ def _chance_of_being_right(a, b, labels):
 
 
 _KAPPA = {
-    "chance is not taken off. "
-    "Two models that always answer the same class agree wholly and share no knowledge.": _agreement,
+    "chance is not taken off. Two constant answers agree too.": _agreement,
     "right and wrong are compared, not the classes. "
     "Models that are both wrong agree only on the same class.": _of_correctness,
     "accuracy stands in place of agreement. You compare with the labels. "
@@ -174,12 +174,6 @@ _LISTS = (_answers(40, 0.5, 0.25, 0.15, 0.1), _answers(30, 0.1, 0.2, 0.3, 0.4))
 EXERCISES = (
     *LOOKING,
     Exercise("6.4", "McNemar's exact test", calls(*_TESTS), _of_cells(_two_sided), _MCNEMAR),
-    Exercise(
-        "6.5",
-        "The oracle of many models",
-        calls(*_SETS),
-        _of_hits(lambda hits: hits.any(0).mean()),
-        _ORACLE,
-    ),
+    Exercise("6.5", "The oracle of many models", calls(*_SETS), _oracle, _ORACLE),
     Exercise("6.6", "Kappa from two lists of answers", calls(*_LISTS), _kappa(), _KAPPA),
 )

@@ -48,8 +48,7 @@ _LEAKS = {
     "Two equal images in train are no leak. Between which splits is there one?": _copied(list),
     "both sides of every pair of splits are dropped. One copy may stay, and train and "
     "val may share an image that test has not.": _copied(lambda rows: {row[1:] for row in rows}),
-    "only train is looked at. "
-    "Settings are chosen on val. May it know an image of test too?": _leaked(dropped="train"),
+    "only train is looked at. May val know a test image?": _leaked(dropped="train"),
 }
 
 _COUNTS = {"joy": 60, "awe": 23, "fear": 4, "anger": 2, "disgust": 1}
@@ -90,14 +89,12 @@ _DRAWS = {
     "a rare class always there?": lambda ids, labels, *how: _drawn()(ids, ["all"] * len(ids), *how),
     "a rare class gives nothing. What is a tenth of four images, rounded? "
     "Read again what each class must give.": _drawn(least=0),
-    "a class may be given away whole. "
-    "A class with a single image: what would be left to learn from?": _drawn(stay=0),
+    "a class may be given away whole. What is left to learn from?": _drawn(stay=0),
     "the fraction is rounded down. Look at the class of 60 and at that of 23: "
     "to which whole number is each share nearest?": _drawn(whole=int),
     "the fraction is rounded up. "
     "Look at the class of 23: to which whole number is its share nearest?": _drawn(whole=math.ceil),
-    "every class gives the same number. "
-    "A fraction of each class is asked for, not a number of images.": _drawn(of=18),
+    "every class gives the same number. Asked for is a fraction.": _drawn(of=18),
     "two calls with the same seed differ. "
     "Where does your generator of random numbers get its start?": _drawn(start=lambda seed: None),
     "the seed changes nothing. Two seeds gave the same images. "
@@ -118,14 +115,10 @@ _MEMORY = {
     "bits are taken for bytes. A weight of 4 bits is half a byte.": _gigabytes(per=1e9),
     "the scales are missing. What is stored beside every block of weights?": _gigabytes(scale=0),
     "every weight has a scale of its own. How many weights share one?": _gigabytes(block=1),
-    "the scales are counted in bytes. "
-    "How many bits has one? Then all is divided by 8 once.": _gigabytes(scale=4),
-    "the weights that are not quantised are missing. "
-    "Two numbers come in. Where is the second one?": _gigabytes(kept_bits=0),
-    "all weights are taken for quantised. "
-    "How wide are the weights that are kept as they were?": _gigabytes(kept_bits=4.5),
-    "it is in gibibytes. A gigabyte here is a thousand million bytes, "
-    "not 2 to the power of 30.": _gigabytes(per=8 * 2**30),
+    "the scales are counted in bytes. How many bits has a scale?": _gigabytes(scale=4),
+    "the weights that are not quantised are missing. Where is it?": _gigabytes(kept_bits=0),
+    "all weights are taken for quantised. The kept are wider.": _gigabytes(kept_bits=4.5),
+    "it is in gibibytes. A gigabyte is a thousand million bytes.": _gigabytes(per=8 * 2**30),
 }
 
 EXERCISES = (

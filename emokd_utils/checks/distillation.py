@@ -36,16 +36,14 @@ _LOSS = {
     "weigh the logarithm of the ratio?": _loss(kl=lambda student, teacher: _kl(teacher, student)),
     "the mean is taken over classes as well. "
     "A divergence is a sum over classes. By what does your reduction divide?": _loss(share=1 / 8),
-    "the divergence is summed over the images. "
-    "Twice as many images should not make twice the loss.": _loss(share=5),
+    "the divergence is summed over the images. Must it grow with their number?": _loss(share=5),
     "softmax is taken twice. A distribution goes through a softmax once more. "
     "Print a row before each.": _loss(kl=lambda student, teacher: _kl(student.softmax(1), teacher)),
     "probabilities stand where logarithms are expected. Read which argument is wanted "
     "in logarithms.": _loss(kl=lambda student, teacher: _kl(student, teacher, torch.softmax)),
     "alpha and 1 - alpha are exchanged. "
     "With alpha = 1 nothing but the teacher should count.": _loss(alpha_of=lambda alpha: 1 - alpha),
-    "the cross-entropy is softened too. "
-    "The label's part of the loss stays at temperature 1.": _loss(soft_label=1),
+    "the cross-entropy is softened too. The label's part stays at T = 1.": _loss(soft_label=1),
     "the teacher is not softened. Both sides are at temperature T.": _loss(soft_teacher=0),
 }
 

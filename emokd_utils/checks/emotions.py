@@ -57,8 +57,7 @@ def _hue(hues, *, finish=lambda hue: hue % 360, arctangent=np.arctan2, angles=np
 
 _MIDDLES = {
     "it is the plain mean of the numbers. What is the middle of 350 and 10 on the circle?": np.mean,
-    "it is the median of the numbers. "
-    "On a circle no hue is the smallest or the largest.": np.median,
+    "it is the median of the numbers. On a circle no hue is the smallest or largest.": np.median,
     "the result is in radians. The sum points the right way, "
     "but in which unit do you say so?": _hue(finish=lambda hue: np.radians(hue % 360)),
     "the result is negative for some hues. The direction is right. "
@@ -95,8 +94,7 @@ def _voted(votes, needed, *, least=lambda needed, n: needed, of_tied=lambda tied
 _VOTES = {
     "a tie goes to the label that came first. Look at two labels with two votes each. "
     "Should the order of the raters decide?": _voted(of_tied=lambda tied: tied[0]),
-    "a tie goes to the alphabet. "
-    "Look at two labels with two votes each. Should spelling decide?": _voted(of_tied=min),
+    "a tie goes to the alphabet. Should spelling decide?": _voted(of_tied=min),
     "the most votes are enough, however few. "
     "One of five may be the most. Where does `needed` come in?": _voted(least=lambda needed, n: 0),
     "more than `needed` votes are asked for. At least three: "

@@ -64,6 +64,8 @@ def _over_images(a, b):
     return _error((a - b).mean(0))
 
 
+_paired = _interval(_over_images)
+
 _INTERVAL = {
     "the seeds are counted as more images. An image that is hard is hard for all of them. "
     "What is drawn anew with other images?": _interval(lambda a, b: _error(a - b)),
@@ -93,8 +95,7 @@ def _added(cost, *, parts=("head", "gate"), both=()):
 
 
 _ADDED = {
-    "the VLM is counted again on both sides. "
-    "Both set-ups have it already. What comes on top?": _added(both=_VLM),
+    "the VLM is counted again on both sides. What comes on top of it?": _added(both=_VLM),
     "the VLM is counted as part of what EmoVLM-KD adds. "
     "It is there before anything is added.": _added(parts=_PARTS[:2] + _PARTS[3:]),
     "the visual encoder is paid for twice. How often does an image pass "
@@ -105,13 +106,7 @@ _ADDED = {
 EXERCISES = (
     Exercise("9.1", "The share of the gap", calls(*_GAP_CASES), _gap(), _GAP),
     Exercise(
-        "9.2",
-        "An interval when there are seeds",
-        calls(*_SEEDED),
-        _interval(_over_images),
-        _INTERVAL,
-        rtol=0,
-        atol=4e-3,
+        "9.2", "An interval when there are seeds", calls(*_SEEDED), _paired, _INTERVAL, 0, atol=4e-3
     ),
     Exercise("9.3", "What is added", calls(*_COST_CASES), _added(), _ADDED),
 )

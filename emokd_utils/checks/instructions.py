@@ -34,21 +34,18 @@ def _labelled(tokens, starts, lengths, *, first=0, last=0, fill=IGNORED):
     return torch.where(learnt, tokens, fill)
 
 
-_right_labels = _labelled()
-
-
 def _by_pad_token(tokens, starts, lengths):
     labels = _labelled(last=99)(tokens, starts, lengths)
     return torch.where(tokens == tokens[1, -1], IGNORED, labels)
 
 
+_ROWS_PROBE = calls(_padded(pad=3), _padded(pad=2), keep=0)
 _LABELS = {
     "the prompt is not masked. Your row learns to write the question as well. "
     "Where does the answer start?": _labelled(first=-99),
     "nothing is masked. You return the tokens as they came. "
     "Which is the model to learn to write?": _labelled(first=-99, last=99),
-    "the padding is trained on. "
-    "Decode what a short row learns: what comes after its answer?": _labelled(last=99),
+    "the padding is trained on. What comes after a short row's answer?": _labelled(last=99),
     "the token that ends the answer is masked too. A model "
     "that never learns to stop goes on writing. Look at the last real place.": _labelled(last=-1),
     "the padding is found by its token. It may be the one that ends an answer, "
@@ -57,14 +54,13 @@ _LABELS = {
     "The place in starts holds the first token of the answer itself.": _labelled(first=1),
     "the last token of the prompt is trained on. "
     "Off by one: what stands just before the place in starts?": _labelled(first=-1),
-    "the mask value is 0. "
-    "That is a token like any other. Which number does the loss pass over?": _labelled(fill=0),
+    "the mask value is 0. Which number does the loss pass over?": _labelled(fill=0),
     "the labels are shifted. The model does it itself. "
-    "Here the label of a place is its token.": lambda *rows: _right_labels(*rows).roll(-1, 1),
+    "Here the label of a place is its token.": lambda *rows: _labelled()(*rows).roll(-1, 1),
     "a mask is returned, not labels. Where it is learnt, "
-    "a place holds its token, not a 1.": lambda *rows: _right_labels(*rows) != IGNORED,
+    "a place holds its token, not a 1.": lambda *rows: _labelled()(*rows) != IGNORED,
     "one start for all rows. The questions differ in length. Where do two rows' "
-    "answers begin?": lambda tokens, starts, lengths: _right_labels(tokens, starts[:1], lengths),
+    "answers begin?": lambda tokens, starts, lengths: _labelled()(tokens, starts[:1], lengths),
 }
 
 _LEAK_TEXTS = {
@@ -76,6 +72,7 @@ _LEAK_TEXTS = {
     "A cat, contented and asleep./A container on a street./",
 }
 _LEAK_CASES = [(t, forms.split()) for forms, texts in _LEAK_TEXTS.items() for t in texts.split("/")]
+_LEAK_PROBE = calls(*_LEAK_CASES, read=bool)
 
 
 def _words(text):
@@ -102,8 +99,7 @@ _LEAKS = {
     "for 'An awe-inspiring sky.'": _leaks(words=lambda text: re.findall("[a-z-]+", text.lower())),
     "it says True where nothing leaks. Your answer is turned round: "
     "True means that the label is given away.": lambda text, forms: not _leaks()(text, forms),
-    "all forms are wanted at once. "
-    "A single one of the label's forms is enough to give it away.": _leaks(enough=all),
+    "all forms are wanted at once. One form gives the label away.": _leaks(enough=all),
 }
 
 _FORM = re.compile(r"\{\s*['\"]emotion['\"]\s*:")
@@ -155,8 +151,7 @@ _INSTRUCTIONS = {
     "Print your question.": _instruction(offered=lambda classes: "all emotions"),
     "the question does not show the form. "
     "The answer has a form; where is the model told of it?": _instruction(form="that you know"),
-    "the answer is a bare word. "
-    "Question and answer must fit: what does the question ask for?": _instruction(answer=str),
+    "the answer is a bare word. What does the question ask for?": _instruction(answer=str),
     "the braces of question and answer are doubled. Print both. In which strings does Python "
     "want braces twice?": _instruction(form="{{'emotion': 'label'}}", answer=_in_more_braces),
     "the braces of the answer are doubled. Print it. "
@@ -167,11 +162,8 @@ _INSTRUCTIONS = {
     "these are other tokens.": _instruction(answer=lambda label: json.dumps({"emotion": label})),
 }
 
-_ROWS_PROBE = calls(_padded(pad=3), _padded(pad=2), keep=0)
-_LEAK_PROBE = calls(*_LEAK_CASES, read=bool)
-
 EXERCISES = (
-    Exercise("4.1", "Mask all but the answer", _ROWS_PROBE, _right_labels, _LABELS),
+    Exercise("4.1", "Mask all but the answer", _ROWS_PROBE, _labelled(), _LABELS),
     Exercise("4.2", "A leak detector", _LEAK_PROBE, _leaks(), _LEAKS),
     Exercise("4.3", "A categorical instruction", _instruction_probe, _instruction(), _INSTRUCTIONS),
 )

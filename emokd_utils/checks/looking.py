@@ -13,7 +13,6 @@ import pandas as pd
 from ..checks import Exercise, NotAttempted
 from ..world.scenes import scene_objects
 
-
 _EDGE = 0.01  # how far what is typed in the explorer may be from the limit
 
 
@@ -176,10 +175,7 @@ def _sure(*places, pair=(0, 1)):
 _SURE_ROWS = (0, 1, 7, 8, 9, 11)
 
 _LABELS = {
-    "fewer than three images. Three different ones are wanted. Are two of yours the same?": (
-        _ids(7, 8, 7),
-        _KEY,
-    ),
+    "fewer than three images. Are two of yours the same?": (_ids(7, 8, 7), _KEY),
     "a model is right about one of them. "
     "There the label is right. Where would both models be against a label?": (_ids(7, 8, 3), _KEY),
     "the label of one of them is right. Look in your images for what the label means: it may be "
@@ -189,15 +185,11 @@ _LABELS = {
 }
 
 _OBJECTS = {
-    "images of several labels are shown. Choose one label. Which of the columns holds it?": _missed(
-        0, 1, 2, 6
-    ),
-    "images that A gets right are shown. "
-    "Which two of the four areas hold what A gets wrong?": _missed(0, 1, 2, 3),
+    "images of several labels are shown. Which column holds the label?": _missed(0, 1, 2, 6),
+    "images that A gets right are shown. Which two areas hold its errors?": _missed(0, 1, 2, 3),
     "images of another cue are shown. There the emotion does not come from the thing alone. "
     "Which column holds the cue?": _missed(0, 1, 2, 5),
-    "some of A's errors are left out. "
-    "Are both areas there? Is nothing chosen beyond cell, label and cue?": _missed(0, 2),
+    "some of A's errors are left out. Are both areas there? What else is chosen?": _missed(0, 2),
     "the object is on none of these images. Name it by one plain noun, "
     "in the singular, as a child would.": _missed(0, 1, 2, thing="octopus"),
     "the object says nothing about the emotion. It is there by chance. "
@@ -211,19 +203,15 @@ _OBJECTS = {
 }
 
 _SURE = {
-    "images that A gets right are shown. "
-    "You want A's errors. Which two of the four areas hold them?": _sure(*_SURE_ROWS, 3),
+    "images that A gets right are shown. Which areas hold A's errors?": _sure(*_SURE_ROWS, 3),
     "the probability is B's. It is A that should be sure. "
     "Which of the two confidences is A's?": _sure(2, 7, 8, 12, pair=(2, 12)),
     "images are shown of which A is not sure. "
     "The lower end of A's probability is below the limit, or not set.": _sure(*_SURE_ROWS, 2),
     "one of the two cells is left out. A may be wrong where B is right, "
     "and where B is wrong too.": _sure(0, 7, 8, 9, 11, pair=(0, 11)),
-    "some images are left out. "
-    "Both areas are there. Is more than cell and probability chosen?": _sure(0, 1, 7),
-    "fewer than two images. It takes two of them to have something in common.": _sure(
-        *_SURE_ROWS, pair=(0,)
-    ),
+    "some images are left out. What is chosen beyond cell and probability?": _sure(0, 1, 7),
+    "fewer than two images. What is common takes two.": _sure(*_SURE_ROWS, pair=(0,)),
     "one of the two is not among the images shown. "
     "Choose both among those that the explorer shows.": _sure(*_SURE_ROWS, pair=(0, 2)),
     "the label of one of the two is wrong. "

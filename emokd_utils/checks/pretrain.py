@@ -1,5 +1,4 @@
-"""Checks of lesson A1: what lies under a visual token, the next-token loss, a merge of the
-tokenizer."""
+"""Checks of lesson A1: what is under a visual token, the next-token loss, a tokenizer's merge."""
 
 import re
 from collections import Counter
@@ -7,6 +6,7 @@ from collections import Counter
 import torch
 
 from ..checks import Exercise, calls, variants
+from .vlm import SCORE_CASES
 
 _BOXES = (
     (0, 0, 40, 40),  # over the first cell, and 12 pixels of the next ones
@@ -21,12 +21,8 @@ _BOXES_PROBE = calls(
 )
 
 
-def _seen(wide, high):
-    return wide > 8 and high > 8
-
-
 @variants
-def _under(token, boxes, *, rule=_seen, turn=1, first=0, size=1):
+def _under(token, boxes, *, rule=lambda *sides: min(sides) > 8, turn=1, first=0, size=1):
     """The places of boxes under a token with one thing wrong."""
     top, left = (28 * place for place in divmod(token - first, 4)[::turn])
     places = []
@@ -44,15 +40,13 @@ def _by_centre(token, boxes):
 
 
 _UNDER = {
-    "rows and columns are exchanged. "
-    "Tokens go row by row, as one reads. Is token 1 below token 0?": _under(turn=-1),
-    "tokens are counted from 1. "
-    "Token 0 is the first. Which cell does your function take for it?": _under(first=1),
+    "rows and columns are exchanged. Is token 1 below token 0?": _under(turn=-1),
+    "tokens are counted from 1. Which cell do you take for token 0?": _under(first=1),
     "boxes are read as two corners. Third and fourth are its width and height.": _under(size=0),
     "any overlap counts. A box that only touches a cell is not seen there. "
-    "What is asked of the overlap?": _under(rule=lambda wide, high: wide > 0 and high > 0),
-    "exactly 8 pixels are counted as well. More than 8 "
-    "is not the same as 8 pixels or more.": _under(rule=lambda wide, high: wide >= 8 and high >= 8),
+    "What is asked of the overlap?": _under(rule=lambda *sides: min(sides) > 0),
+    "exactly 8 pixels are counted as well. "
+    "More than 8 is not the same as 8 pixels or more.": _under(rule=lambda *sides: min(sides) >= 8),
     "the area is compared, not the sides. In a strip of 28 pixels by 3 nothing "
     "can be made out.": _under(rule=lambda wide, high: min(wide, high) > 0 and wide * high > 64),
     "one side is enough. Two conditions are asked for: do both have "
@@ -61,43 +55,27 @@ _UNDER = {
 }
 
 
-def _loss_case(length: int, first: int) -> tuple:
-    draw = torch.Generator().manual_seed(length)
-    logits = 2 * torch.randn(length, 5, generator=draw)
-    return logits, torch.randint(5, (length,), generator=draw), first
-
-
-_LOSS_CASES = (_loss_case(7, 4), _loss_case(9, 6), _loss_case(6, 1))
-
-
-def _log_softmax(logits):
-    return logits.log_softmax(1)
-
-
 @variants
-def _loss(logits, ids, first, *, begin=0, shift=-1, reduce=torch.mean, scores=_log_softmax):
+def _loss(logits, ids, first, *, begin=0, shift=-1, reduce=torch.mean, scores=torch.log_softmax):
     """A next-token loss with one thing wrong."""
     places = torch.arange(1 if begin < 0 else first + begin, len(ids))
     places = places[places + shift < len(ids)]
-    return reduce(-scores(logits)[places + shift, ids[places]])
+    return reduce(-scores(logits, 1)[places + shift, ids[places]])
 
 
 _LOSSES = {
     "logits and tokens are not shifted. Logits are about the token after their place. "
     "Which foretell the answer's first?": _loss(shift=0),
-    "shifted the wrong way. "
-    "Your logits have already seen the token that they are to foretell.": _loss(shift=1),
-    "the question is learnt as well. "
-    "Only the answer's tokens count, which are those from `first` on.": _loss(begin=-1),
-    "the answer's first token is missing. "
-    "The last token of the question foretells it, and it counts.": _loss(begin=1),
+    "shifted the wrong way. Your logits have seen what they foretell.": _loss(shift=1),
+    "the question is learnt as well. The answer's tokens alone count.": _loss(begin=-1),
+    "the answer's first token is missing. Which logits foretell it?": _loss(begin=1),
     "a sum, not a mean. Twice the length should not cost twice as much.": _loss(reduce=torch.sum),
     "the mean is taken over the whole text. Over how many do you sum, "
     "by how many do you divide?": lambda *given: _loss(reduce=torch.sum)(*given) / len(given[1]),
-    "softmax is taken twice. A distribution goes through a softmax once more. "
-    "Print a row before each.": _loss(scores=lambda logits: _log_softmax(logits.softmax(1))),
+    "softmax is taken twice. A distribution goes through a softmax once more. Print "
+    "a row before each.": _loss(scores=lambda logits, axis: logits.softmax(axis).log_softmax(axis)),
     "logits are taken for logarithms of probabilities. "
-    "Do the exponentials of a row sum to 1?": _loss(scores=lambda logits: logits),
+    "Do the exponentials of a row sum to 1?": _loss(scores=lambda logits, axis: logits),
 }
 
 _WORDS = (
@@ -152,16 +130,12 @@ def _step(words, *, join=_join, choose=max, weigh=int, seen=list, lost=False, **
 
 
 _MERGES = {
-    "how often a word occurs is ignored. "
-    "A pair in a word that occurs five times counts five times.": _step(weigh=bool),
-    "words are counted, not pairs. "
-    "A pair may occur twice in one word. How often does it count?": _step(seen=dict.fromkeys),
-    "only the first place in each word is merged. "
-    "Look at a word that holds the same pair twice.": _step(count=1),
+    "how often a word occurs is ignored. A frequent word's pairs count more.": _step(weigh=bool),
+    "words are counted, not pairs. A pair may be twice in a word.": _step(seen=dict.fromkeys),
+    "only the first place in each word is merged. Look at a word with it twice.": _step(count=1),
     "merges overlap. In a a a a symbol is used twice. "
     "After a merge, where does the search go on?": _step(join=_join_overlapping),
-    "letters are merged, not symbols. "
-    "ab + c and a + bc are written alike, but only one is the pair.": _step(join=_join_text),
+    "letters are merged, not symbols. ab + c is not a + bc.": _step(join=_join_text),
     "the pair is found inside a longer symbol. "
     "zab + c only ends like ab + c. Where does a symbol begin?": _step(pattern="{} {}"),
     "words without the pair are lost. They stay as they are.": _step(lost=True),
@@ -170,6 +144,6 @@ _MERGES = {
 
 EXERCISES = (
     Exercise("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER),
-    Exercise("A1.2", "The next-token loss", calls(*_LOSS_CASES), _loss(), _LOSSES),
+    Exercise("A1.2", "The next-token loss", calls(*SCORE_CASES), _loss(), _LOSSES),
     Exercise("A1.3", "One merge of the tokenizer", _merge_probe, _step(), _MERGES),
 )

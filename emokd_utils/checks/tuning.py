@@ -74,14 +74,12 @@ _SIZE = {
     "How many numbers are these?": _count(keys=lambda width, heads, groups: groups),
     "two of the four matrices are missing. It is half of the right number. "
     "Which four of a layer get an adapter?": _count(square=1, narrow=1),
-    "the output projection is missing. "
-    "Three go into the attention. Which of the four comes out of it?": _count(square=1),
+    "the output projection is missing. What comes out of the attention?": _count(square=1),
     "A is counted without B. Each adapted matrix gets two small ones, "
     "one wide and one tall.": lambda width, heads, groups, layers, rank: layers * rank * 4 * width,
     "one layer only. Your count is that of one layer's adapter. "
     "How many layers are there?": lambda *sizes: _count()(*sizes) // sizes[3],
-    "the whole matrices are counted. "
-    "Your count does not depend on the rank: these stay frozen.": _frozen,
+    "the whole matrices are counted. What does yours have to do with the rank?": _frozen,
     "the frozen matrices are counted as well. Only what is "
     "trained counts here, and that is little.": lambda *sizes: _frozen(*sizes) + _count()(*sizes),
 }
@@ -121,8 +119,7 @@ def _rate(step, steps, warmup, peak, *, course=_half_wave, rise=lambda share: sh
 _RATES = {
     "the warm-up is missing. Look at step 0: there the rate should be 0. "
     "What is it in yours?": lambda step, steps, warmup, peak: peak * _half_wave(step / steps),
-    "the cosine counts from step 0. "
-    "Just after the warm-up the rate should be at its peak. Where is yours?": _rate(begin=0),
+    "the cosine counts from step 0. When should the rate be at its peak?": _rate(begin=0),
     "the cosine is not lifted. Your rate becomes negative. "
     "How is a cosine brought to 1 and 0?": _rate(course=lambda share: math.cos(math.pi * share)),
     "a quarter of a wave. Peak and end are right, half-way is too high. How flat "

@@ -41,8 +41,7 @@ _AVERAGES = {
     "should weigh as a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
     "classes weigh by their number of images. A macro average takes every class once, however "
     "many it has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
-    "F1 is taken of the averages. "
-    "First F1 of each class, then the average: the order matters.": _averaged(_of_means),
+    "F1 is taken of the averages. The order matters.": _averaged(_of_means),
     "precision and recall are averaged plainly. What should a class with precision 1 and "
     "recall 0 get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
     "a class that is never predicted makes it undefined. Its precision is 0 / 0. "
@@ -98,15 +97,13 @@ _EPOCHS = {
     "training stops at the first epoch that is not better. "
     "How many in a row are allowed?": lambda history, patience: _stopping()(history, 1),
     "the count of bad epochs is not set back. "
-    "After a new best epoch the patience is whole again.": _stopping(reset=False),
+    "After a new best epoch, how many bad ones are allowed?": _stopping(reset=False),
     "each epoch is compared with the one before. "
     "It can be better than the last and no better than the best.": _stopping(previous=True),
-    "epochs are counted from 0. "
-    "Give the epoch's own number, which stands in the record.": _stopping(step=-1),
+    "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
     "the training loss chooses. "
     "It falls as long as training lasts, whatever happens to unseen images.": _lowest("train_loss"),
-    "the highest loss is taken for the best. "
-    "A loss is better when it is lower than another.": _lowest("val_loss", sign=-1),
+    "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", sign=-1),
 }
 
 _DRAW = np.random.default_rng(2)
@@ -162,8 +159,7 @@ _CALIBRATION = {
     "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
     "an empty bin makes it undefined. A bin without images has no mean and no weight: pass over "
     "it.": _binned(lambda bin: bin.share @ abs(bin.gap) if len(bin.gap) == bin.bins else np.nan),
-    "a certainty of 1 falls out of the last bin. "
-    "In which of your bins is 1.0? Add up the images of all bins.": _certain_lost,
+    "a certainty of 1 falls out of the last bin. In which of your bins is 1.0?": _certain_lost,
 }
 
 EXERCISES = (

@@ -1,12 +1,10 @@
 """Checks of lesson 3: visual tokens, the score of an answer, reading an answer."""
 
-import json
 import math
 import re
 
 import torch
 
-from ..answers import parse_answer
 from ..checks import Exercise, calls, variants
 from ..emotions import MIKELS
 
@@ -27,12 +25,9 @@ _TOKENS = {
     "patches before the language model sees them?": _tokens(times=lambda merge: merge**2),
     "merging is counted along one side only. Patches are merged in squares. "
     "By how much does that divide their number?": _tokens(times=lambda merge: merge),
-    "sides are cut off. Try 150 pixels: "
-    "is the nearest multiple of the step below it or above it?": _tokens(fit=math.floor),
-    "sides are always rounded up. "
-    "Try 100 and 333 pixels, and look for the nearest multiple.": _tokens(fit=math.ceil),
-    "the area is divided, not each side. "
-    "The picture is resized first. Each side has to fit by itself.": _area,
+    "sides are cut off. Try 150 pixels: which multiple is nearest?": _tokens(fit=math.floor),
+    "sides are always rounded up. Try 100 and 333 pixels.": _tokens(fit=math.ceil),
+    "the area is divided, not each side. Each side has to fit by itself.": _area,
     "patch and merge are fixed. Another encoder may have patches of 16 pixels. Which numbers "
     "of yours should come in as arguments?": lambda height, width, *sizes: _tokens()(height, width),
 }
@@ -45,37 +40,32 @@ def _score_case(length: int, start: int) -> tuple:
     return logits, torch.randint(11, (length,), generator=draw), start
 
 
-_SCORE_CASES = (_score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
-
-
-def _log_softmax(logits):
-    return logits.log_softmax(1)
+SCORE_CASES = (_score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
 
 
 @variants
 def _scored(
-    logits, tokens, start, *, values=_log_softmax, total=torch.sum, shift=1, first=None, end=0
+    logits, tokens, start, *, values=torch.log_softmax, total=torch.sum, shift=1, first=None, end=0
 ):
     """The log-likelihood of tokens[start:], with one thing wrong."""
     places = torch.arange(first or start, len(tokens) - end)
-    return total(values(logits)[places - shift, tokens[places]])
+    return total(values(logits, 1)[places - shift, tokens[places]])
 
 
 _SCORES = {
     "the shift by one is missing. The logits in row t were made when token t had been read. "
     "Which token do they speak about?": _scored(shift=0),
-    "the prompt is scored as well. "
-    "Your sum runs over the question too. Nobody asked how likely that is.": _scored(first=1),
+    "the prompt is scored as well. Where does your sum begin?": _scored(first=1),
     "the token that ends the answer is forgotten. "
     "Without it a longer answer that begins alike could not be told apart.": _scored(end=1),
     "the mean over tokens is taken. A sequence's probability is a product of all its steps. "
     "What does that make of logarithms?": _scored(total=torch.mean),
-    "probabilities are added in place of logarithms. Is a term of your sum above zero? "
-    "Should it be?": _scored(values=lambda logits: logits.softmax(1)),
-    "the logits are not normalised. "
-    "Add 5 to all the logits of a row: the score must stay.": _scored(values=lambda logits: logits),
+    "probabilities are added in place of logarithms. "
+    "Is a term of your sum above zero? Should it be?": _scored(values=torch.softmax),
+    "the logits are not normalised. Add 5 "
+    "to all the logits of a row: the score must stay.": _scored(values=lambda logits, axis: logits),
     "the softmax runs over the places, not over the vocabulary. "
-    "Which dimension must sum to 1?": _scored(values=lambda logits: logits.log_softmax(0)),
+    "Which dimension must sum to 1?": _scored(values=lambda logits, axis: logits.log_softmax(0)),
     "a probability is returned, not its logarithm. You "
     "went a step too far: it should be below zero.": _scored(total=lambda terms: terms.sum().exp()),
     "the sign is that of a loss. A score is to be compared: "
@@ -83,21 +73,13 @@ _SCORES = {
 }
 
 _TEXTS = (
-    "{'emotion': 'anger'}",
-    '{"emotion": "Awe"}',
-    "The answer is {'emotion': 'fear'}, not anger.",
-    "{'emotion': 'sadness",
-    "{'emotion': 'joy'}",
-    "{'emotion': 'nothing'}",
-    "Disgust.",
-    "either anger or fear",
-    "fear, nothing but fear",
-    "An awesome clown on a street.",
-    "Nothing but discontentment.",
-    "a chair in a room",
-    "",
+    "{'emotion': 'anger'} / The answer is {'emotion': 'fear'}, not anger. / {'emotion': 'sadness / "
+    '{"emotion": "Awe"} / '
+    "{'emotion': 'joy'} / {'emotion': 'nothing'} / Disgust. / either anger or fear / "
+    "fear, nothing but fear / An awesome clown on a street. / Nothing but discontentment. / "
+    "a chair in a room / "
 )
-_TEXT_CASES = [(text, list(MIKELS.labels)) for text in _TEXTS]
+_TEXT_CASES = [(text, list(MIKELS.labels)) for text in _TEXTS.split(" / ")]
 _FORM = re.compile(r"""['"]?emotion['"]?\s*[:=]\s*['"]?([a-z]+)""")
 
 
@@ -109,12 +91,16 @@ def _parts(text, labels):
     return [label for label in labels if label in text]
 
 
-def _one_label(named):
-    return len(set(named)) == 1
-
-
 @variants
-def _read(text, labels, *, find=_words, accept=_one_label, fold=str.lower, form="label"):
+def _read(
+    text,
+    labels,
+    *,
+    find=_words,
+    accept=lambda named: len(set(named)) == 1,
+    fold=str.lower,
+    form="label",
+):
     """The label a text names, with one thing wrong; form: what counts of the asked form."""
     text = fold(text)
     asked = _FORM.search(text)
@@ -125,22 +111,17 @@ def _read(text, labels, *, find=_words, accept=_one_label, fold=str.lower, form=
 
 
 def _whole_form_only(text, labels):
-    try:
-        label = json.loads(text.replace("'", '"'))["emotion"].lower()
-    except ValueError:
-        return None
-    return label if label in labels else None
+    asked = re.fullmatch(r"""\{['"]emotion['"]: ['"](\w+)['"]\}""", text.lower())
+    return asked[1] if asked and asked[1] in labels else None
 
 
 _READINGS = {
     "an answer without a label becomes a class. What do you return for a chair in a room? "
     "It hides in the confusion matrix.": lambda text, labels: _read()(text, labels) or labels[0],
-    "whatever stands in the form is returned. "
-    "Try an answer that names joy: is it one of the labels?": _read(form="any word"),
+    "whatever stands in the form is returned. Is joy one of the labels?": _read(form="any word"),
     "the first label that occurs anywhere is taken. Try 'either anger or fear' and 'awesome': "
     "there are two faults at once.": _read(find=_parts, accept=bool, form=None),
-    "the first label word wins. "
-    "'either anger or fear' names two labels. Which did the model mean?": _read(accept=bool),
+    "the first label word wins. Try 'either anger or fear'.": _read(accept=bool),
     "a label is found inside another word. "
     "Search your text for awe in 'awesome'. Where does a word begin and end?": _read(find=_parts),
     "the same label twice counts as two labels. 'fear, nothing but fear' names one. "
@@ -152,13 +133,8 @@ _READINGS = {
     "and a bare word: a tolerant parser reads both.": _whole_form_only,
 }
 
-
-def _right_reading(text, labels):
-    return parse_answer(text, MIKELS)
-
-
 EXERCISES = (
     Exercise("3.1", "How many visual tokens?", calls(*_SIZES), _tokens(), _TOKENS),
-    Exercise("3.2", "The score of an answer", calls(*_SCORE_CASES), _scored(), _SCORES),
-    Exercise("3.3", "A parser that never guesses", calls(*_TEXT_CASES), _right_reading, _READINGS),
+    Exercise("3.2", "The score of an answer", calls(*SCORE_CASES), _scored(), _SCORES),
+    Exercise("3.3", "A parser that never guesses", calls(*_TEXT_CASES), _read(), _READINGS),
 )
