@@ -5,18 +5,17 @@
 
 An exercise measures the student's object with its *probe* (calls the function on known inputs, say)
 and compares with what the same probe makes of a right answer, then of each known mistake. So any
-right answer passes, however it is written, and a wrong one is told by its name where it is known;
-what can go wrong with any answer is told here, once for all exercises. One module here for each
-lesson, named as in the library; each holds ``EXERCISES``.
+right answer passes, however it is written; what can go wrong with any answer is told here, once for
+all. Each lesson has a module, which holds ``EXERCISES``.
 """
 
-import functools
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache, partial
 from html import escape
 from numbers import Real
 from typing import Any
@@ -27,20 +26,9 @@ from ..errors import InputError
 from ..files import write_text
 from ..run.environment import grading, progress_file
 
-LESSONS = {
-    "0": "start",
-    "1": "emotions",
-    "2": "vision",
-    "3": "vlm",
-    "4": "instructions",
-    "5": "tuning",
-    "6": "complementarity",
-    "7": "distillation",
-    "8": "gating",
-    "9": "emovlm_kd",
-    "10": "datasets",
-    "A1": "pretrain",
-}
+_MODULES = "start emotions vision vlm instructions tuning complementarity distillation gating"
+LESSONS = {str(k): name for k, name in enumerate(f"{_MODULES} emovlm_kd datasets".split())}
+LESSONS["A1"] = "pretrain"
 """The module of this package that holds a lesson's exercises."""
 
 PASSED, NOT_ATTEMPTED, NOT_YET = "passed", "not attempted", "not yet"
@@ -58,6 +46,10 @@ class Mistake:
     name: str
     look: str
     example: Any
+
+
+def _listed(table: Mapping[str, Any]) -> tuple[Mistake, ...]:
+    return tuple(Mistake(*text.split(". ", 1), example) for text, example in table.items())
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,7 @@ class Exercise:
     number: ``"7.1"``. probe: what to measure on an answer; a list has one entry for each case.
     right: an answer that solves it. mistakes: for each wrong answer known by name, the most
     specific first, ``"name. Where to look"`` with an example of it; or `Mistake` objects.
-    rtol, atol: how far numbers may be apart.
+    rtol, atol: how far numbers may be apart; whole ones are compared exactly.
     """
 
     number: str
@@ -95,8 +87,7 @@ class Exercise:
 
     def __post_init__(self) -> None:
         if isinstance(self.mistakes, Mapping):
-            parts = [(*text.split(". ", 1), example) for text, example in self.mistakes.items()]
-            object.__setattr__(self, "mistakes", tuple(Mistake(*part) for part in parts))
+            object.__setattr__(self, "mistakes", _listed(self.mistakes))
 
     def __call__(self, answer: Any) -> "Result":
         """The result for an answer; never raises for a wrong one."""
@@ -132,22 +123,23 @@ class Exercise:
         if self._same(found, [*right, OVERWRITTEN]):
             return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
         if all(is_numbers(case) for case in right):
-            for (name, look), change in _CHANGES.items():
+            for change in _CHANGES:
                 with np.errstate(all="ignore"):
-                    if self._same(found, [plain(change(case.astype(float))) for case in right]):
-                        return name, look
+                    changed = [plain(change.example(case.astype(float))) for case in right]
+                if self._same(found, changed):
+                    return change.name, change.look
         return "not one of the known mistakes", difference(found, right)
 
 
-_CHANGES: dict[tuple[str, str], Callable[[np.ndarray], np.ndarray]] = {
-    ("its sign is turned round", "What should be above zero here, and what below?"): np.negative,
-    ("it is in per cent", "A share lies in 0 to 1; per cent are for people to read."): (
-        lambda value: 100 * value
-    ),
-    ("it is upside down", "What is asked about stands above the line."): np.reciprocal,
-    ("it is the rest to 1", "Your number and the wanted one sum to 1."): lambda value: 1 - value,
-    ("rows and columns are exchanged", "What does a row of the result stand for?"): np.transpose,
-}
+_CHANGES = _listed(
+    {
+        "its sign is turned round. What should be above zero here, and what below?": np.negative,
+        "it is in per cent. A share lies in 0 to 1; per cent are to be read.": lambda x: 100 * x,
+        "it is upside down. What is asked about stands above the line.": np.reciprocal,
+        "it is the rest to 1. Your number and the wanted one sum to 1.": lambda x: 1 - x,
+        "rows and columns are exchanged. What does a row of the result stand for?": np.transpose,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -181,14 +173,18 @@ def attempted(value: Any) -> Any:
     return value
 
 
+def variants(function: Callable) -> Callable:
+    """``function`` split in two: given some of its arguments, it returns what takes the others."""
+    return partial(partial, function)
+
+
 def calls(
     *cases: tuple, read: Callable[[Any], Any] = lambda result: result, keep: int | None = None
 ) -> Callable[[Callable], list]:
     """A probe: what the function returns for each tuple of arguments, or the error it `Raised`.
 
-    Each call gets copies, so that an answer that changes its arguments changes nothing else. A
-    function that returns nothing at all is an empty stub. read: what counts of a result; what it
-    cannot read is taken as it is. keep: the place of an argument that must stay as it is.
+    Each call gets copies. A function that returns nothing at all is an empty stub. read: what counts
+    of a result, where it can be read. keep: the place of an argument that must stay as it is.
     """
 
     def probe(function: Callable) -> list:
@@ -242,6 +238,8 @@ def same(found: Any, wanted: Any, rtol: float = 1e-3, atol: float = 1e-5) -> boo
     if isinstance(found, np.ndarray) and isinstance(wanted, np.ndarray):
         if found.size == 1 and wanted.ndim == 0:
             found = found.reshape(())
+        if wanted.dtype.kind == "i":
+            rtol, atol = 0, 0.1
         return found.shape == wanted.shape and np.allclose(found, wanted, rtol, atol, True)
     if type(found) is not type(wanted):
         return False
@@ -277,7 +275,7 @@ def difference(found: Any, wanted: Any) -> str:
     return "Its form is right, its value is not. Work one case out by hand and compare"
 
 
-@functools.cache
+@cache
 def exercises(lesson: str) -> dict[str, Exercise]:
     """The checked exercises of a lesson (``"7"``, ``"A1"``) by number."""
     if lesson not in LESSONS:

@@ -1,10 +1,12 @@
 """Checks of lesson 10: copies across splits, a stratified split, the memory of weights."""
 
+import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
-from ..checks import Exercise, attempted, calls
+from ..checks import Exercise, attempted, calls, variants
 
 _SPLITS = (
     "train/awe/1.jpg=p1 train/awe/2.jpg=p2 train/awe/3.jpg=p2 train/fear/4.jpg=p4 val/awe/5.jpg=p5 "
@@ -20,47 +22,34 @@ def _rows(text: str) -> list[tuple[str, str, str]]:
     return [(image, image.split("/")[0], pixels) for image, pixels in pairs]
 
 
-def _leaked(dropped=("train", "val"), into=("test",), key=lambda image, pixels: pixels):
+_LEAK_PROBE = calls(*[(_rows(text),) for text in _SPLITS], read=lambda ids: sorted(map(str, ids)))
+
+
+@variants
+def _leaked(rows, *, dropped="train val", into="test", key=lambda image, pixels: pixels):
     """The images of some splits whose key is in other splits as well."""
-
-    def leaked(rows):
-        known = {key(image, pixels) for image, split, pixels in rows if split in into}
-        return [i for i, split, pixels in rows if split in dropped and key(i, pixels) in known]
-
-    return leaked
+    known = {key(image, pixels) for image, split, pixels in rows if split in into}
+    return [i for i, split, pixels in rows if split in dropped and key(i, pixels) in known]
 
 
-def _all_copies(rows):
-    count = Counter(pixels for _, _, pixels in rows)
+@variants
+def _copied(counted, rows):
+    """The images whose pixels are more than once in what is counted of all rows."""
+    count = Counter(pixels for *_, pixels in counted(rows))
     return [image for image, _, pixels in rows if count[pixels] > 1]
 
 
-def _across(rows):
-    """Every image whose pixels are in another split too, wherever it lies."""
-    places = {(split, pixels) for _, split, pixels in rows}
-    return [i for i, _, pixels in rows if sum(other == pixels for _, other in places) > 1]
-
-
-LEAK = Exercise(
-    "10.1",
-    "Known from training",
-    calls(*[(_rows(text),) for text in _SPLITS], read=lambda ids: sorted(map(str, ids))),
-    _leaked(),
-    {
-        "images are compared by their file names. Cameras count from 0001 again and again. Which "
-        "part of a row says what the "
-        "picture shows?": _leaked(key=lambda image, pixels: image.rsplit("/", 1)[-1]),
-        "the copies in the test split are dropped. Then the accuracy is of other images than "
-        "everybody else's. Which copy can be spared?": _leaked(["test"], ["train", "val"]),
-        "copies within a split are dropped too. Two equal images in train are no leak. Between "
-        "which splits is there one?": _all_copies,
-        "both sides of every pair of splits are dropped. One copy may stay, and train and val may "
-        "share an image without the test split knowing it.": _across,
-        "only train is looked at. Settings are chosen on val. May it know a test image?": _leaked(
-            ["train"]
-        ),
-    },
-)
+_LEAKS = {
+    "images are compared by their file names. Every camera counts from 0001. "
+    "What says what the picture shows?": _leaked(key=lambda image, pixels: Path(image).name),
+    "the copies in the test split are dropped. Then the accuracy is of other images "
+    "than everybody else's. Which copy can be spared?": _leaked(dropped="test", into="train val"),
+    "copies within a split are dropped too. "
+    "Two equal images in train are no leak. Between which splits is there one?": _copied(list),
+    "both sides of every pair of splits are dropped. One copy may stay, and train and "
+    "val may share an image that test has not.": _copied(lambda rows: {row[1:] for row in rows}),
+    "only train is looked at. May val know a test image?": _leaked(dropped="train"),
+}
 
 _COUNTS = {"joy": 60, "awe": 23, "fear": 4, "anger": 2, "disgust": 1}
 
@@ -74,89 +63,66 @@ def _split_probe(function):
     def draw(fraction, seed):
         return list(map(str, attempted(function(list(ids), list(labels), fraction, seed))))
 
-    found = {}
+    found = []
     for fraction in (0.1, 0.3):
         drawn = draw(fraction, 1)
-        counts = Counter(image.split("/")[1] if image in ids else "unknown" for image in drawn)
-        found[f"of each class at {fraction}"] = dict(counts)
-        found[f"each once at {fraction}"] = len(set(drawn)) == len(drawn)
-        found[f"the same again at {fraction}"] = set(drawn) == set(draw(fraction, 1))
-        found[f"another seed, others at {fraction}"] = set(drawn) != set(draw(fraction, 2))
+        found.append(Counter(i.split("/")[1] if i in ids else "unknown" for i in drawn))
+        found.append(len(set(drawn)) == len(drawn))
+        found += [set(drawn) == set(draw(fraction, seed)) for seed in (1, 2)]
     return found
 
 
-def _drawn(
-    count=lambda n, fraction: min(max(round(fraction * n), 1), n - 1), start=lambda seed: seed
-):
-    """A stratified split; `count`: how many of n; `start`: what the generator starts from."""
-
-    def split(ids, labels, fraction, seed):
-        rng, drawn = np.random.default_rng(start(seed)), []
-        for name in sorted(set(labels)):
-            own = [image for image, label in zip(ids, labels, strict=True) if label == name]
-            drawn += list(rng.permutation(own)[: count(len(own), fraction)])
-        return drawn
-
-    return split
+@variants
+def _drawn(ids, labels, fraction, seed, *, whole=round, least=1, stay=1, of=None, start=int):
+    """A stratified split: the fraction of each class (or of ``of`` images) made whole, at least
+    ``least`` of it, while ``stay`` are left; start: of the generator."""
+    rng, drawn = np.random.default_rng(start(seed)), []
+    for name in sorted(set(labels)):
+        own = [image for image, label in zip(ids, labels, strict=True) if label == name]
+        count = max(whole(fraction * (of or len(own))), least)
+        drawn += list(rng.permutation(own)[: min(count, len(own) - stay)])
+    return drawn
 
 
-SPLIT = Exercise(
-    "10.2",
-    "Set apart, class by class",
-    _split_probe,
-    _drawn(),
-    {
-        "the draw takes no notice of the classes. Count the images of each class that you drew. "
-        "Would a rare class always be there?": (
-            lambda ids, labels, fraction, seed: np.random.default_rng(seed).permutation(ids)[
-                : round(fraction * len(ids))
-            ]
-        ),
-        "a rare class gives nothing. What is a tenth of four images, rounded? Read again what each "
-        "class must give.": _drawn(lambda n, fraction: min(round(fraction * n), n - 1)),
-        "a class may be given away whole. A class with a single image: what would be left to learn "
-        "from?": _drawn(lambda n, fraction: max(round(fraction * n), 1)),
-        "the fraction is rounded down. Look at the class of 60 and at that of 23. To which whole "
-        "number is each "
-        "share nearest?": _drawn(lambda n, fraction: min(max(int(fraction * n), 1), n - 1)),
-        "the fraction is rounded up. Look at the class of 23: to which whole number is its share "
-        "nearest?": _drawn(lambda n, fraction: min(max(int(np.ceil(fraction * n)), 1), n - 1)),
-        "every class gives the same number. A fraction of each class is asked for, not a number of "
-        "images.": _drawn(lambda n, fraction: min(round(fraction * 18), n - 1)),
-        "two calls with the same seed differ. "
-        "Where does your random generator get its start?": _drawn(start=lambda seed: None),
-        "the seed changes nothing. Two seeds gave the same images. "
-        "Is the seed used anywhere?": _drawn(start=lambda seed: 0),
-        "the images that stay are returned. There are far more of your ids than the fraction asks "
-        "for.": lambda ids, *given: set(ids) - set(_drawn()(ids, *given)),
-    },
+_DRAWS = {
+    "the draw takes no notice of the classes. Count your images of each class. Is "
+    "a rare class always there?": lambda ids, labels, *how: _drawn()(ids, ["all"] * len(ids), *how),
+    "a rare class gives nothing. What is a tenth of four images, rounded? "
+    "Read again what each class must give.": _drawn(least=0),
+    "a class may be given away whole. What is left to learn from?": _drawn(stay=0),
+    "the fraction is rounded down. Look at the class of 60 and at that of 23: "
+    "to which whole number is each share nearest?": _drawn(whole=int),
+    "the fraction is rounded up. "
+    "Look at the class of 23: to which whole number is its share nearest?": _drawn(whole=math.ceil),
+    "every class gives the same number. Asked for is a fraction.": _drawn(of=18),
+    "two calls with the same seed differ. "
+    "Where does your generator of random numbers get its start?": _drawn(start=lambda seed: None),
+    "the seed changes nothing. Two seeds gave the same images. "
+    "Is the seed used anywhere in yours?": _drawn(start=lambda seed: 0),
+    "the images that stay are returned. There are far more of your "
+    "ids than the fraction asks for.": lambda ids, *given: set(ids) - set(_drawn()(ids, *given)),
+}
+
+_BILLIONS = ((7_000_000_000, 1_000_000_000), (640_000_000, 0), (1_500_000_000, 230_000_000))
+
+
+@variants
+def _gigabytes(quantised, kept, *, bits=4.0, scale=32.0, block=64, kept_bits=16.0, per=8e9):
+    return (quantised * (bits + scale / block) + kept * kept_bits) / per
+
+
+_MEMORY = {
+    "bits are taken for bytes. A weight of 4 bits is half a byte.": _gigabytes(per=1e9),
+    "the scales are missing. What is stored beside every block of weights?": _gigabytes(scale=0),
+    "every weight has a scale of its own. How many weights share one?": _gigabytes(block=1),
+    "the scales are counted in bytes. How many bits has a scale?": _gigabytes(scale=4),
+    "the weights that are not quantised are missing. Where is it?": _gigabytes(kept_bits=0),
+    "all weights are taken for quantised. The kept are wider.": _gigabytes(kept_bits=4.5),
+    "it is in gibibytes. A gigabyte is a thousand million bytes.": _gigabytes(per=8 * 2**30),
+}
+
+EXERCISES = (
+    Exercise("10.1", "Known from training", _LEAK_PROBE, _leaked(), _LEAKS),
+    Exercise("10.2", "Set apart, class by class", _split_probe, _drawn(), _DRAWS),
+    Exercise("10.3", "Gigabytes of weights", calls(*_BILLIONS), _gigabytes(), _MEMORY),
 )
-
-
-def _gigabytes(bits=4.0, scale=32.0, block=64, kept_bits=16.0, per=8e9):
-    return lambda quantised, kept: (quantised * (bits + scale / block) + kept * kept_bits) / per
-
-
-MEMORY = Exercise(
-    "10.3",
-    "Gigabytes of weights",
-    calls((7_000_000_000, 1_000_000_000), (640_000_000, 0), (1_500_000_000, 230_000_000)),
-    _gigabytes(),
-    {
-        "bits are taken for bytes. A weight of 4 bits is half a byte.": _gigabytes(per=1e9),
-        "the scales are missing. What is stored beside every block of 64 weights?": _gigabytes(
-            scale=0
-        ),
-        "every weight has a scale of its own. How many weights share one?": _gigabytes(block=1),
-        "the scales are counted in bytes. How many bits has a scale? Then everything is divided by "
-        "8 once.": _gigabytes(scale=32 / 8),
-        "the weights that are not quantised are missing. Two numbers come in. Where is the second "
-        "one?": _gigabytes(kept_bits=0),
-        "all weights are taken for quantised. "
-        "How wide are the weights that are kept as they were?": _gigabytes(kept_bits=4.5),
-        "it is in gibibytes. A gigabyte here is a thousand million bytes, not 2 to the power of "
-        "30.": _gigabytes(per=8 * 2**30),
-    },
-)
-
-EXERCISES = (LEAK, SPLIT, MEMORY)

@@ -4,127 +4,95 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..checks import Exercise, calls
+from ..checks import Exercise, calls, variants
 from ..distillation import distillation_loss
 
-
-def _loss_cases() -> list[tuple]:
-    draw = torch.Generator().manual_seed(7)
-    student, teacher = torch.randn(5, 8, generator=draw), 3 * torch.randn(5, 8, generator=draw)
-    labels = torch.tensor([0, 7, 3, 3, 5])
-    return [(student, teacher, labels, a, t) for a, t in ((0.5, 2.0), (0.9, 4.0), (0.3, 1.0))]
+_SCALES = torch.tensor([[[1.0]], [[3.0]]])  # a teacher is surer than its student
+_LOGITS = _SCALES * torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(7))
+_LABELS = torch.tensor([0, 7, 3, 3, 5])
+_LOSS_CASES = [(*_LOGITS, _LABELS, *pair) for pair in ((0.5, 2.0), (0.9, 4.0), (0.3, 1.0))]
 
 
 def _kl(student, teacher, of_student=torch.log_softmax):
     return F.kl_div(of_student(student, 1), teacher.softmax(1), reduction="batchmean")
 
 
-def _variant(kl=_kl, squared=True, share=1.0, swap=False, soft_label=False, cold_teacher=False):
-    """A loss with one thing wrong."""
-
-    def loss(student, teacher, labels, alpha, temperature):
-        taught = teacher / (1 if cold_teacher else temperature)
-        divergence = share * kl(student / temperature, taught)
-        ce = F.cross_entropy(student / (temperature if soft_label else 1), labels)
-        if swap:
-            alpha = 1 - alpha
-        return alpha * (temperature**2 if squared else 1) * divergence + (1 - alpha) * ce
-
-    return loss
+@variants
+def _loss(
+    *given, kl=_kl, squared=2, share=1.0, alpha_of=lambda alpha: alpha, soft_label=0, soft_teacher=1
+):
+    """The loss with one thing wrong: powers of the temperature, say."""
+    student, teacher, labels, alpha, temperature = given
+    divergence = kl(student / temperature, teacher / temperature**soft_teacher)
+    ce = F.cross_entropy(student / temperature**soft_label, labels)
+    alpha = alpha_of(alpha)
+    return alpha * temperature**squared * share * divergence + (1 - alpha) * ce
 
 
-LOSS = Exercise(
-    "7.1",
-    "The loss, from its formula",
-    calls(*_loss_cases()),
-    distillation_loss,
-    {
-        "T squared is missing. Your loss is right at T = 1 and too small above. What in the "
-        "formula depends on T besides the two softmaxes?": _variant(squared=False),
-        "the KL divergence is the wrong way round. KL(q || p) weighs the logarithm of the ratio by "
-        "its first argument. Whose distribution should "
-        "weigh here?": _variant(lambda student, teacher: _kl(teacher, student)),
-        "the mean is taken over classes as well. A divergence is a sum over classes. Look at what "
-        "your reduction divides by.": _variant(share=1 / 8),
-        "the divergence is summed over the images. Twice as many images should not make twice the "
-        "loss.": _variant(share=5),
-        "softmax is taken twice. Something that already is a distribution goes through a softmax "
-        "once more. Print one row before "
-        "each softmax.": _variant(lambda student, teacher: _kl(student.softmax(1), teacher)),
-        "probabilities stand where logarithms are expected. Read which of its arguments the "
-        "divergence wants as logarithms; a divergence below zero is "
-        "the sign.": _variant(lambda student, teacher: _kl(student, teacher, torch.softmax)),
-        "alpha and 1 - alpha are exchanged. "
-        "With alpha = 1 nothing but the teacher should count.": _variant(swap=True),
-        "the cross-entropy is softened too. "
-        "The label's part of the loss is at temperature 1.": _variant(soft_label=True),
-        "the teacher is not softened. Both sides of the divergence are at temperature T.": _variant(
-            cold_teacher=True
-        ),
-    },
-)
+_LOSS = {
+    "T squared is missing. Your loss is right at T = 1 and too small above. "
+    "What in the formula depends on T besides the two softmaxes?": _loss(squared=0),
+    "the KL divergence is the wrong way round. Whose distribution should "
+    "weigh the logarithm of the ratio?": _loss(kl=lambda student, teacher: _kl(teacher, student)),
+    "the mean is taken over classes as well. "
+    "A divergence is a sum over classes. By what does your reduction divide?": _loss(share=1 / 8),
+    "the divergence is summed over the images. Must it grow with their number?": _loss(share=5),
+    "softmax is taken twice. A distribution goes through a softmax once more. "
+    "Print a row before each.": _loss(kl=lambda student, teacher: _kl(student.softmax(1), teacher)),
+    "probabilities stand where logarithms are expected. Read which argument is wanted "
+    "in logarithms.": _loss(kl=lambda student, teacher: _kl(student, teacher, torch.softmax)),
+    "alpha and 1 - alpha are exchanged. "
+    "With alpha = 1 nothing but the teacher should count.": _loss(alpha_of=lambda alpha: 1 - alpha),
+    "the cross-entropy is softened too. The label's part stays at T = 1.": _loss(soft_label=1),
+    "the teacher is not softened. Both sides are at temperature T.": _loss(soft_teacher=0),
+}
 
 _CACHED, _CACHE = ["d", "a", "c", "b"], np.arange(8.0).reshape(4, 2)
+_ID_CASES = [(list(ids), _CACHED, _CACHE) for ids in ("cabd", "db", "c", "ax")]
 
 
-def _by_dictionary(ids, cached_ids, cache):
-    place = {name: row for row, name in enumerate(cached_ids)}
-    return cache[[place[name] for name in ids]]
+def _by_dictionary(ids, cached, cache):
+    place = dict(zip(cached, cache, strict=True))
+    return [place[name] for name in ids]
 
 
-def _refusing(rows):
+@variants
+def _refusing(rows, ids, cached, cache):
     """Wrong rows with the right refusal of an id that is missing."""
-
-    def rows_for(ids, cached_ids, cache):
-        _by_dictionary(ids, cached_ids, cache)
-        return cache[rows(ids, cached_ids)]
-
-    return rows_for
+    _by_dictionary(ids, cached, cache)
+    return cache[rows(ids, cached)]
 
 
-ROWS = Exercise(
-    "7.2",
-    "Rows and ids",
-    calls(*[(list(ids), _CACHED, _CACHE) for ids in ("cabd", "db", "c", "ax")]),
-    _by_dictionary,
-    {
-        "the cache is used as it lies. Its rows are in the order in which they were made, which is "
-        "not that of ids.": _refusing(lambda ids, cached: range(len(ids))),
-        "the index goes the wrong way. Each number of your index should be a row of the cache. Is "
-        "it, or is it a place in "
-        "ids?": _refusing(lambda ids, cached: [ids.index(name) for name in cached if name in ids]),
-        "the right rows in the cache's order. All rows are there, but the first row must belong to "
-        "the first of "
-        "ids.": _refusing(lambda ids, cached: [k for k, name in enumerate(cached) if name in ids]),
-        "a missing id is passed over. Then every row after it belongs to another image than you "
-        "think. Say so with an error instead.": (
-            lambda ids, cached, cache: _by_dictionary(
-                [name for name in ids if name in cached], cached, cache
-            )
-        ),
-    },
+_ROWS = {
+    "the cache is used as it lies. Its rows are in the order "
+    "in which they were made, not in that of ids.": _refusing(lambda ids, cached: range(len(ids))),
+    "the index goes the wrong way. Is each number of it a row of the cache, "
+    "or a place in ids?": _refusing(lambda ids, cached: [ids.index(i) for i in cached if i in ids]),
+    "the right rows in the cache's order. All are there, but the first must belong to the "
+    "first of ids.": _refusing(lambda ids, cached: [cached.index(i) for i in cached if i in ids]),
+    "a missing id is passed over. Then every later row is another image's. Say so with "
+    "an error.": lambda ids, *cached: _by_dictionary([i for i in ids if i in cached[0]], *cached),
+}
+
+
+@variants
+def _size(features, hidden, classes, *, hidden_bias=1, bias=1, last=1, skipping=0):
+    into_classes = hidden + bias + skipping * features
+    return (features + hidden_bias) * hidden + last * into_classes * classes
+
+
+_SIZE = {
+    "the biases are missing. A linear layer is a product with a matrix, and one more thing.": _size(
+        hidden_bias=0, bias=0
+    ),
+    "the output layer's bias is missing. Both layers have one.": _size(bias=0),
+    "the last layer is missing. From the hidden one it must come to the classes.": _size(last=0),
+    "features go straight to the classes as well. Nothing skips a layer.": _size(skipping=1),
+}
+_SIZE_PROBE = calls((3584, 1024, 8), (256, 1024, 8), (10, 3, 2))
+
+EXERCISES = (
+    Exercise("7.1", "The loss, from its formula", calls(*_LOSS_CASES), distillation_loss, _LOSS),
+    Exercise("7.2", "Rows and ids", calls(*_ID_CASES), _by_dictionary, _ROWS),
+    Exercise("7.3", "Parameters of a head", _SIZE_PROBE, _size(), _SIZE),
 )
-
-SIZE = Exercise(
-    "7.3",
-    "Parameters of a head",
-    calls((3584, 1024, 8), (256, 1024, 8), (10, 3, 2)),
-    lambda features, hidden, classes: (features + 1) * hidden + (hidden + 1) * classes,
-    {
-        "the biases are missing. A linear layer is a matrix product and one "
-        "more thing.": lambda features, hidden, classes: features * hidden + hidden * classes,
-        "the output layer's bias is missing. Both layers have "
-        "one.": lambda features, hidden, classes: (features + 1) * hidden + hidden * classes,
-        "the last layer is missing. From the hidden layer it still has to come to "
-        "the classes.": lambda features, hidden, classes: (features + 1) * hidden,
-        "features go straight to the classes as well. Nothing skips the hidden layer.": (
-            lambda features, hidden, classes: (
-                (features + 1) * hidden + (hidden + 1 + features) * classes
-            )
-        ),
-    },
-    rtol=0,
-    atol=0.5,
-)
-
-EXERCISES = (LOSS, ROWS, SIZE)

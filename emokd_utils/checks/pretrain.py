@@ -1,12 +1,12 @@
-"""Checks of lesson A1: what lies under a visual token, the next-token loss, a merge of the
-tokenizer."""
+"""Checks of lesson A1: what is under a visual token, the next-token loss, a tokenizer's merge."""
 
 import re
 from collections import Counter
 
 import torch
 
-from ..checks import Exercise, Mistake, calls
+from ..checks import Exercise, calls, variants
+from .vlm import SCORE_CASES
 
 _BOXES = (
     (0, 0, 40, 40),  # over the first cell, and 12 pixels of the next ones
@@ -16,30 +16,22 @@ _BOXES = (
     (83, 80, 26, 13),  # low and wide
     (28, 53, 56, 12),  # a strip of 3 pixels in one row, of 9 in the next
 )
+_BOXES_PROBE = calls(
+    *[(k, _BOXES) for k in range(16)], read=lambda places: sorted(map(int, places))
+)
 
 
-def _under_probe(function) -> list:
-    """The places of the boxes under each of the 16 tokens, in whatever container they come."""
-    answers = calls(*((token, _BOXES) for token in range(16)))(function)
-    return [sorted(int(place) for place in places) for places in answers]
-
-
-def _under(rule=lambda wide, high: wide > 8 and high > 8, swap=False, first=0, corners=False):
-    """The places of boxes with one thing wrong."""
-
-    def under(token, boxes):
-        row, column = divmod(token - first, 4)
-        left, top = (28 * row, 28 * column) if swap else (28 * column, 28 * row)
-        places = []
-        for place, (x, y, width, height) in enumerate(boxes):
-            right, bottom = (width, height) if corners else (x + width, y + height)
-            wide = min(right, left + 28) - max(x, left)
-            high = min(bottom, top + 28) - max(y, top)
-            if rule(wide, high):
-                places.append(place)
-        return places
-
-    return under
+@variants
+def _under(token, boxes, *, rule=lambda *sides: min(sides) > 8, turn=1, first=0, size=1):
+    """The places of boxes under a token with one thing wrong."""
+    top, left = (28 * place for place in divmod(token - first, 4)[::turn])
+    places = []
+    for place, (x, y, width, height) in enumerate(boxes):
+        wide = min(width + size * x, left + 28) - max(x, left)
+        high = min(height + size * y, top + 28) - max(y, top)
+        if rule(wide, high):
+            places.append(place)
+    return places
 
 
 def _by_centre(token, boxes):
@@ -47,112 +39,44 @@ def _by_centre(token, boxes):
     return [place for place, centre in enumerate(centres) if centre == divmod(token, 4)]
 
 
-_UNDER_MISTAKES = (
-    Mistake(
-        "rows and columns are exchanged",
-        "Tokens go row by row, as one reads. Is token 1 to the right of token 0, or below it?",
-        _under(swap=True),
-    ),
-    Mistake(
-        "tokens are counted from 1",
-        "Token 0 is the first. Which cell does your function take for it?",
-        _under(first=1),
-    ),
-    Mistake(
-        "boxes are read as two corners",
-        "The third and fourth number of a box are its width and height.",
-        _under(corners=True),
-    ),
-    Mistake(
-        "any overlap counts",
-        "A box that only touches a cell is not to be seen there. What is asked of the overlap?",
-        _under(lambda wide, high: wide > 0 and high > 0),
-    ),
-    Mistake(
-        "exactly 8 pixels are counted as well",
-        "More than 8 is not the same as 8 or more.",
-        _under(lambda wide, high: wide >= 8 and high >= 8),
-    ),
-    Mistake(
-        "the area is compared, not the sides",
-        "In a strip of 28 pixels by 3 nothing can be made out. Both sides must be wide enough.",
-        _under(lambda wide, high: wide > 0 and high > 0 and wide * high > 64),
-    ),
-    Mistake(
-        "one side is enough",
-        "Two conditions: do both have to hold, or one?",
-        _under(lambda wide, high: min(wide, high) > 0 and max(wide, high) > 8),
-    ),
-    Mistake(
-        "only the middle of a box counts", "A large box lies under several tokens.", _by_centre
-    ),
-)
+_UNDER = {
+    "rows and columns are exchanged. Is token 1 below token 0?": _under(turn=-1),
+    "tokens are counted from 1. Which cell do you take for token 0?": _under(first=1),
+    "boxes are read as two corners. Third and fourth are its width and height.": _under(size=0),
+    "any overlap counts. A box that only touches a cell is not seen there. "
+    "What is asked of the overlap?": _under(rule=lambda *sides: min(sides) > 0),
+    "exactly 8 pixels are counted as well. "
+    "More than 8 is not the same as 8 pixels or more.": _under(rule=lambda *sides: min(sides) >= 8),
+    "the area is compared, not the sides. In a strip of 28 pixels by 3 nothing "
+    "can be made out.": _under(rule=lambda wide, high: min(wide, high) > 0 and wide * high > 64),
+    "one side is enough. Two conditions are asked for: do both have "
+    "to hold, or only one of them?": _under(rule=lambda *sides: min(sides) > 0 and max(sides) > 8),
+    "only the middle of a box counts. A large box lies under several tokens.": _by_centre,
+}
 
 
-def _loss_case(length: int, first: int, draw: torch.Generator) -> tuple:
-    logits = 2 * torch.randn(length, 5, generator=draw)
-    return logits, torch.randint(5, (length,), generator=draw), first
-
-
-_DRAW = torch.Generator().manual_seed(11)
-_LOSS_CASES = [_loss_case(*sizes, _DRAW) for sizes in ((7, 4), (9, 6), (6, 1))]
-
-
-def _loss(begin=0, shift=-1, reduce=lambda costs, length: costs.mean(), twice=False, log=True):
+@variants
+def _loss(logits, ids, first, *, begin=0, shift=-1, reduce=torch.mean, scores=torch.log_softmax):
     """A next-token loss with one thing wrong."""
-
-    def loss(logits, ids, first):
-        places = torch.arange(1 if begin < 0 else first + begin, len(ids))
-        places = places[places + shift < len(ids)]
-        logits = logits.softmax(1) if twice else logits
-        scores = logits.log_softmax(1) if log else logits
-        return reduce(-scores[places + shift, ids[places]], len(ids))
-
-    return loss
+    places = torch.arange(1 if begin < 0 else first + begin, len(ids))
+    places = places[places + shift < len(ids)]
+    return reduce(-scores(logits, 1)[places + shift, ids[places]])
 
 
-_LOSS_MISTAKES = (
-    Mistake(
-        "logits and tokens are not shifted",
-        "Logits are about the token after their place. Which foretell the answer's first token?",
-        _loss(shift=0),
-    ),
-    Mistake(
-        "shifted the wrong way",
-        "Your logits have already seen the token that they are to foretell.",
-        _loss(shift=1),
-    ),
-    Mistake(
-        "the question is learnt as well",
-        "Only the answer's tokens count, from `first` on.",
-        _loss(begin=-1),
-    ),
-    Mistake(
-        "the answer's first token is missing",
-        "It is foretold by the last token of the question, and it counts.",
-        _loss(begin=1),
-    ),
-    Mistake(
-        "a sum, not a mean",
-        "An answer of twice the length should not cost twice as much.",
-        _loss(reduce=lambda costs, length: costs.sum()),
-    ),
-    Mistake(
-        "the mean is taken over the whole text",
-        "Over how many tokens do you sum, and by how many do you divide?",
-        _loss(reduce=lambda costs, length: costs.sum() / length),
-    ),
-    Mistake(
-        "softmax is taken twice",
-        "A distribution goes through a softmax once more. Print one row before each.",
-        _loss(twice=True),
-    ),
-    Mistake(
-        "logits are taken for logarithms of probabilities",
-        "Do the exponentials of a row sum to 1?",
-        _loss(log=False),
-    ),
-)
+_LOSSES = {
+    "logits and tokens are not shifted. Logits are about the token after their place. "
+    "Which foretell the answer's first?": _loss(shift=0),
+    "shifted the wrong way. Your logits have seen what they foretell.": _loss(shift=1),
+    "the question is learnt as well. The answer's tokens alone count.": _loss(begin=-1),
+    "the answer's first token is missing. Which logits foretell it?": _loss(begin=1),
+    "a sum, not a mean. Twice the length should not cost twice as much.": _loss(reduce=torch.sum),
+    "the mean is taken over the whole text. Over how many do you sum, "
+    "by how many do you divide?": lambda *given: _loss(reduce=torch.sum)(*given) / len(given[1]),
+    "softmax is taken twice. A distribution goes through a softmax once more. Print "
+    "a row before each.": _loss(scores=lambda logits, axis: logits.softmax(axis).log_softmax(axis)),
+    "logits are taken for logarithms of probabilities. "
+    "Do the exponentials of a row sum to 1?": _loss(scores=lambda logits, axis: logits),
+}
 
 _WORDS = (
     # "l o" is in most words; counted by how often words occur, "e r" is the more frequent pair.
@@ -193,59 +117,33 @@ def _join_text(word, pair) -> tuple:
     return tuple(joined)
 
 
-def _step(join=_join, choose=max, weight=True, once=False, lost=False, **how):
+@variants
+def _step(words, *, join=_join, choose=max, weigh=int, seen=list, lost=False, **how):
     """One merge with one thing wrong."""
-
-    def step(words):
-        counts = Counter()
-        for word, count in words.items():
-            pairs = list(zip(word, word[1:], strict=False))
-            for pair in dict.fromkeys(pairs) if once else pairs:
-                counts[pair] += count if weight else 1
-        pair = choose(counts, key=counts.get)
-        merged = {join(word, pair, **how): count for word, count in words.items()}
-        return pair, {w: n for w, n in merged.items() if "".join(pair) in w or not lost}
-
-    return step
+    counts = Counter()
+    for word, count in words.items():
+        for pair in seen(zip(word, word[1:], strict=False)):
+            counts[pair] += weigh(count)
+    pair = choose(counts, key=counts.get)
+    merged = {join(word, pair, **how): count for word, count in words.items()}
+    return pair, {w: n for w, n in merged.items() if "".join(pair) in w or not lost}
 
 
-_MERGE_MISTAKES = (
-    Mistake(
-        "how often a word occurs is ignored",
-        "A pair in a word that occurs five times counts five times.",
-        _step(weight=False),
-    ),
-    Mistake(
-        "words are counted, not pairs",
-        "A pair may occur twice in one word. How often does it count?",
-        _step(once=True),
-    ),
-    Mistake(
-        "only the first place in each word is merged",
-        "Look at a word that holds the pair twice.",
-        _step(count=1),
-    ),
-    Mistake(
-        "merges overlap",
-        "In a a a a symbol is used twice. After a merge, where does the search go on?",
-        _step(_join_overlapping),
-    ),
-    Mistake(
-        "letters are merged, not symbols",
-        "ab + c and a + bc are written alike, but only one is the pair. Compare symbols.",
-        _step(_join_text),
-    ),
-    Mistake(
-        "the pair is found inside a longer symbol",
-        "zab + c only ends like ab + c. How does your search know where a symbol begins?",
-        _step(pattern="{} {}"),
-    ),
-    Mistake("words without the pair are lost", "They stay as they are.", _step(lost=True)),
-    Mistake("the rarest pair is taken", "Which pair saves the most tokens?", _step(choose=min)),
-)
+_MERGES = {
+    "how often a word occurs is ignored. A frequent word's pairs count more.": _step(weigh=bool),
+    "words are counted, not pairs. A pair may be twice in a word.": _step(seen=dict.fromkeys),
+    "only the first place in each word is merged. Look at a word with it twice.": _step(count=1),
+    "merges overlap. In a a a a symbol is used twice. "
+    "After a merge, where does the search go on?": _step(join=_join_overlapping),
+    "letters are merged, not symbols. ab + c is not a + bc.": _step(join=_join_text),
+    "the pair is found inside a longer symbol. "
+    "zab + c only ends like ab + c. Where does a symbol begin?": _step(pattern="{} {}"),
+    "words without the pair are lost. They stay as they are.": _step(lost=True),
+    "the rarest pair is taken. Which pair saves the most tokens?": _step(choose=min),
+}
 
 EXERCISES = (
-    Exercise("A1.1", "Under a visual token", _under_probe, _under(), _UNDER_MISTAKES),
-    Exercise("A1.2", "The next-token loss", calls(*_LOSS_CASES), _loss(), _LOSS_MISTAKES),
-    Exercise("A1.3", "One merge of the tokenizer", _merge_probe, _step(), _MERGE_MISTAKES),
+    Exercise("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER),
+    Exercise("A1.2", "The next-token loss", calls(*SCORE_CASES), _loss(), _LOSSES),
+    Exercise("A1.3", "One merge of the tokenizer", _merge_probe, _step(), _MERGES),
 )

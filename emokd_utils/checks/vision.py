@@ -3,21 +3,26 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 
-from ..checks import Exercise, calls
+from ..checks import Exercise, calls, variants
+
+_AVERAGES_PROBE = calls(
+    (np.array([[50, 3, 7], [6, 10, 4], [1, 5, 4]]),),
+    (np.array([[8, 2, 0], [3, 7, 0], [1, 4, 0]]),),  # the last class is never predicted
+)
 
 
-def _averaged(averages):
-    """What `averages` makes of recall, precision, F1 and number of images of each class."""
-
-    def of_matrix(confusion):
-        hit, labelled, named = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-        f1, undefined = 2 * hit / (labelled + named), np.where(named, 0, np.nan)
-        precision = hit / np.maximum(named, 1)
-        parts = {"recall": hit / labelled, "precision": precision, "f1": f1, "n": labelled}
-        return averages(SimpleNamespace(**parts, undefined=undefined))
-
-    return of_matrix
+@variants
+def _averaged(averages, confusion):
+    """Averages of the recall, precision, F1 and number of images of each class."""
+    hit, n, named = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    parts = {
+        "recall": hit / n,
+        "precision": hit / np.maximum(named, 1),
+        "f1": 2 * hit / (n + named),
+    }
+    return averages(SimpleNamespace(**parts, n=n, undefined=np.where(named, 0, np.nan)))
 
 
 def _of_means(c):
@@ -25,131 +30,98 @@ def _of_means(c):
     return recall, 2 * recall * precision / (recall + precision)
 
 
-AVERAGES = Exercise(
-    "2.1",
-    "Two averages over classes",
-    calls(
-        (np.array([[50, 3, 7], [6, 10, 4], [1, 5, 4]]),),
-        (np.array([[8, 2, 0], [3, 7, 0], [1, 4, 0]]),),  # a class that is never predicted
-    ),
-    _averaged(lambda c: (c.recall.mean(), c.f1.mean())),
-    {
-        "rows and columns are exchanged. Recall asks what became of the images with a label. Are "
-        "the images of one label a row of your matrix, "
-        "or a column?": _averaged(lambda c: (c.precision.mean(), c.f1.mean())),
-        "all images are counted alike. What you have is the accuracy. A class of ten images should "
-        "weigh as much as one of "
-        "a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
-        "classes weigh by their number of images. A macro average takes every class once, however "
-        "many images it "
-        "has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
-        "F1 is taken of the averages. First F1 of each class, then the average: "
-        "the order matters.": _averaged(_of_means),
-        "precision and recall are averaged plainly. F1 is another mean of the two. Try a class "
-        "with precision 1 and recall near 0: what should it "
-        "get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
-        "a class that is never predicted makes it undefined. Its precision is 0 / 0. Write F1 with "
-        "counts, and its divisor is no "
-        "longer 0.": _averaged(lambda c: (c.recall.mean(), (c.f1 + c.undefined).mean())),
-        "a class that is never predicted is left out. Then a model gains by giving up on a class. "
-        "It has images, so "
-        "it counts.": _averaged(lambda c: (c.recall.mean(), np.nanmean(c.f1 + c.undefined))),
-    },
+def _macro(c):
+    return c.recall.mean(), c.f1.mean()
+
+
+_AVERAGES = {
+    "rows and columns are exchanged. Recall asks about images with a label. Are "
+    "those of one label a row of yours?": _averaged(lambda c: (c.precision.mean(), c.f1.mean())),
+    "all images are counted alike. That is the accuracy. Ten images of a class "
+    "should weigh as a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
+    "classes weigh by their number of images. A macro average takes every class once, however "
+    "many it has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
+    "F1 is taken of the averages. The order matters.": _averaged(_of_means),
+    "precision and recall are averaged plainly. What should a class with precision 1 and "
+    "recall 0 get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
+    "a class that is never predicted makes it undefined. Its precision is 0 / 0. "
+    "Write F1 with counts.": _averaged(lambda c: (c.recall.mean(), (c.f1 + c.undefined).mean())),
+    "a class that is never predicted is left out. Then it pays to give up on a class. "
+    "It has images.": _averaged(lambda c: (c.recall.mean(), np.nanmean(c.f1 + c.undefined))),
+}
+
+
+def _history(best_on_test, *val_losses):
+    table = pd.DataFrame({"val_loss": val_losses}, index=range(1, len(val_losses) + 1))
+    table["train_loss"] = 2.0 / table.index + (table.index == len(table))
+    table["test_accuracy"] = 0.5 + 0.01 * table.index
+    table.loc[best_on_test, "test_accuracy"] = 0.9
+    return table.rename_axis("epoch").reset_index().to_dict("records")
+
+
+_HISTORIES = (
+    (_history(6, 2.0, 1.5, 1.7, 1.4, 1.6, 1.55, 1.45, 1.5, 1.2), 3),
+    (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
+    (_history(7, 2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4), 2),
 )
 
 
-def _history(val_loss, best_on_test):
-    return [
-        {
-            "epoch": epoch,
-            "train_loss": 2.0 / epoch + (epoch == len(val_loss)),
-            "val_loss": loss,
-            "test_accuracy": 0.9 if epoch == best_on_test else 0.5 + 0.01 * epoch,
-        }
-        for epoch, loss in enumerate(val_loss, 1)
-    ]
-
-
-def _stopping(reset=True, previous=False, last=False, step=0):
+@variants
+def _stopping(history, patience, *, reset=True, previous=False, last=False, step=0):
     """Early stopping with one thing wrong."""
-
-    def keep(history, patience):
-        best, bad, before = history[0], 0, history[0]
-        for record in history[1:]:
-            better = record["val_loss"] < (before if previous else best)["val_loss"]
-            bad = 0 if better and reset else bad + (not better)
-            best = min(best, record, key=lambda epoch: epoch["val_loss"])
-            before = record
-            if bad == patience:
-                break
-        return (before if last else best)["epoch"] + step
-
-    return keep
+    best, bad, before = history[0], 0, history[0]
+    for record in history[1:]:
+        better = record["val_loss"] < (before if previous else best)["val_loss"]
+        bad = 0 if better and reset else bad + (not better)
+        best = min(best, record, key=lambda epoch: epoch["val_loss"])
+        before = record
+        if bad == patience:
+            break
+    return (before if last else best)["epoch"] + step
 
 
-def _extreme(key, sign=1):
-    return lambda history, _: min(history, key=lambda record: sign * record[key])["epoch"]
+@variants
+def _lowest(key, history, patience, *, sign=1):
+    return min(history, key=lambda record: sign * record[key])["epoch"]
 
 
-EPOCH = Exercise(
-    "2.2",
-    "The epoch to keep",
-    calls(
-        (_history([2.0, 1.5, 1.7, 1.4, 1.6, 1.55, 1.45, 1.5, 1.2], 6), 3),
-        (_history([3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1], 5), 2),
-        (_history([2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4], 7), 2),
-    ),
-    _stopping(),
-    {
-        "the test split chooses. Look at which column decides. A number that chose the model can "
-        "no longer judge it.": _extreme("test_accuracy", -1),
-        "the epoch at which training stops is kept. After its best epoch a model goes on for a "
-        "while. Which of the two is wanted?": _stopping(last=True),
-        "the last epoch of the list is kept. Training ends earlier, and the epoch where it ends "
-        "need not be the best.": lambda history, patience: history[-1]["epoch"],
-        "training does not stop. Your epoch is the best of all, but some of them lie behind the "
-        "stop and were never seen. Where does patience come in?": _extreme("val_loss"),
-        "training stops at the first epoch that is not better. That is patience 1. How many in a "
-        "row are allowed?": lambda history, patience: _stopping()(history, 1),
-        "the count of bad epochs is not set back. After a new best epoch the patience is whole "
-        "again.": _stopping(reset=False),
-        "each epoch is compared with the one before. An epoch can be better than the last and "
-        "still no better than the best.": _stopping(previous=True),
-        "epochs are counted from 0. Give the epoch's own number, "
-        "which stands in the record.": _stopping(step=-1),
-        "the training loss chooses. It falls as long as training lasts, whatever happens to unseen "
-        "images.": _extreme("train_loss"),
-        "the highest loss is taken for the best. A loss is better when it is lower.": _extreme(
-            "val_loss", -1
-        ),
-    },
-    rtol=0,
-    atol=0.1,
-)
+_EPOCHS = {
+    "the test split chooses. Which column decides? "
+    "What chose the model can no longer judge it.": _lowest("test_accuracy", sign=-1),
+    "the epoch at which training stops is kept. After its best epoch a model goes on for a while. "
+    "Which of the two is wanted?": _stopping(last=True),
+    "the last epoch of the list is kept. Training ends earlier, "
+    "and where it ends need not be the best.": lambda history, patience: history[-1]["epoch"],
+    "training does not stop. Your epoch lies behind the stop and was never seen. "
+    "Where does patience come in?": _lowest("val_loss"),
+    "training stops at the first epoch that is not better. "
+    "How many in a row are allowed?": lambda history, patience: _stopping()(history, 1),
+    "the count of bad epochs is not set back. "
+    "After a new best epoch, how many bad ones are allowed?": _stopping(reset=False),
+    "each epoch is compared with the one before. "
+    "It can be better than the last and no better than the best.": _stopping(previous=True),
+    "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
+    "the training loss chooses. "
+    "It falls as long as training lasts, whatever happens to unseen images.": _lowest("train_loss"),
+    "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", sign=-1),
+}
+
+_DRAW = np.random.default_rng(2)
+_SURE = np.round(_DRAW.uniform(0.31, 0.99, 60), 3) + 0.0004  # on no bin's edge
+_CORRECT = _DRAW.random(60) < 0.35 + 0.4 * _SURE
+_WITH_ONES = (np.append(_SURE[:30], [1.0] * 3), np.append(_CORRECT[:30], [True, False, False]))
+_SURE_CASES = ((_SURE, _CORRECT, 10), (*_WITH_ONES, 10), (_SURE, _CORRECT, 5))
 
 
-def _certainties():
-    draw = np.random.default_rng(2)
-    confidence = np.round(draw.uniform(0.31, 0.99, 60), 3) + 0.0004  # on no bin's edge
-    right = draw.random(60) < 0.35 + 0.4 * confidence
-    sure = np.append(confidence[:30], [1.0, 1.0, 1.0])
-    some = np.append(right[:30], [True, False, False])
-    return (confidence, right, 10), (sure, some, 10), (confidence, right, 5)
-
-
-def _binned(combined):
-    """What `combined` makes of the bins that are not empty: their share of the images, mean
-    certainty, accuracy, gap between these, middle, and of the number of all bins."""
-
-    def error(confidence, correct, bins):
-        place = np.minimum((confidence * bins).astype(int), bins - 1)
-        filled, inverse, n = np.unique(place, return_inverse=True, return_counts=True)
-        said, right = (np.bincount(inverse, of) / n for of in (confidence, correct))
-        middle = (filled + 0.5) / bins
-        values = {"share": n / n.sum(), "right": right, "gap": right - said, "middle": middle}
-        return combined(SimpleNamespace(**values, bins=bins))
-
-    return error
+@variants
+def _binned(combined, confidence, correct, bins):
+    """What ``combined`` makes of the bins that are not empty: their share of the images, accuracy,
+    this less the certainty (gap), less the middle of the bin (off), and of the number of all bins."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    filled, inverse, n = np.unique(place, return_inverse=True, return_counts=True)
+    sure, right = (np.bincount(inverse, of) / n for of in (confidence, correct))
+    off = right - (filled + 0.5) / bins
+    return combined(SimpleNamespace(share=n / n.sum(), gap=right - sure, off=off, bins=bins))
 
 
 _ece = _binned(lambda bin: bin.share @ abs(bin.gap))
@@ -165,41 +137,33 @@ def _certain_lost(confidence, correct, bins):
     return _ece(confidence[inside], correct[inside], bins) * inside.mean()
 
 
-CALIBRATION = Exercise(
-    "2.3",
-    "Expected calibration error",
-    calls(*_certainties()),
-    _ece,
-    {
-        "bins count alike. A bin with three images should not weigh as much as one with three "
-        "hundred.": _binned(lambda bin: abs(bin.gap).mean()),
-        "empty bins are averaged in. You divide by the number of bins. By what should each bin's "
-        "distance be weighed?": _binned(lambda bin: abs(bin.gap).sum() / bin.bins),
-        "too sure and not sure enough cancel. A distance has no sign. Look at a bin where accuracy "
-        "is below certainty, and at one where it "
-        "is above.": _binned(lambda bin: bin.share @ bin.gap),
-        "certainty minus accuracy, with its sign. A distance has no sign: what one bin says too "
-        "much, another may say too little.": _binned(lambda bin: -bin.share @ bin.gap),
-        "the sign is dropped after the sum. By then the bins have cancelled. "
-        "Drop it in each bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
-        "the worst bin stands for all. That is the maximum calibration error, "
-        "another measure.": _binned(lambda bin: abs(bin.gap).max()),
-        "distances are squared. The formula has an absolute value.": _binned(
-            lambda bin: bin.share @ bin.gap**2
-        ),
-        "certainty is taken as the middle of the bin. What did the images in the bin say on "
-        "average?": _binned(lambda bin: bin.share @ abs(bin.right - bin.middle)),
-        "the distance is taken image by image. One image is right or wrong, so its distance is "
-        "never small. Average both sides over the bin before "
-        "you compare.": lambda confidence, correct, bins: abs(correct - confidence).mean(),
-        "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
-        "an empty bin makes it undefined. A bin without images has no mean and no weight: pass "
-        "over it.": _binned(
-            lambda bin: np.nan if len(bin.gap) < bin.bins else bin.share @ abs(bin.gap)
-        ),
-        "a certainty of 1 falls out of the last bin. In which of your bins is 1.0? Add up the "
-        "images of all bins.": _certain_lost,
-    },
-)
+_CALIBRATION = {
+    "bins count alike. A bin with three images "
+    "should not weigh as much as one with three hundred.": _binned(lambda bin: abs(bin.gap).mean()),
+    "empty bins are averaged in. You divide by the number of bins. "
+    "By what should each be weighed?": _binned(lambda bin: abs(bin.gap).sum() / bin.bins),
+    "too sure and not sure enough cancel. A distance has no sign. "
+    "Look at a bin of either kind.": _binned(lambda bin: bin.share @ bin.gap),
+    "certainty minus accuracy, with its sign. What one bin says too much, "
+    "another may say too little.": _binned(lambda bin: -bin.share @ bin.gap),
+    "the sign is dropped after the sum. By then the bins have cancelled. "
+    "Drop it in each bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
+    "the worst bin stands for all. That "
+    "is the maximum calibration error, another measure.": _binned(lambda bin: abs(bin.gap).max()),
+    "distances are squared. The formula has "
+    "an absolute value of each of them, not a square.": _binned(lambda bin: bin.share @ bin.gap**2),
+    "certainty is taken as the middle of the bin. What "
+    "did the images in that bin say on average?": _binned(lambda bin: bin.share @ abs(bin.off)),
+    "the distance is taken image by image. That of one image is never small. Average "
+    "over the bin first.": lambda confidence, correct, bins: abs(correct - confidence).mean(),
+    "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
+    "an empty bin makes it undefined. A bin without images has no mean and no weight: pass over "
+    "it.": _binned(lambda bin: bin.share @ abs(bin.gap) if len(bin.gap) == bin.bins else np.nan),
+    "a certainty of 1 falls out of the last bin. In which of your bins is 1.0?": _certain_lost,
+}
 
-EXERCISES = (AVERAGES, EPOCH, CALIBRATION)
+EXERCISES = (
+    Exercise("2.1", "Two averages over classes", _AVERAGES_PROBE, _averaged(_macro), _AVERAGES),
+    Exercise("2.2", "The epoch to keep", calls(*_HISTORIES), _stopping(), _EPOCHS),
+    Exercise("2.3", "Expected calibration error", calls(*_SURE_CASES), _ece, _CALIBRATION),
+)
