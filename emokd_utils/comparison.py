@@ -49,10 +49,8 @@ class Comparison:
         """One measure of one slice; InputError names the measures and slices there are."""
         row = self.table[(self.table["measure"] == measure) & (self.table["slice"] == slice)]
         if row.empty:
-            raise InputError(
-                f"no measure {measure!r} of slice {slice!r}; measures: {', '.join(_TITLES)}; "
-                f"slices: {', '.join(self.slices)}"
-            )
+            known = f"measures: {', '.join(_TITLES)}; slices: {', '.join(self.slices)}"
+            raise InputError(f"no measure {measure!r} of slice {slice!r}; {known}")
         return Estimate(*row[list(Estimate._fields)].astype(object).iloc[0])
 
     @property

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.special import bdtr
 
 from .errors import InputError
@@ -29,7 +28,8 @@ Outcome = Predictions | np.ndarray
 
 @dataclass(frozen=True)
 class FourWay:
-    """Images that both models, only A, only B and neither got right: four counts that sum to n."""
+    """Images that both models, only A, only B and neither got right: four counts that sum to n (or,
+    of resamples, four arrays)."""
 
     both: int
     only_a: int
@@ -42,14 +42,29 @@ class FourWay:
         return sum(vars(self).values())
 
     @property
-    def measures(self) -> dict[str, float]:
-        """Every measure that the four counts determine, by name."""
-        return {name: float(value) for name, value in _of_cells(*vars(self).values()).items()}
+    def measures(self) -> dict[str, np.ndarray]:
+        """Every measure that the four counts determine, by name, in their shape."""
+        both, only_a, only_b, neither = (np.asarray(count) for count in vars(self).values())
+        n, same, different = both + only_a + only_b + neither, both * neither, only_a * only_b
+        with np.errstate(invalid="ignore"):
+            return {
+                "accuracy_a": (both + only_a) / n,
+                "accuracy_b": (both + only_b) / n,
+                "accuracy_difference": (only_a - only_b) / n,
+                "both": both / n,
+                "only_a": only_a / n,
+                "only_b": only_b / n,
+                "neither": neither / n,
+                "oracle_accuracy": (n - neither) / n,
+                "oracle_gain": np.minimum(only_a, only_b) / n,
+                "double_fault": neither / n,
+                "yules_q": (same - different) / (same + different),
+            }
 
     @property
     def shares(self) -> dict[str, float]:
         """The four counts by name, each over n: in [0, 1], nan for no images."""
-        return {name: self.measures[name] for name in vars(self)}
+        return {name: float(self.measures[name]) for name in vars(self)}
 
     def table(self) -> pd.DataFrame:
         """The counts as two rows (A right, A wrong) and two columns (B right, B wrong)."""
@@ -58,10 +73,8 @@ class FourWay:
 
 
 def four_way(a: Outcome, b: Outcome) -> FourWay:
-    """How many images both models, only A, only B and neither got right.
-
-    Raises InputError for predictions that do not match, or arrays that are not boolean (n,).
-    """
+    """How many images both models, only A, only B and neither got right; InputError for predictions
+    that do not match, or arrays that are not boolean (n,)."""
     right_a, right_b = _right(a, b)
     cell = 3 - 2 * right_a - right_b  # 0 both right, 1 only A, 2 only B, 3 neither
     return FourWay(*np.bincount(cell, minlength=4).tolist())
@@ -70,12 +83,12 @@ def four_way(a: Outcome, b: Outcome) -> FourWay:
 def oracle_accuracy(a: Outcome, b: Outcome) -> float:
     """Share of images that at least one model got right: what picking one of the two answers for
     each image can reach at most."""
-    return four_way(a, b).measures["oracle_accuracy"]
+    return float(four_way(a, b).measures["oracle_accuracy"])
 
 
 def double_fault(a: Outcome, b: Outcome) -> float:
     """Share of images that both got wrong (Kuncheva & Whitaker 2003, as in `yules_q`)."""
-    return four_way(a, b).measures["double_fault"]
+    return float(four_way(a, b).measures["double_fault"])
 
 
 def yules_q(a: Outcome, b: Outcome) -> float:
@@ -84,7 +97,7 @@ def yules_q(a: Outcome, b: Outcome) -> float:
     (both x neither - only A x only B) / (both x neither + only A x only B): 0 where the models are
     right independently, positive where on the same images, negative where on different ones.
     """
-    return four_way(a, b).measures["yules_q"]
+    return float(four_way(a, b).measures["yules_q"])
 
 
 def mcnemar_exact(a: Outcome, b: Outcome) -> float:
@@ -128,9 +141,9 @@ def accuracy_interval(outcome: Outcome) -> Interval:
 def accuracy_difference(a: Outcome, b: Outcome, *, level: float = LEVEL) -> Estimate:
     """Accuracy of A minus that of B, in [-1, 1], with its paired bootstrap interval."""
     counted = four_way(a, b)
-    drawn = _of_cells(*resampled_counts(np.array(list(vars(counted).values()))).T)
-    ends = percentile_interval(drawn["accuracy_difference"], level)
-    return Estimate(counted.measures["accuracy_difference"], *ends, counted.n)
+    drawn = FourWay(*resampled_counts(np.array(list(vars(counted).values()))).T)
+    ends = percentile_interval(drawn.measures["accuracy_difference"], level)
+    return Estimate(float(counted.measures["accuracy_difference"]), *ends, counted.n)
 
 
 def measures(a: Predictions, b: Predictions) -> dict[str, np.ndarray]:
@@ -154,27 +167,7 @@ def measures(a: Predictions, b: Predictions) -> dict[str, np.ndarray]:
     by_chance = (totals(class_a, categories) * totals(class_b, categories)).sum(axis=0)
     with np.errstate(invalid="ignore"):
         kappa = (n * same - by_chance) / (n * n - by_chance)
-        return _of_cells(*cells) | {"agreement": same / n, "cohen_kappa": kappa}
-
-
-@np.errstate(invalid="ignore")
-def _of_cells(both: ArrayLike, only_a: ArrayLike, only_b: ArrayLike, neither: ArrayLike) -> dict:
-    """Measures of what is right, from counts of any one shape."""
-    n = np.asarray(both + only_a + only_b + neither)
-    same, different = both * neither, only_a * only_b
-    return {
-        "accuracy_a": (both + only_a) / n,
-        "accuracy_b": (both + only_b) / n,
-        "accuracy_difference": (only_a - only_b) / n,
-        "both": both / n,
-        "only_a": only_a / n,
-        "only_b": only_b / n,
-        "neither": neither / n,
-        "oracle_accuracy": (n - neither) / n,
-        "oracle_gain": np.minimum(only_a, only_b) / n,
-        "double_fault": neither / n,
-        "yules_q": (same - different) / np.asarray(same + different),
-    }
+        return FourWay(*cells).measures | {"agreement": same / n, "cohen_kappa": kappa}
 
 
 def _right(a: Outcome, b: Outcome) -> list[np.ndarray]:

@@ -30,8 +30,7 @@ from .maps import ATTENTION, CELLS, GRAD_CAM, OCCLUSION, WINDOW, Explanation
 from .vision import VisionModel
 from .vlm import VLM
 
-Answers = Callable[[Sequence[Image.Image]], np.ndarray]
-"""Images to (n, C) probabilities."""
+Answers = Callable[[Sequence[Image.Image]], np.ndarray]  # to (n, C) probabilities
 AT_A_TIME = 32  # images with a hidden part that a model is asked about
 LEAST_CELLS = 4  # a side of the map of channels that Grad-CAM explains by
 

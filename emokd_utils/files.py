@@ -28,10 +28,7 @@ def canonical_json(obj: Any) -> str:
     try:
         return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"a key cannot be made of these inputs ({error}): "
-            "give text, finite numbers, true, false, null, and lists and dicts of them"
-        ) from error
+        raise InputError(f"a key is made of text, finite numbers, lists, dicts: {error}") from error
 
 
 def fingerprint(obj: Any) -> str:
@@ -137,8 +134,6 @@ def aligned_rows(
     if not len(place) == len(cached_ids) == len(rows):
         raise InputError(f"{len(rows)} rows for {len(place)} different ids: make the file anew")
     if missing := [image_id for image_id in image_ids if image_id not in place]:
-        raise InputError(
-            f"{len(missing)} of {len(image_ids)} ids are not there, the first is {missing[0]!r}: "
-            "make the file anew for these images"
-        )
+        what = f"no row for {len(missing)} of {len(image_ids)} images, {missing[0]!r} the first"
+        raise InputError(f"{what}: make the file anew for these images")
     return np.asarray(rows)[[place[image_id] for image_id in image_ids]]

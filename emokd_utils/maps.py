@@ -90,10 +90,8 @@ def load_explanations(path: str | Path) -> dict[str, dict[str, Explanation]]:
 
 
 def share_inside(explanation: Explanation, boxes: Sequence[Box], size: tuple[int, int]) -> float:
-    """The share, 0..1, of what is above 0 in a map that lies in boxes; nan where nothing is.
-
-    size: width and height of the image in pixels.
-    """
+    """The share, 0..1, of what is above 0 in a map that lies in boxes, nan where nothing is, on an
+    image of `size`, width and height in pixels."""
     values = np.nan_to_num(explanation.on_pixels(*size)).clip(0)
     total = values.sum()
     return float(values[_inside(boxes, size)].sum() / total) if total else math.nan

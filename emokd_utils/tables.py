@@ -25,9 +25,8 @@ from .files import write_text
 _UNSEEN = re.compile(
     r"[\\\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
 )
-_ESCAPE = re.compile(r"\\(?:([\\nrt])|u([0-9a-f]{4}))")
+_ESCAPE = re.compile(r"\\(?:[\\nrt]|u[0-9a-f]{4})")
 _SHORT = {"\\": "\\", "\n": "n", "\r": "r", "\t": "t"}
-_LONG = {letter: character for character, letter in _SHORT.items()}
 _NEEDS_APOSTROPHE = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'")
 
 
@@ -76,6 +75,4 @@ def _to_cell(text: str) -> str:
 
 
 def _from_cell(cell: str) -> str:
-    return _ESCAPE.sub(
-        lambda m: _LONG[m[1]] if m[1] else chr(int(m[2], 16)), cell.removeprefix("'")
-    )
+    return _ESCAPE.sub(lambda m: json.loads(f'"{m[0]}"'), cell.removeprefix("'"))

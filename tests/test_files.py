@@ -26,7 +26,7 @@ def test_a_key_does_not_depend_on_order_and_tells_values_apart():
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, np.ones(2)])
 def test_a_key_is_made_of_nothing_inexact(value):
-    with pytest.raises(InputError, match="a key cannot be made"):
+    with pytest.raises(InputError, match="a key is made of"):
         canonical_json(value)
 
 
@@ -73,7 +73,7 @@ def test_aligning_undoes_any_shuffle(order, asked):
 @pytest.mark.parametrize(
     ("ids", "cached", "message"),
     [
-        (["a", "x", "y"], ["a", "b", "c"], "2 of 3 ids .* first is 'x'"),
+        (["a", "x", "y"], ["a", "b", "c"], "no row for 2 of 3 images, 'x'"),
         (["a"], ["a", "b", "a"], "3 rows for 2 different ids"),
         (["a"], ["a", "b"], "3 rows for 2 different ids"),
     ],
