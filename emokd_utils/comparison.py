@@ -1,102 +1,20 @@
-"""Two models compared by every measure of `complementarity`, with intervals, on slices of the data.
-
-Slices are images of one emotion or one cue: where two models complement each other is as telling
-as how much (lesson 6).
-"""
+"""Two models compared by every measure of `complementarity`, with intervals, on slices of the data:
+where two models complement each other is as telling as how much (lesson 6)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from .complementarity import combinations, mcnemar_exact, measures
+from .complementarity import mcnemar_exact, measures
 from .errors import InputError
-from .evidence import LEVEL, NAN, RESAMPLES, Estimate, percentile_interval, resampled_counts
+from .evidence import LEVEL, NAN, RESAMPLES, Estimate, percentile_interval
 from .predictions import Predictions
 
 WHOLE = "all"
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two models compared on the whole data and on slices of it.
-
-    table: a row for each slice and measure, in the columns slice ('all' for the whole), measure,
-    n (images of the slice), value, low, high (ends of the interval; nan where there is none).
-    names: of A and of B.
-    """
-
-    table: pd.DataFrame
-    names: tuple[str, str]
-
-    def value(self, measure: str, slice: str = WHOLE) -> Estimate:
-        """One measure of one slice; InputError names the measures and slices there are."""
-        row = self.table[(self.table["measure"] == measure) & (self.table["slice"] == slice)]
-        if row.empty:
-            raise InputError(
-                f"no measure {measure!r} of slice {slice!r}; measures: "
-                f"{', '.join(self.table['measure'].unique())}; slices: {', '.join(self.slices)}"
-            )
-        value, low, high, n = row[["value", "low", "high", "n"]].iloc[0]
-        return Estimate(float(value), float(low), float(high), int(n))
-
-    @property
-    def slices(self) -> tuple[str, ...]:
-        """Names of the slices, the whole first."""
-        return tuple(self.table["slice"].unique())
-
-    def __str__(self) -> str:
-        head = (
-            f"A: {self.names[0]}\nB: {self.names[1]}\n"
-            f"[..]: {LEVEL:.0%} paired bootstrap intervals, {RESAMPLES} resamples; "
-            "% of images unless stated"
-        )
-        blocks = [self._block(self.slices[i : i + 4]) for i in range(0, len(self.slices), 4)]
-        return "\n\n".join([head, *blocks])
-
-    def _block(self, slices: tuple[str, ...]) -> str:
-        columns = {}
-        for name in slices:
-            rows = self.table[self.table["slice"] == name]
-            columns[f"{name} (n = {rows['n'].iloc[0]})"] = [
-                _cell(row.measure, row.value, row.low, row.high) for row in rows.itertuples()
-            ]
-        return pd.DataFrame(columns, index=list(_TITLES.values())).to_string()
-
-
-def compare(
-    a: Predictions, b: Predictions, by: str | pd.Series | Mapping[str, object] | None = None
-) -> Comparison:
-    """Every measure of two models, on the whole and on each slice, with bootstrap intervals.
-
-    by: what an image's slice is called: 'label' for its class, or a mapping or pandas Series from
-    image id to a value such as its cue. Slices come in the order of the classes, of a categorical
-    Series' categories, or else of their names; a class or category without images is kept.
-
-    Each slice is resampled within itself. A measure that is undefined in some resamples takes its
-    interval over the others. McNemar's p has no interval.
-
-    Raises InputError for predictions that do not match, images without a value in `by`, and a
-    slice called 'all'.
-    """
-    a, b = a.aligned(b)
-    rows = []
-    for name, image_ids in _slices(a, by):
-        part_a, part_b = a.select(image_ids), b.select(image_ids)
-        kinds, counts = combinations(part_a, part_b)
-        observed = measures(kinds, counts[None])
-        drawn = measures(kinds, resampled_counts(counts))
-        for measure, (value,) in observed.items():
-            ends = (NAN, NAN) if np.isnan(value) else percentile_interval(drawn[measure])
-            rows.append((name, measure, len(part_a), value, *ends))
-        rows.append((name, "mcnemar_p", len(part_a), mcnemar_exact(part_a, part_b), NAN, NAN))
-    table = pd.DataFrame(rows, columns=["slice", "measure", "n", "value", "low", "high"])
-    return Comparison(table, tuple(str(x.provenance.get("model", "?")) for x in (a, b)))
-
-
 _TITLES = {
     "accuracy_a": "accuracy of A",
     "accuracy_b": "accuracy of B",
@@ -115,38 +33,78 @@ _TITLES = {
 }
 
 
-def _cell(measure: str, value: float, low: float, high: float) -> str:
-    if np.isnan(value):
-        return "undefined"
-    if measure == "mcnemar_p":
-        return "< 0.001" if value < 0.001 else f"{value:.3f}"
-    if measure in ("cohen_kappa", "yules_q"):
-        return f"{value:.2f} [{low:.2f}, {high:.2f}]"
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two models compared on the whole data and on slices of it.
 
+    table: a row for each slice and measure, in the columns slice ('all' for the whole), measure,
+    n (images of the slice), value, low, high (ends of the interval; nan where there is none).
+    names: of A and of B.
+    """
 
-def _slices(
-    a: Predictions, by: str | pd.Series | Mapping[str, object] | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Name of each slice and the ids of the images in it, the whole first."""
-    image_ids = np.array(a.ids, dtype=object)
-    yield WHOLE, image_ids
-    if by is None:
-        return
-    if isinstance(by, str):
-        by = pd.Series(pd.Categorical(a.labels, a.classes), a.ids)
-    values = by if isinstance(by, pd.Series) else pd.Series(dict(by), dtype=object)
-    known = values.dropna()
-    missing = [image_id for image_id in a.ids if image_id not in known.index]
-    if missing:
-        raise InputError(
-            f"by has no value for {len(missing)} images, {missing[0]} the first: give them one, "
-            "or leave them out with select"
+    table: pd.DataFrame
+    names: tuple[str, str]
+
+    def value(self, measure: str, slice: str = WHOLE) -> Estimate:
+        """One measure of one slice; InputError names the measures and slices there are."""
+        row = self.table[(self.table["measure"] == measure) & (self.table["slice"] == slice)]
+        if row.empty:
+            known = f"measures: {', '.join(_TITLES)}; slices: {', '.join(self.slices)}"
+            raise InputError(f"no measure {measure!r} of slice {slice!r}; {known}")
+        return Estimate(*row[list(Estimate._fields)].astype(object).iloc[0])
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """Names of the slices, the whole first."""
+        return tuple(self.table["slice"].unique())
+
+    def __str__(self) -> str:
+        columns = {
+            f"{name} (n = {n})": [_cell(row) for row in part.itertuples()]
+            for (name, n), part in self.table.groupby(["slice", "n"], sort=False)
+        }
+        shown = pd.DataFrame(columns, index=list(_TITLES.values()))
+        head = (
+            f"A: {self.names[0]}\nB: {self.names[1]}\n"
+            f"[..]: {LEVEL:.0%} paired bootstrap intervals, {RESAMPLES} resamples; "
+            "% of images unless stated"
         )
-    of_image = known[list(a.ids)].astype(str).to_numpy()
-    categorical = isinstance(values.dtype, pd.CategoricalDtype)
-    names = values.cat.categories.astype(str) if categorical else sorted(set(of_image))
-    if WHOLE in names:
-        raise InputError(f"a slice is called {WHOLE!r}, which stands for the whole: rename it")
-    for name in names:
-        yield name, image_ids[of_image == name]
+        blocks = [shown.iloc[:, i : i + 4].to_string() for i in range(0, shown.shape[1], 4)]
+        return "\n\n".join([head, *blocks])
+
+
+def compare(a: Predictions, b: Predictions, by: pd.Series | None = None) -> Comparison:
+    """Every measure of two models, on the whole and on each slice, with bootstrap intervals.
+
+    by: image id -> the name of its slice, such as its cue. Slices come in the order of a
+    categorical Series' categories, or else of their names; each is resampled within itself.
+
+    Raises InputError for predictions that do not match, and images without a value in `by`.
+    """
+    a, b = a.aligned(b)
+    slices = [(WHOLE, a.ids)]
+    if by is not None:
+        by = by.reindex(list(a.ids))
+        if (missing := by.isna()).any():
+            raise InputError(f"by has no value for {missing.sum()} images: {missing.idxmax()}, ...")
+        names = by.astype("category").cat.categories
+        slices += [(str(name), by.index[by == name]) for name in names]
+    rows = []
+    for name, image_ids in slices:
+        pair = a.select(image_ids), b.select(image_ids)
+        for measure, values in measures(*pair).items():
+            ends = percentile_interval(values[1:])
+            rows.append((name, measure, len(image_ids), values[0], *ends))
+        rows.append((name, "mcnemar_p", len(image_ids), mcnemar_exact(*pair), NAN, NAN))
+    table = pd.DataFrame(rows, columns=["slice", "measure", "n", "value", "low", "high"])
+    return Comparison(table, tuple(str(x.provenance.get("model", "?")) for x in (a, b)))
+
+
+def _cell(row: NamedTuple) -> str:
+    if np.isnan(row.value):
+        return "undefined"
+    if row.measure == "mcnemar_p":
+        return "< 0.001" if row.value < 0.001 else f"{row.value:.3f}"
+    if row.measure in ("cohen_kappa", "yules_q"):
+        return f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+    return f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"

@@ -3,7 +3,7 @@
 Shares have Wilson's interval. Everything else has bootstrap percentile intervals (Efron &
 Tibshirani 1993, An Introduction to the Bootstrap, chapter 13, doi 10.1201/9780429246593) over
 images drawn with replacement: an image is drawn with all that is known of it, so that what two
-models say about it stays paired.
+models say about it stays paired. What no images are there for is nan.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
-
-from .errors import InputError
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -63,12 +61,7 @@ class Claim:
 
 
 def wilson(right: int, n: int) -> Interval:
-    """Wilson's score interval of a share, `right` of n (1927, doi 10.1080/01621459.1927.10502953).
-
-    Raises InputError for counts that are no share.
-    """
-    if not 0 <= right <= n:
-        raise InputError(f"{right} of {n} is no share: count at most n right")
+    """Wilson's score interval of a share, `right` of n (1927, doi 10.1080/01621459.1927.10502953)."""
     if n == 0:
         return Interval(NAN, NAN)
     p, z = right / n, ndtri(0.5 + 0.5 * LEVEL)
@@ -80,34 +73,24 @@ def wilson(right: int, n: int) -> Interval:
 
 
 def share(count: int | np.ndarray, n: int | None = None) -> Estimate:
-    """`count` of n, or the share of True in a boolean array, in [0, 1] with Wilson's interval.
-
-    All nan where n is 0. Errors as `wilson`.
-    """
+    """`count` of n, or the share of True in a boolean array, in [0, 1] with Wilson's interval."""
     if n is None:
-        right = np.asarray(count)
-        count, n = right.sum(), right.size
+        count, n = np.sum(count), np.size(count)
     return Estimate(count / n if n else NAN, *wilson(int(count), int(n)), int(n))
 
 
-def bootstrap(values: np.ndarray, seed: int = 0) -> Estimate:
-    """The mean of `values` (n,), one an image, with its interval over resampled images; nan for
-    none."""
-    n = len(values)
-    if not n:
+def bootstrap(values: np.ndarray) -> Estimate:
+    """The mean of `values` (n,), one an image, with its interval over resampled images."""
+    if not (n := len(values)):
         return Estimate(NAN, NAN, NAN, 0)
-    draws = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+    draws = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
     return Estimate(float(np.mean(values)), *percentile_interval(values[draws].mean(1)), n)
 
 
 def resampled_counts(counts: np.ndarray) -> np.ndarray:
-    """Counts (RESAMPLES, K) of n = counts.sum() images drawn with replacement, of which counts (K,)
-    are of each kind.
-
-    Whole resamples are drawn at once as multinomial counts, which is the same distribution.
-    """
-    n = int(counts.sum())
-    if n == 0:
+    """Counts (RESAMPLES, K) of images drawn with replacement, of which counts (K,) are of each kind;
+    whole resamples at once as multinomial counts, which is the same distribution."""
+    if not (n := int(counts.sum())):
         return np.zeros((RESAMPLES, len(counts)), dtype=np.int64)
     return np.random.default_rng(0).multinomial(n, counts / n, size=RESAMPLES)
 

@@ -23,35 +23,16 @@ ROWS_FORMAT = "emokd-rows-1"
 def canonical_json(obj: Any) -> str:
     """`obj` as JSON with sorted keys and no spaces; a tuple reads as a list.
 
-    Raises InputError for what JSON cannot hold exactly: NaN, infinities, keys that are not text,
-    arrays, paths and other objects.
+    Raises InputError for what JSON cannot hold: NaN, infinities, arrays, paths, other objects.
     """
-    _refuse_odd_keys(obj)
     try:
         return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"a key cannot be made of these inputs ({error}): "
-            "give text, finite numbers, true, false, null, and lists and dicts of them"
-        ) from error
-
-
-def _refuse_odd_keys(obj: Any) -> None:
-    if isinstance(obj, dict):
-        for key, value in obj.items():
-            if not isinstance(key, str):
-                raise InputError(f"a key cannot be made of a dict with the key {key!r}: use text")
-            _refuse_odd_keys(value)
-    elif isinstance(obj, list | tuple):
-        for value in obj:
-            _refuse_odd_keys(value)
+        raise InputError(f"a key is made of text, finite numbers, lists, dicts: {error}") from error
 
 
 def fingerprint(obj: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of `obj` as canonical JSON.
-
-    Raises InputError for what canonical_json refuses.
-    """
+    """The first 16 hexadecimal digits of the SHA-256 of `obj` as canonical JSON."""
     return hashlib.sha256(canonical_json(obj).encode()).hexdigest()[:16]
 
 
@@ -86,21 +67,17 @@ def load_lines(path: str | Path, file_format: str) -> list[dict]:
     A last line without its end, as a kill leaves it, is dropped. Raises InputError when the file is
     missing, damaged or of another format.
     """
-    path, objects = Path(path), []
+    objects: list[dict] = []
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            objects.append(json.loads(line))
-            if not isinstance(objects[-1], dict) or objects[0].get("format") != file_format:
+        data = Path(path).read_bytes()
+        for line in data[: data.rfind(b"\n") + 1].splitlines():
+            item = json.loads(line)
+            if not isinstance(item, dict) or (objects or [item])[0].get("format") != file_format:
                 raise ValueError(f"it does not begin with the format {file_format}")
-        except ValueError as error:
-            raise InputError(
-                f"{path}: line {number} is damaged, or this is another kind of file ({error}): "
-                "remove the line, or give another file"
-            ) from error
+            objects.append(item)
+    except (OSError, ValueError) as error:
+        where = f"{path}, line {len(objects) + 1}"
+        raise InputError(f"{where}: {error}; remove the line, or give another file") from error
     return objects
 
 
@@ -127,10 +104,7 @@ def load_tensors(path: str | Path, file_format: str) -> tuple[dict[str, np.ndarr
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != file_format:
-                raise InputError(
-                    f"{path} has the format {metadata.get('format')!r}, not {file_format!r}: "
-                    "make it anew"
-                )
+                raise TypeError(f"its format is {metadata.get('format')!r}, not {file_format!r}")
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
             return tensors, json.loads(metadata["about"])
     except (OSError, SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
@@ -138,19 +112,13 @@ def load_tensors(path: str | Path, file_format: str) -> tuple[dict[str, np.ndarr
 
 
 def save_rows(path: str | Path, image_ids: Sequence[str], rows: np.ndarray) -> None:
-    """Write an array (n, ...) with one row an image together with the n ids.
-
-    Raises InputError where there are not as many ids, or an id comes twice.
-    """
-    aligned_rows(image_ids, image_ids, rows)
+    """Write an array (n, ...) with one row an image together with the n ids."""
     save_tensors(path, {"rows": rows}, {"ids": list(image_ids)}, ROWS_FORMAT)
 
 
 def load_rows(path: str | Path, image_ids: Sequence[str]) -> np.ndarray:
-    """The rows that `save_rows` wrote, in the order of `image_ids`.
-
-    Raises InputError when the file is damaged or an id is missing.
-    """
+    """The rows that `save_rows` wrote, in the order of `image_ids`; InputError where the file is
+    damaged or an id is missing."""
     tensors, about = load_tensors(path, ROWS_FORMAT)
     return aligned_rows(image_ids, about["ids"], tensors["rows"])
 
@@ -160,19 +128,12 @@ def aligned_rows(
 ) -> np.ndarray:
     """Rows (m, ...) of `rows` (n, ...), which belong to `cached_ids`, in the order of `image_ids`.
 
-    Raises InputError when `rows` has not one row a cached id, when a cached id comes twice, or
-    when an asked id is missing (the first is named).
+    Raises InputError where `rows` has not one row a cached id, each once, or an asked id is missing.
     """
-    if len(cached_ids) != len(rows):
-        raise InputError(f"{len(rows)} rows for {len(cached_ids)} ids: make the file anew")
-    place: dict[str, int] = {}
-    for row, image_id in enumerate(cached_ids):
-        if place.setdefault(image_id, row) != row:
-            raise InputError(f"the id {image_id!r} comes twice: give each id once")
-    missing = [image_id for image_id in image_ids if image_id not in place]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(image_ids)} ids are not there, the first is {missing[0]!r}: "
-            "make the file anew for these images"
-        )
+    place = {image_id: row for row, image_id in enumerate(cached_ids)}
+    if not len(place) == len(cached_ids) == len(rows):
+        raise InputError(f"{len(rows)} rows for {len(place)} different ids: make the file anew")
+    if missing := [image_id for image_id in image_ids if image_id not in place]:
+        what = f"no row for {len(missing)} of {len(image_ids)} images, {missing[0]!r} the first"
+        raise InputError(f"{what}: make the file anew for these images")
     return np.asarray(rows)[[place[image_id] for image_id in image_ids]]

@@ -38,15 +38,14 @@ class Explanation:
     """A map over an image.
 
     values: (rows, columns), of occlusion the fall of the label's probability (-1..1) when a cell is
-    hidden, of Grad-CAM at least 0 in the unit of the logit, of attention the share of a visual
-    token (sum 1). method, model: what made it, of what. label: whose probability or logit it is
-    about, "" for attention. area: left, top, right and bottom of what the map covers, in shares of
-    the image's width and height.
+    hidden, of Grad-CAM at least 0, of attention the share of a visual token (sum 1). method, model:
+    what made it, of what. label: that it is about, "" for attention. area: left, top, right and
+    bottom of what it covers, in shares of the image's sides.
     """
 
     values: np.ndarray
     method: str
-    model: str
+    model: str = ""
     label: str = ""
     area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
@@ -91,10 +90,8 @@ def load_explanations(path: str | Path) -> dict[str, dict[str, Explanation]]:
 
 
 def share_inside(explanation: Explanation, boxes: Sequence[Box], size: tuple[int, int]) -> float:
-    """The share, 0..1, of what is above 0 in a map that lies in boxes; nan where nothing is.
-
-    size: width and height of the image in pixels.
-    """
+    """The share, 0..1, of what is above 0 in a map that lies in boxes, nan where nothing is, on an
+    image of `size`, width and height in pixels."""
     values = np.nan_to_num(explanation.on_pixels(*size)).clip(0)
     total = values.sum()
     return float(values[_inside(boxes, size)].sum() / total) if total else math.nan
@@ -106,27 +103,26 @@ def share_table(
     boxes_of: Callable[[ImageDataset, str], Mapping[str, Box]],
     by: pd.Series,
 ) -> pd.DataFrame:
-    """How much of each map lies in boxes, for each group of images.
+    """How much of each map lies in an image's boxes (`boxes_of`), a row for each group and map.
 
-    boxes_of: data set and image id to boxes by name. by: image id -> group, such as its cue. A row
-    per group and map: ``n`` images with something above 0 in the map, the mean ``share`` in the
-    boxes with the ends ``low`` and ``high`` of its interval, the boxes' mean share of the ``area``
-    (what a map that knows nothing gives), and ``inside_more``, the share of images whose map has
-    more in the boxes than the area has.
+    by: image id -> group, such as its cue. Columns: ``n`` images with something above 0 in the map;
+    the mean ``share`` in the boxes and the ends ``low`` and ``high`` of its interval; the boxes'
+    mean share of the ``area``, what a map that knows nothing gives; and ``inside_more``, the share
+    of images whose map has more in the boxes than the area has.
     """
     rows = []
     for image_id, of_image in maps.items():
         size = dataset.open(image_id).size
         boxes = list(boxes_of(dataset, image_id).values())
         area = float(_inside(boxes, size).mean())
-        for name, shown in of_image.items():
-            rows.append((by[image_id], name, share_inside(shown, boxes, size), area))
+        shares = {name: share_inside(shown, boxes, size) for name, shown in of_image.items()}
+        rows += [(by[image_id], name, share, area) for name, share in shares.items()]
     table = pd.DataFrame(rows, columns=[by.name, "map", "share", "area"]).dropna()
     measured = {}
     for key, part in table.groupby([by.name, "map"], sort=False):
         mean, low, high, n = bootstrap(part["share"].to_numpy())
-        inside_more = float((part["share"] > part["area"]).mean())
-        measured[key] = (n, mean, low, high, float(part["area"].mean()), inside_more)
+        inside_more = (part["share"] > part["area"]).mean()
+        measured[key] = (n, mean, low, high, part["area"].mean(), inside_more)
     index = pd.MultiIndex.from_tuples(measured, names=[by.name, "map"])
     columns = ["n", "share", "low", "high", "area", "inside_more"]
     return pd.DataFrame(list(measured.values()), index, columns)

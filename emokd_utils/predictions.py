@@ -89,7 +89,7 @@ class Predictions:
         self.invalid.flags.writeable = False
 
     def _check(self) -> None:
-        n, classes = len(self.ids), self.classes
+        n, classes, values = len(self.ids), self.classes, self.probabilities
         if len(classes) < 2 or len(set(classes)) < len(classes) or "" in classes:
             raise InputError(f"classes must be two or more different names: {classes}")
         shapes = dict.fromkeys(("splits", "labels", "answers", "invalid"), (n,))
@@ -97,14 +97,11 @@ class Predictions:
             value = getattr(self, name)
             if value is not None and np.shape(value) != shape:
                 raise InputError(f"{name} is of shape {np.shape(value)}, but {n} ids need {shape}")
-        if len(set(self.ids)) < n:
-            twice = self.ids[pd.Index(self.ids).duplicated().argmax()]
-            raise InputError(f"the id {twice!r} comes twice; give each once")
-        values = self.probabilities  # (n, C)
         foreign = np.array([label not in classes for label in self.labels], dtype=bool)
         shares = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE)
         uniform = (np.abs(values - 1 / len(classes)) <= SUM_TOLERANCE).all(axis=1)
         for wrong, what in (
+            (pd.Index(self.ids, dtype=object).duplicated(), "comes twice:"),
             (foreign, f"has a label that is none of {', '.join(classes)}:"),
             (~shares, "has probabilities that are not 0 or more with the sum 1:"),
             (self.invalid & ~uniform, "is invalid, but its probabilities are not uniform:"),
@@ -115,20 +112,15 @@ class Predictions:
 
     @classmethod
     def from_logits(cls, logits: Any, **about: Any) -> Predictions:
-        """Predictions whose probabilities are the softmax, in float64, of logits (n, C).
-
-        about: ids, splits, labels, classes and provenance, as in the class.
-        """
+        """Predictions whose probabilities are the softmax, in float64, of logits (n, C)."""
         return cls(probabilities=softmax(np.asarray(logits, dtype=np.float64), axis=1), **about)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return (
-            f"Predictions(n={len(self)}, {len(self.classes)} classes, accuracy {self.accuracy:.3f}, "
-            f"invalid {int(self.invalid.sum())}, model {self.provenance.get('model')})"
-        )
+        about = f"accuracy {self.accuracy:.3f}, model {self.provenance.get('model')}"
+        return f"Predictions(n={len(self)}, {len(self.classes)} classes, {about})"
 
     @property
     def predicted_index(self) -> np.ndarray:
@@ -164,41 +156,32 @@ class Predictions:
         if name not in self.splits:
             there = ", ".join(sorted(set(self.splits))) or "none"
             raise InputError(f"no predictions for split {name!r}; there are: {there}")
-        return self._take([row for row, split in enumerate(self.splits) if split == name])
+        return self.select(np.array(self.ids, dtype=object)[np.array(self.splits) == name])
 
     def select(self, ids: Iterable[str]) -> Predictions:
         """The images with these ids, in the order asked; InputError names the first unknown."""
-        ids = tuple(ids)
-        row_of = {image_id: row for row, image_id in enumerate(self.ids)}
+        ids, row_of = tuple(ids), {image_id: row for row, image_id in enumerate(self.ids)}
         if unknown := [image_id for image_id in ids if image_id not in row_of]:
-            raise InputError(f"no prediction for {len(unknown)} images: {_some(unknown)}")
-        return self._take([row_of[image_id] for image_id in ids])
+            raise InputError(f"no prediction for {len(unknown)} images: {', '.join(unknown[:3])}")
+        rows = [row_of[image_id] for image_id in ids]
+        taken = {name: [getattr(self, name)[row] for row in rows] for name in ("splits", "labels")}
+        taken["answers"] = self.answers and [self.answers[row] for row in rows]
+        taken |= {"probabilities": self.probabilities[rows], "invalid": self.invalid[rows]}
+        return replace(self, ids=ids, **taken)
 
     def aligned(self, other: Predictions) -> tuple[Predictions, Predictions]:
-        """This and the other one in this one's order of images; InputError where the classes differ,
-        an image is in one of them only, or an image's labels differ (it names the first three)."""
+        """This and the other one in this one's order of images; InputError, naming the first three
+        images at fault, where the classes, the images or an image's labels differ."""
         if self.classes != other.classes:
             raise InputError(f"the classes differ: {self.classes} and {other.classes}")
         if missing := sorted(set(self.ids) ^ set(other.ids)):
-            raise InputError(
-                f"{len(missing)} images are in one of two predictions only: {_some(missing)}; "
-                "compare the same split of the same data"
-            )
+            what = f"{len(missing)} images are in one of two predictions only: {', '.join(missing[:3])}"
+            raise InputError(f"{what}; compare the same split of the same data")
         matched = other.select(self.ids)
-        pairs = zip(self.ids, self.labels, matched.labels, strict=True)
-        if differ := [f"{image_id} ({a}, {b})" for image_id, a, b in pairs if a != b]:
-            raise InputError(
-                f"the labels of {len(differ)} images differ: {_some(differ)}; "
-                "predict both from the same data"
-            )
+        labels = zip(self.ids, self.labels, matched.labels, strict=True)
+        if differ := [image_id for image_id, a, b in labels if a != b]:
+            raise InputError(f"the labels of {len(differ)} images differ: {', '.join(differ[:3])}")
         return self, matched
-
-    def _take(self, rows: list[int]) -> Predictions:
-        texts = ("ids", "splits", "labels", *(() if self.answers is None else ("answers",)))
-        taken = {name: tuple(getattr(self, name)[row] for row in rows) for name in texts}
-        index = np.array(rows, dtype=np.int64)
-        arrays = {"probabilities": self.probabilities[index], "invalid": self.invalid[index]}
-        return replace(self, **taken, **arrays)
 
     def to_frame(self) -> pd.DataFrame:
         """A row an image, indexed by id: split, label, predicted (None where invalid), correct,
@@ -216,34 +199,28 @@ class Predictions:
         return pd.DataFrame(columns | {"invalid": self.invalid})
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write `to_frame` to `path`, a .csv, and classes and provenance to a .json beside, as
-        `tables.save_table` does; InputError for another suffix."""
+        """Write `to_frame` to `path`, a .csv, and classes and provenance to a .json beside."""
         about = {"format": FORMAT, "rows": len(self), "classes": self.classes}
         about |= {"has_answers": self.answers is not None, "provenance": self.provenance}
         return save_table(path, self._table(), about)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Predictions:
-        """Read what `save` wrote; InputError, naming the file, as `tables.load_table`, or where its
-        values do not make sound predictions."""
-        table, about = load_table(path, FORMAT, ("id", "split", "label", "predicted", "answer"))
+        """Read what `save` wrote; InputError, naming the file, where a file is missing, is not as
+        it was saved, or does not hold sound predictions."""
         try:
+            table, about = load_table(path, FORMAT)
             values = table[[f"p_{name}" for name in about["classes"]]].to_numpy(dtype=object)
             answers = table["answer"] if about["has_answers"] else None
             images = (table["id"], table["split"], table["label"], about["classes"])
             return cls(*images, values, answers, table["invalid"] == "True", about["provenance"])
-        except (InputError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: {error}; make it anew") from error
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: {error}; make it and its .json anew") from error
 
 
 def _texts(values: Sequence[str] | None, name: str) -> tuple[str, ...] | None:
-    if values is None and name == "answers":
+    if values is None:
         return None
-    texts = tuple(values)
-    if isinstance(values, str) or not all(isinstance(text, str) for text in texts):
+    if isinstance(values, str) or not all(isinstance(text, str) for text in values):
         raise InputError(f"{name} must be a sequence of texts")
-    return tuple(map(str, texts))
-
-
-def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:3]) + (", ..." if len(items) > 3 else "")
+    return tuple(map(str, values))

@@ -1,9 +1,8 @@
 """Tables that open in a spreadsheet and come back exactly: CSV, with JSON about it beside.
 
-The CSV is UTF-8 with a byte-order mark, by which Excel knows it, one line a row, exact decimals.
-Text in it is escaped: backslashes and characters that are not seen (newlines, control, direction)
-as in JSON, and an apostrophe goes before a text that begins with one or that a spreadsheet could
-take for a formula.
+The CSV is UTF-8 with a byte-order mark, by which Excel knows it, one line a row. In text, unseen
+characters (newlines, control, direction) and backslashes are escaped as in JSON, and an apostrophe
+goes before what a spreadsheet could take for a formula.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +25,20 @@ from .files import write_text
 _UNSEEN = re.compile(
     r"[\\\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
 )
-_ESCAPE = re.compile(r"\\(?:([\\nrt])|u([0-9a-f]{4}))")
+_ESCAPE = re.compile(r"\\(?:[\\nrt]|u[0-9a-f]{4})")
 _SHORT = {"\\": "\\", "\n": "n", "\r": "r", "\t": "t"}
-_LONG = {letter: character for character, letter in _SHORT.items()}
 _NEEDS_APOSTROPHE = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'")
 
 
 def save_table(path: str | os.PathLike, table: pd.DataFrame, about: Mapping[str, Any]) -> Path:
     """Write a table to `path`, a .csv, and what it is about to a .json beside.
 
-    Columns of text are those of the type object, None standing for no text.
-
-    about: JSON-able; `format` is what `load_table` asks for. Raises InputError for another suffix.
+    Columns of text are those of the type object, None standing for no text. about: JSON-able, its
+    `format` what `load_table` asks for. Raises InputError for another suffix.
     """
-    path = _csv_path(path)
+    path = Path(path)
+    if path.suffix != ".csv":
+        raise InputError(f"{path}: a table is kept in a file whose name ends in .csv")
     escaped = table.rename(columns=_to_cell)
     for name in table:
         if is_object_dtype(table[name]):
@@ -51,39 +50,22 @@ def save_table(path: str | os.PathLike, table: pd.DataFrame, about: Mapping[str,
     return path
 
 
-def load_table(
-    path: str | os.PathLike, file_format: str, text_columns: Iterable[str]
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+def load_table(path: str | os.PathLike, file_format: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """What `save_table` wrote, all as text: a number as its digits, no text as "".
 
-    Raises InputError, naming the file, where one is missing or of another format, or the CSV is not
-    the one that was saved.
+    Raises OSError, LookupError, TypeError or ValueError where a file is missing or of another
+    format, or the CSV is not the one that was saved.
     """
-    path = _csv_path(path)
-    beside = path.with_suffix(".json")
-    try:
-        content, about = path.read_bytes(), json.loads(beside.read_bytes())
-    except OSError as error:
-        raise InputError(f"{error.filename}: {error.strerror}; make it anew") from error
-    except ValueError as error:
-        raise InputError(f"{beside} is not JSON ({error}); make it anew") from error
-    if not isinstance(about, dict) or about.get("format") != file_format:
-        raise InputError(f"{beside} is not of the format {file_format}; make it anew")
-    if about.get("sha256") != hashlib.sha256(content).hexdigest():
-        raise InputError(f"{path} is not the file that was saved; restore it or make it anew")
-    try:
-        table = pd.read_csv(
-            io.BytesIO(content),
-            dtype=str,
-            na_filter=False,
-            encoding="utf-8-sig",
-        ).rename(columns=_from_cell)
-        for name in text_columns:
-            # pandas' own type of text refuses lone surrogates, which a model may write
-            table[name] = pd.Series([_from_cell(cell) for cell in table[name]], dtype=object)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: {error}; make it anew") from error
-    return table, about
+    content = Path(path).read_bytes()
+    about = json.loads(Path(path).with_suffix(".json").read_bytes())
+    if about["format"] != file_format:
+        raise ValueError(f"it is not of the format {file_format}")
+    if about["sha256"] != hashlib.sha256(content).hexdigest():
+        raise ValueError("it is not the file that was saved")
+    table = pd.read_csv(io.BytesIO(content), dtype=str, na_filter=False, encoding="utf-8-sig")
+    # pandas' own type of text refuses lone surrogates, which a model may write
+    texts = {_from_cell(name): list(map(_from_cell, table[name])) for name in table}
+    return pd.DataFrame(texts, dtype=object), about
 
 
 def _to_cell(text: str) -> str:
@@ -93,12 +75,4 @@ def _to_cell(text: str) -> str:
 
 
 def _from_cell(cell: str) -> str:
-    return _ESCAPE.sub(
-        lambda m: _LONG[m[1]] if m[1] else chr(int(m[2], 16)), cell.removeprefix("'")
-    )
-
-
-def _csv_path(path: str | os.PathLike) -> Path:
-    if Path(path).suffix != ".csv":
-        raise InputError(f"{path}: a table is kept in a file whose name ends in .csv")
-    return Path(path)
+    return _ESCAPE.sub(lambda m: json.loads(f'"{m[0]}"'), cell.removeprefix("'"))

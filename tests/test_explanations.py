@@ -1,6 +1,5 @@
 """Maps of what a model looked at: by hand where it can be reckoned, and where they must not lie."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,102 +27,16 @@ from emokd_utils.world.boxes import boxes, cue_boxes
 
 
 def corner(images):
-    """Two classes; that of the first is as likely as the upper left quarter's quarter is bright."""
+    """Two classes; the first is as likely as the upper left of 64 cells is bright."""
     bright = np.array([np.asarray(image)[:10, :10].mean() / 255 for image in images])
     return np.stack([bright, 1 - bright], 1)
-
-
-@pytest.fixture
-def lit():
-    """40 x 40, black but for a white square of 10 x 10 in the upper left corner."""
-    pixels = np.zeros((40, 40, 3), np.uint8)
-    pixels[:10, :10] = 255
-    return Image.fromarray(pixels)
-
-
-@pytest.fixture(scope="module")
-def vision():
-    return model_of("resnet10t", 64)
 
 
 def model_of(name, side):
     torch.manual_seed(0)
     settings = VisionSettings(name=name, image_size=side)
-    network = build_network(settings, 8).eval()
+    network = build_network(settings, 8).eval() if name else ChannelsLast()
     return VisionModel(network, tuple(MIKELS), settings, 0, 1, [], "")
-
-
-def test_occlusion_by_hand(lit):
-    fall, expected = 1 - 16 / 255, np.zeros((4, 4))  # the mean colour is 255 / 16, rounded
-    expected[0, 0] = fall
-    values = [occlusion(corner, lit, k, cells=4, window=1).values for k in (0, 1)]
-    np.testing.assert_allclose(values, [expected, -expected], atol=1e-6)
-    # one window of four hides the corner; a cell has the mean of the windows over it
-    expected[:2, :2] = fall * np.array([[1, 1 / 2], [1 / 2, 1 / 4]])
-    values = occlusion(corner, lit, 0, cells=4, window=2).values
-    np.testing.assert_allclose(values, expected, atol=1e-6)
-
-
-def test_occlusion_takes_any_shape_and_says_what_does_not_fit(lit):
-    asked = []
-
-    def blind(images):
-        asked.extend(image.size for image in images)
-        return np.full((len(images), 2), 0.5)
-
-    assert not occlusion(blind, lit.resize((90, 31)), 0).values.any()
-    assert set(asked) == {(90, 31)}
-    for cells, window in ((4, 5), (4, 0), (41, 1)):
-        with pytest.raises(InputError, match=f"window {window} and cells {cells}"):
-            occlusion(blind, lit, 0, cells=cells, window=window)
-
-
-def test_each_pixel_has_its_cells_value_and_none_outside_of_the_area():
-    values = np.array([[1.0, 2.0], [3.0, 4.0]])
-    one = Explanation(values, "Grad-CAM", "m", "awe", (0.25, 0, 0.75, 1))
-    found = one.on_pixels(8, 4)
-    row = [np.nan, np.nan, 1, 1, 2, 2, np.nan, np.nan]
-    np.testing.assert_equal(found[:2], [row, row])
-    np.testing.assert_equal(found[3, 2:6], [3, 3, 4, 4])
-
-
-def test_share_inside_by_hand():
-    one = Explanation(np.array([[3.0, -5.0], [1.0, 0.0]]), "occlusion", "m", "awe")
-    assert share_inside(one, [(0, 0, 4, 4)], (8, 8)) == 0.75
-    assert share_inside(one, [(0, 0, 2, 4), (0, 4, 4, 4)], (8, 8)) == 0.375 + 0.25
-    assert share_inside(one, [(0, 0, 4, 4), (0, 0, 4, 4)], (8, 8)) == 0.75, "a union, not a sum"
-    assert math.isnan(share_inside(Explanation(np.zeros((2, 2)), "occlusion", "m"), [], (8, 8)))
-
-
-def by_hand(network, layer, inputs, target):
-    """Grad-CAM in four lines: channels weighted by their mean gradient, summed, cut at 0."""
-    kept = []
-    hook = layer.register_forward_hook(lambda module, args, out: kept.append(out))
-    logit = network(inputs)[0, target]
-    hook.remove()
-    slope = torch.autograd.grad(logit, kept[0])[0]
-    return (slope.mean((2, 3), keepdim=True) * kept[0]).sum(1)[0].clamp(min=0).detach().numpy()
-
-
-def test_grad_cam_is_its_definition_on_the_square_that_the_model_sees(vision, images):
-    inputs = vision.inputs(images[:1]).requires_grad_()
-    found = grad_cam(vision, images[0], "fear")
-    assert found.values.shape == (4, 4), "the last stage with four cells a side"
-    expected = by_hand(vision.network, vision.network.layer3, inputs, MIKELS.index("fear"))
-    np.testing.assert_allclose(found.values, expected, atol=1e-6)
-    assert grad_cam(vision, images[0].resize((200, 100)), "awe").area == (0.25, 0, 0.75, 1)
-    assert grad_cam(vision, images[0].resize((100, 200)), "awe").area == (0, 0.25, 1, 0.75)
-
-
-def test_grad_cam_of_a_transformer_leaves_the_network_as_it_was(images):
-    model = model_of("test_vit", 160)
-    before = model.image_logits(images[:1])
-    norm = model.network.blocks[-1].norm1
-    found = grad_cam(model, images[0], "awe")
-    assert found.values.shape == (10, 10)
-    assert found.values.any()
-    assert model.network.blocks[-1].norm1 is norm
-    np.testing.assert_array_equal(model.image_logits(images[:1]), before)
 
 
 class ChannelsLast(nn.Module):
@@ -140,65 +53,121 @@ class ChannelsLast(nn.Module):
         return self.head(self.stage(x.permute(0, 2, 3, 1)).mean((1, 2)))
 
 
-def test_grad_cam_of_channels_last_and_of_no_map_at_all(images):
-    torch.manual_seed(0)
-    network = ChannelsLast()
-    model = VisionModel(network, tuple(MIKELS), VisionSettings(image_size=6), 0, 1, [], "")
-    found = grad_cam(model, images[0], "awe").values
-    weight = network.head.weight[MIKELS.index("awe")] / 36
-    seen = network.stage(model.inputs(images[:1])[0].permute(1, 2, 0))
-    np.testing.assert_allclose(found, (seen @ weight).clamp(min=0).detach(), atol=1e-6)
+def test_occlusion_by_hand():
+    pixels = np.zeros((80, 80, 3), np.uint8)
+    pixels[:10, :10] = 255
+    lit, fall = Image.fromarray(pixels), 1 - 4 / 255  # the mean colour is 255 / 64, rounded
+    # the one window at the corner hides it; a cell has the mean of the windows over it
+    expected = np.zeros((8, 8))
+    expected[:2, :2] = fall * np.array([[1, 1 / 2], [1 / 2, 1 / 4]])
+    values = [occlusion(corner, lit, place).values for place in (0, 1)]
+    np.testing.assert_allclose(values, [expected, -expected], atol=1e-6)
+    asked = []
 
-    network.feature_info = []
+    def blind(images):
+        asked.extend(image.size for image in images)
+        return np.full((len(images), 2), 0.5)
+
+    assert not occlusion(blind, lit.resize((90, 31)), 0).values.any()
+    assert set(asked) == {(90, 31)} and len(asked) == 1 + 7 * 7
+
+
+def test_each_pixel_has_its_cells_value_and_none_outside_of_the_area():
+    values = np.array([[1.0, 2.0], [3.0, 4.0]])
+    found = Explanation(values, "Grad-CAM", area=(0.25, 0, 0.75, 1)).on_pixels(8, 4)
+    row = [np.nan, np.nan, 1, 1, 2, 2, np.nan, np.nan]
+    np.testing.assert_equal(found[:2], [row, row])
+    np.testing.assert_equal(found[3, 2:6], [3, 3, 4, 4])
+
+
+def test_share_inside_by_hand():
+    one = Explanation(np.array([[3.0, -5.0], [1.0, 0.0]]), "occlusion")
+    assert share_inside(one, [(0, 0, 4, 4)], (8, 8)) == 0.75
+    assert share_inside(one, [(0, 0, 2, 4), (0, 4, 4, 4)], (8, 8)) == 0.375 + 0.25
+    assert share_inside(one, [(0, 0, 4, 4), (0, 0, 4, 4)], (8, 8)) == 0.75, "a union, not a sum"
+    assert np.isnan(share_inside(Explanation(np.zeros((2, 2)), "occlusion"), [], (8, 8)))
+
+
+def by_hand(model, layer, image, label, to_map):
+    """Grad-CAM: channels weighted by their mean gradient, summed, cut at 0."""
+    kept = []
+    hook = layer.register_forward_hook(lambda module, args, out: kept.append(out))
+    logit = model.network(model.inputs([image]))[0, MIKELS.index(label)]
+    hook.remove()
+    (slope,) = torch.autograd.grad(logit, kept[0])
+    channels, slope = to_map(kept[0][0]), to_map(slope[0])  # (channels, rows, columns)
+    return (slope.mean((1, 2), keepdim=True) * channels).sum(0).clamp(min=0).detach().numpy()
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "layer", "to_map", "shape"),
+    [  # of a ResNet the last stage of at least four cells a side
+        (("resnet10t", 64), "fear", "layer3", lambda x: x, (4, 4)),
+        (
+            ("test_vit", 160),
+            "fear",
+            "blocks.5.norm1",
+            lambda x: x[1:].T.unflatten(1, (10, 10)),
+            (10, 10),
+        ),
+        (("", 6), "awe", "stage", lambda x: x.permute(2, 0, 1), (6, 6)),
+    ],
+)
+def test_grad_cam_is_its_definition(images, model, label, layer, to_map, shape):
+    model = model_of(*model)
+    found = grad_cam(model, images[0], label).values
+    assert found.shape == shape and found.any()
+    expected = by_hand(model, model.network.get_submodule(layer), images[0], label, to_map)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_grad_cam_covers_the_square_that_the_model_sees_or_says_that_there_is_none(images):
+    model = model_of("", 6)
+    assert grad_cam(model, images[0].resize((200, 100)), "awe").area == (0.25, 0, 0.75, 1)
+    assert grad_cam(model, images[0].resize((100, 200)), "awe").area == (0, 0.25, 1, 0.75)
+    model.network.feature_info = []
     with pytest.raises(InputError, match="ChannelsLast has no map of channels"):
         grad_cam(model, images[0], "awe")
-    with pytest.raises(InputError, match="does not know 'joy'"):
-        grad_cam(model, images[0], "joy")
 
 
 def test_attention_is_that_of_the_token_before_the_label(random_vlm, images):
     vlm, image = random_vlm, images[0].resize((112, 56))
     prompt, answers = categorical_prompt(MIKELS), [answer_for(label) for label in MIKELS]
-    found = vlm.attention(image, prompt, answers)
-    config = vlm.core.config
-    text = config.text_config
-    assert found.shape[:2] == (text.num_hidden_layers, text.num_attention_heads)
-    assert found.shape[3] == 2 * found.shape[2] > 2, "rows and columns of a wide image"
+    found = vlm.attention(image, prompt, answers)  # (layers, heads, rows, columns)
+    assert found.shape[3] == 2 * found.shape[2] > 2, "of a wide image"
     assert vlm.core.config._attn_implementation != "eager", "left as it was"
 
     rows = [vlm.processor.tokenizer(a, add_special_tokens=False)["input_ids"] for a in answers]
     shared = next(rows[0][:k] for k in range(9, 0, -1) if len({tuple(r[:k]) for r in rows}) == 1)
     inputs = vlm.inputs([image], prompt)
-    ids = torch.cat([inputs["input_ids"], torch.tensor([shared])], 1)
-    types = torch.cat([inputs["mm_token_type_ids"], torch.zeros(1, len(shared), dtype=int)], 1)
+    inputs["input_ids"] = ids = torch.cat([inputs["input_ids"], torch.tensor([shared])], 1)
+    inputs["attention_mask"] = torch.ones_like(ids)
+    types = (inputs["mm_token_type_ids"], torch.zeros(1, len(shared), dtype=int))
+    inputs["mm_token_type_ids"] = torch.cat(types, 1)
     vlm.core.set_attn_implementation("eager")
     with torch.inference_mode():
-        out = vlm.model(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            mm_token_type_ids=types,
-            pixel_values=inputs["pixel_values"],
-            image_grid_thw=inputs["image_grid_thw"],
-            output_attentions=True,
-        )
+        out = vlm.model(**inputs, output_attentions=True)
     vlm.core.set_attn_implementation("sdpa")
     last = torch.stack([layer[0, :, -1] for layer in out.attentions])
-    assert last.sum(-1).numpy() == pytest.approx(1, abs=1e-5)
-    expected = last[..., ids[0] == config.image_token_id].reshape(found.shape)
+    expected = last[..., ids[0] == vlm.core.config.image_token_id].reshape(found.shape)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
     shares = attention(vlm, image, MIKELS).values
     np.testing.assert_allclose(shares, found.mean((0, 1)) / found.mean((0, 1)).sum(), atol=1e-6)
 
 
-def test_explain_gives_four_named_maps_of_one_image(random_vlm, vision, images, tmp_path):
+def test_explain_gives_four_named_maps_of_one_image_and_the_file_keeps_them(
+    random_vlm, images, tmp_path
+):
+    vision = model_of("resnet10t", 64)
     found = explain(images[0], "fear", random_vlm, vision, MIKELS)
-    assert list(found) == [
+    names = [
         "VLM, occlusion",
         "vision model, occlusion",
         "vision model, Grad-CAM",
         "VLM, attention",
     ]
+    assert list(found) == names == [f"{one.model}, {one.method}" for one in found.values()]
     assert [one.label for one in found.values()] == ["fear", "fear", "fear", ""]
     assert {one.caveat for one in found.values()} == set(CAVEATS.values())
     with pytest.raises(InputError, match="joy"):
@@ -207,48 +176,39 @@ def test_explain_gives_four_named_maps_of_one_image(random_vlm, vision, images, 
     grey = tuple(np.asarray(images[0]).mean((0, 1)).round().astype(int))
     corner_hidden = images[0].copy()
     corner_hidden.paste(grey, (0, 0, 28, 28))
-    for model, name in ((random_vlm, "VLM"), (vision, "vision model")):
+    for model, name in ((random_vlm, names[0]), (vision, names[1])):
         seen = answers_of(model, MIKELS)([images[0], corner_hidden])[:, MIKELS.index("fear")]
-        assert found[f"{name}, occlusion"].values[0, 0] == pytest.approx(
-            seen[0] - seen[1], abs=1e-5
-        )
+        assert found[name].values[0, 0] == pytest.approx(seen[0] - seen[1], abs=1e-5)
 
     save_explanations(tmp_path / "maps.safetensors", {"a": found, "b": {}, "c": found})
     again = load_explanations(tmp_path / "maps.safetensors")
     assert list(again) == ["a", "c"]
-    for name, one in again["c"].items():
-        np.testing.assert_array_equal(one.values, found[name].values)
-        about = (one.method, one.model, one.label, one.area)
-        assert about == (found[name].method, found[name].model, found[name].label, found[name].area)
+    for kept, expected in zip(again["c"].values(), found.values(), strict=True):
+        np.testing.assert_equal(vars(kept), vars(expected))
 
 
 @pytest.fixture
 def world():
     """Three scenes of 10 x 10; the map knows the coffin and nothing of the rest."""
-    table = pd.DataFrame(
-        {
-            "cue": ["content", "content", "atmosphere"],
-            "objects": ["coffin;chair", "chair;coffin", "chair"],
-            "boxes": ["0 0 5 5;5 5 5 5", "5 5 5 5;0 0 5 5", "5 5 5 5"],
-        },
-        index=["1", "2", "3"],
-    )
+    rows = [
+        ("content", "coffin;chair", "0 0 5 5;5 5 5 5"),
+        ("content", "chair;coffin", "5 5 5 5;0 0 5 5"),
+        ("atmosphere", "chair", "5 5 5 5"),
+    ]
+    table = pd.DataFrame(rows, ["1", "2", "3"], ["cue", "objects", "boxes"])
     return SimpleNamespace(table=table, root="there", open=lambda name: Image.new("RGB", (10, 10)))
 
 
 def test_share_table_by_hand(world):
-    knows = Explanation(np.array([[1.0, 0], [0, 0]]), "occlusion", "VLM", "sadness")
-    even = Explanation(np.full((2, 2), 0.25), "attention", "VLM")
-    cue = world.table["cue"]
-    maps = {name: {"knows": knows, "even": even} for name in "123"}
-    table = share_table(maps, world, cue_boxes, cue)
+    knows = Explanation(np.array([[1.0, 0], [0, 0]]), "occlusion")
+    even, nothing = (Explanation(np.full((2, 2), x), "occlusion") for x in (0.25, 0))
+    maps = dict.fromkeys("123", {"knows": knows, "even": even, "nothing": nothing})
+    table = share_table(maps, world, cue_boxes, world.table["cue"])
     columns = ["n", "share", "area", "inside_more"]
     assert table.loc[("content", "knows"), columns].tolist() == [2, 1, 0.25, 1]
     assert table.loc[("content", "even"), ["share", "inside_more"]].tolist() == [0.25, 0]
     assert table.loc[("atmosphere", "knows"), "share"] == 0
-    nothing = Explanation(np.zeros((2, 2)), "occlusion", "VLM", "sadness")
-    maps = {"1": {"m": nothing}, "2": {"m": knows}}
-    assert share_table(maps, world, cue_boxes, cue)["n"].tolist() == [1]
+    assert "nothing" not in table.index.get_level_values("map")
 
 
 def test_boxes_of_objects_and_of_those_that_evoke(world):

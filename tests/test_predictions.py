@@ -82,8 +82,6 @@ def test_from_logits_by_hand():
         ({"ids": "abcd"}, "ids must be a sequence"),
         ({"ids": (1, 2, 3, 4)}, "ids must be a sequence of texts"),
         ({"labels": ("awe", "fear", "rage", "joy")}, "'c' has a label .* awe, fear, joy: 'rage'"),
-        ({"labels": ("awe",)}, "labels is of shape"),
-        ({"splits": ("val",)}, "splits is of shape"),
         ({"answers": ("awe",)}, "answers is of shape"),
         ({"invalid": [True]}, "invalid is of shape"),
         ({"classes": ("awe", "fear", "joy", "joy")}, "different names"),
@@ -119,8 +117,7 @@ def test_split_and_select():
         (lambda p: p.select(["a", "x", "y"]), "2 images: x, y"),
         (lambda p: p.select(["a", "a"]), "'a' comes twice"),
         (lambda p: p.aligned(p.select(["a", "d"])), "2 images are in one .* only: b, c"),
-        (lambda p: p.select(["a", "d"]).aligned(p), "2 images are in one .* only: b, c"),
-        (lambda p: p.aligned(make(labels=("awe", "joy", "awe", "joy"))), r": b \(fear, joy\)"),
+        (lambda p: p.aligned(make(labels=("awe", "joy", "awe", "joy"))), "labels of 1 .*: b"),
         (lambda p: p.aligned(make(classes=("awe", "joy", "fear"))), "classes differ"),
     ],
 )
@@ -137,8 +134,6 @@ def test_to_frame():
     assert pd.isna(frame.loc["c", "predicted"]) and frame["correct"].sum() == 2
     assert make(answers=None, invalid=None).to_frame()["answer"].isna().all()
 
-
-# --------------------------------------------------------------------------------------- the file
 
 NASTY = [
     *("=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1", "fine\n=1"),
@@ -173,7 +168,7 @@ def test_round_trip(tmp_path, p):
 
 def test_round_trip_of_untrusted_ids_and_classes(tmp_path):
     names = ("=1+1", "-fear", 'a,"b"')
-    ids, splits, labels = ("@a", "'b", "c\nd", "é"), ("=x",) * 4, (names[0],) * 4
+    ids, splits, labels = ("@a", "'b", "c\nd", "\ud800"), ("=x",) * 4, (names[0],) * 4
     p = make(ids=ids, classes=names, labels=labels, splits=splits)
     path = p.save(tmp_path / "p.csv")
     assert_same(Predictions.load(path), p)
@@ -191,16 +186,8 @@ def test_a_spreadsheet_sees_lines_columns_and_no_formula(tmp_path):
     content = path.read_bytes()
     assert content.startswith(b"\xef\xbb\xbf"), "Excel knows UTF-8 by its byte-order mark"
     assert content.count(b"\n") == len(NASTY) + 1 and b"\r" not in content
-    rows = rows_of(path)
-    answers = [row[8] for row in rows[1:]]
+    answers = [row[8] for row in rows_of(path)[1:]]
     assert not [answer for answer in answers if answer.strip()[:1] in tuple("=+-@\uff1d")]
-    assert "Ärger 😀" in answers
-
-
-def test_probabilities_keep_every_bit(tmp_path):
-    values = np.random.default_rng(1).dirichlet(np.ones(3) / 20, 4)
-    p = make(probabilities=values, invalid=None)
-    assert Predictions.load(p.save(tmp_path / "p.csv")).probabilities.tobytes() == values.tobytes()
 
 
 def test_the_csv_reads_without_this_project(tmp_path):
@@ -219,44 +206,41 @@ def resign(path, **change) -> None:
     beside.write_text(json.dumps(about | change))
 
 
-def test_load_checks_what_it_reads(tmp_path):
-    path = make().save(tmp_path / "p.csv")
-    text = path.read_text("utf-8-sig")
-    for old, new, message in (
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
         ("0.7,", "0.9,", "'a' has probabilities"),
         ("0.7,", "high,", "could not convert"),
         ("b,test", "a,test", "'a' comes twice"),
         ("p_joy", "p_rage", "p_joy"),
         ("val,awe,", "val,rage,", "a label that is none of"),
         ("answer", "answers", "answer"),
-    ):
-        make().save(path)
-        path.write_text(text.replace(old, new, 1), "utf-8-sig")
-        with pytest.raises(InputError, match="is not the file that was saved"):
-            Predictions.load(path)
-        resign(path)
-        with pytest.raises(InputError, match=f"p.csv: .*{message}"):
-            Predictions.load(path)
+    ],
+)
+def test_load_checks_the_table(tmp_path, old, new, message):
+    path = make().save(tmp_path / "p.csv")
+    path.write_text(path.read_text("utf-8-sig").replace(old, new, 1), "utf-8-sig")
+    with pytest.raises(InputError, match="is not the file that was saved"):
+        Predictions.load(path)
+    resign(path)
+    with pytest.raises(InputError, match=f"p.csv: .*{message}"):
+        Predictions.load(path)
 
 
-def test_load_refuses_a_foreign_json(tmp_path):
+def test_load_checks_the_json_and_names_a_missing_file(tmp_path):
     path = make().save(tmp_path / "p.csv")
     for change in ({"format": "other"}, {"classes": 3}, {"classes": ["awe", "fear"]}):
         resign(path, **change)
-        with pytest.raises(InputError, match=r"p\.(csv|json)"):
+        with pytest.raises(InputError, match=r"p\.csv: .*json anew"):
             Predictions.load(path)
+        make().save(path)
     for content in ("", "[1]", "{}", '{"format": 1}'):
         path.with_suffix(".json").write_text(content)
-        with pytest.raises(InputError, match=r"p\.json"):
+        with pytest.raises(InputError, match=r"p\.csv: .*json anew"):
             Predictions.load(path)
-
-
-def test_load_names_the_missing_file(tmp_path):
-    path = make().save(tmp_path / "p.csv")
     path.with_suffix(".json").unlink()
-    with pytest.raises(InputError, match=r"p\.json: No such file"):
-        Predictions.load(path)
-    with pytest.raises(InputError, match=r"q\.csv: No such file"):
-        Predictions.load(tmp_path / "q.csv")
+    for name, missing in (("p.csv", "p.json"), ("q.csv", "q.csv")):
+        with pytest.raises(InputError, match=f"No such file.*{missing}"):
+            Predictions.load(tmp_path / name)
     with pytest.raises(InputError, match=r"ends in \.csv"):
         make().save(tmp_path / "p.xlsx")
