@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "emokd_utils"
 
 BASE = "errors lazy files tables settings profiles processes evidence training".split()
-LESSONS = (
-    "emotions images folders scan data predictions weights vision families instructions answers loading "
-    "scoring vlm tuning complementarity comparison maps explanations distillation gates gating emovlm_kd costs"
-).split()
+LESSONS = """
+    emotions images folders scan data predictions weights vision families instructions answers
+    loading scoring vlm tuning complementarity comparison maps explanations distillation gates
+    gating emovlm_kd costs
+""".split()
 ROOMS = [("figures", "world"), ("run",), ("checks", "explorer", "scale"), ("cli",)]
 """Each may import those before it, and none beside it."""
 

@@ -56,7 +56,7 @@ def test_what_changes_a_result_changes_its_key_and_what_does_not_does_not(key_of
         key_of(adapter, 0, vlm={"quantize": "nf4"}),
         key_of(adapter, 0, vlm={"quantize": "nf4-tuning"}),
     ]
-    assert len({plain, *changed}) == 6
+    assert len({plain, *changed}) == 5 and changed[-1] == changed[-2], "tuned in 4 bits, both"
     assert key_of(features, vlm={"quantize": "nf4-tuning"}) == key_of(features)
     assert key_of(features, vlm={"quantize": "nf4"}) != key_of(features)
 
