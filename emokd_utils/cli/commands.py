@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from argparse import Namespace
@@ -30,6 +31,7 @@ devices = lazy("scale.devices")
 doctor = lazy("cli.doctor")
 journal = lazy("scale.journal")
 plan = lazy("scale.plan")
+pretraining = lazy("world.pretrain")
 sources = lazy("scale.sources")
 
 OUT_OF_MEMORY = (
@@ -214,6 +216,12 @@ def make_scenes(args: Namespace) -> int:
     return int(not good)
 
 
+def pretrain(args: Namespace) -> None:
+    """Make TinyVLM's checkpoint anew."""
+    facts = pretraining.pretrain(args.out, args.work)
+    print(json.dumps(facts, indent=1))
+
+
 COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "doctor": lambda args: doctor.doctor(),
     "run": run,
@@ -226,4 +234,5 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "write-instructions": write_instructions,
     "convert": convert_release,
     "scenes": make_scenes,
+    "pretrain": pretrain,
 }

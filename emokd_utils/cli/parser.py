@@ -29,25 +29,19 @@ def build_parser() -> Parser:
 # --------------------------------------------------------------------------------- kinds of values
 
 
-def count(text: str) -> int:
-    """``text`` as a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+def whole(low: int, high: int = 2**63) -> Callable[[str], int]:
+    """What reads a text as a whole number from low to high."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            wanted = f"from {low} to {high}" if high < 2**63 else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number {wanted}")
+        return int(text)
+
+    return read
 
 
-def seed(text: str) -> int:
-    """``text`` as a whole number from 0 to 2**32 - 1, the range of numpy's seeds."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**32 - 1")
-    return int(text)
-
-
-def port(text: str) -> int:
-    """``text`` as the number of a port, 1 to 65535."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 1 to 65535")
-    return int(text)
+count, seed, port = whole(1), whole(0, 2**32 - 1), whole(1, 65535)
 
 
 # ------------------------------------------------------------------------- options of many commands
@@ -119,8 +113,8 @@ def _run(parser: Parser) -> None:
 
 
 def _check(parser: Parser) -> None:
-    for add_options in (_profile, _data):
-        add_options(parser)
+    _profile(parser)
+    _data(parser)
 
 
 def _plan(parser: Parser) -> None:
@@ -220,6 +214,14 @@ def _scenes(parser: Parser) -> None:
     action.add_argument("--render", action="store_true", help="render the sprite sheet from SVG")
 
 
+def _pretrain(parser: Parser) -> None:
+    usual = project_root() / "data" / "tiny_vlm"
+    parser.add_argument("--out", type=Path, default=usual, metavar="DIR", help="where")
+    text = "for unfinished stages (default: pretrain/ among the results)"
+    usual = runs_folder() / "pretrain"
+    parser.add_argument("--work", type=Path, default=usual, metavar="DIR", help=text)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "doctor": ("check that everything needed is here", _no_options),
     "run": ("train and measure every part, write the report", _run),
@@ -235,4 +237,5 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     ),
     "convert": ("bring a released data set to the layout of --data", _convert),
     "scenes": ("make EmoScenes, the built-in data", _scenes),
+    "pretrain": ("make TinyVLM anew, the built-in VLM (about 105 minutes on 2 cores)", _pretrain),
 }
