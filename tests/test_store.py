@@ -64,7 +64,7 @@ def test_key_and_folder_are_known_before_anything_is_made(store, lines):
     again = artefact(store, work)
     assert again.value == again.value == "result" and work.made == 1
     assert [line.split()[0] for line in lines] == ["[made]"], "one line for each result"
-    assert again.path("value.txt").read_text() == "result" and again.seconds >= 0
+    assert again.path("value.txt").read_text() == "result"
     manifest = json.loads((lazy.folder / MANIFEST).read_text())
     assert manifest["inputs"] == {"seed": 0} and manifest["version"] == 1
     assert manifest["files"]["sub/more.txt"]["size"] == 4

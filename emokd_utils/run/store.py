@@ -70,13 +70,13 @@ STAGES: dict[str, Stage] = {}
 """Every stage by its name."""
 
 
-def stage(version: int, *travels: str, has_weights: bool = False, together: bool = False):
-    """Make a stage of the function below, under its name: of a run and arguments it gives a Recipe."""
+def stage(version: int, *travels: str, **about: bool) -> Callable[[Callable[..., Recipe]], Stage]:
+    """Make a stage of the function below, which gives the Recipe for a run and arguments."""
 
     def register(recipe: Callable[..., Recipe]) -> Stage:
-        name = recipe.__name__
-        STAGES[name] = Stage(name, version, recipe, travels, has_weights, together)
-        return STAGES[name]
+        return STAGES.setdefault(
+            recipe.__name__, Stage(recipe.__name__, version, recipe, travels, **about)
+        )
 
     return register
 
@@ -108,12 +108,6 @@ class Artefact(Generic[T]):
         if not self._values:
             self._values.append(self.store.value(self))
         return self._values[0]
-
-    @property
-    def seconds(self) -> float:
-        """How long making it took."""
-        self.store.ensure(self)
-        return read_manifest(self.folder, self.header)["seconds"]
 
     def path(self, name: str) -> Path:
         """One of its files, made where it is missing."""
@@ -175,39 +169,29 @@ class Store:
 
     def _make(self, artefact: Artefact, anew: bool = False) -> None:
         stage, first = artefact.stage, processes.first()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise InputError(
-                f"{error.filename} is a file, and results are kept in a folder: "
-                "move it or choose another folder"
-            ) from error
-        if first:
-            self._remove_abandoned()
+        self._prepare_folder()
         rank = processes.world()[0]
         aside = self.folder / f"{MAKING}{artefact.key}-{rank}"
         lock = self._lock(artefact.key)
-        failure: Exception | None = None
-        seconds = 0.0
+        started, failure = time.perf_counter(), None
         try:
             if first:
                 lock.acquire()  # another process may be making the same: then it is found
-            found = first and not anew and artefact.is_kept
-            if not processes.agree(found):
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir()
-                started = time.perf_counter()
-                try:
-                    if stage.together or first:
-                        artefact.recipe.make(aside)
-                    seconds = time.perf_counter() - started
-                    if first:
-                        _publish(aside, artefact, seconds)
-                except Exception as error:
-                    failure = error
-                if any(processes.gather([failure is not None])):
-                    raise failure or RuntimeError(f"another process could not make {stage.name}")
-                self.say(f"[made] {stage.name} {artefact.key} in {seconds:.1f} s")
+            if processes.agree(first and not anew and artefact.is_kept):
+                return
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir()
+            try:
+                if stage.together or first:
+                    artefact.recipe.make(aside)
+                if first:
+                    _publish(aside, artefact, time.perf_counter() - started)
+            except Exception as error:
+                failure = error
+            if any(processes.gather([failure is not None])):
+                raise failure or RuntimeError(f"another process could not make {stage.name}")
+            seconds = time.perf_counter() - started
+            self.say(f"[made] {stage.name} {artefact.key} in {seconds:.1f} s")
             self._told.add(artefact.key)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -219,8 +203,15 @@ class Store:
         (self.folder / ".locks").mkdir(exist_ok=True)
         return FileLock(self.folder / ".locks" / key)
 
-    def _remove_abandoned(self) -> None:
-        """Remove what processes left that ended while they were making something."""
+    def _prepare_folder(self) -> None:
+        """Make it, and remove what processes left that ended while they were making something."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(
+                f"{error.filename} is a file, and results are kept in a folder: "
+                "move it or choose another folder"
+            ) from error
         for aside in self.folder.glob(f"{MAKING}*-*"):
             key = aside.name.removeprefix(MAKING).partition("-")[0]
             try:
@@ -264,13 +255,10 @@ def damaged_files(folder: Path) -> list[str]:
 
 def _publish(aside: Path, artefact: Artefact, seconds: float) -> None:
     """Complete the folder with its manifest, and give it its name."""
+    paths = [path for path in sorted(aside.rglob("*")) if path.is_file()]
     files = {
-        path.relative_to(aside).as_posix(): {
-            "size": path.stat().st_size,
-            "sha256": checksum(path),
-        }
-        for path in sorted(aside.rglob("*"))
-        if path.is_file()
+        path.relative_to(aside).as_posix(): {"size": path.stat().st_size, "sha256": checksum(path)}
+        for path in paths
     }
     manifest = {**artefact.header, "files": files, "made_at": time.time(), "seconds": seconds}
     write_text(aside / MANIFEST, json.dumps(manifest, indent=1) + "\n")
