@@ -8,20 +8,13 @@ from PIL import Image
 
 from emokd_utils.profiles import project_root
 from emokd_utils.world import pretrain, tiny_vlm
-from emokd_utils.world.corpus import Turn, tokenizer_corpus
+from emokd_utils.world.corpus import Turn
 from emokd_utils.world.painting import Atmosphere
 from emokd_utils.world.scenes import make_unlabelled_scene
 
 
-@pytest.fixture(scope="module")
-def parts():
-    scenes = [make_unlabelled_scene(k) for k in range(60)]
-    tokenizer = tiny_vlm.build_tokenizer(tokenizer_corpus(scenes))
-    return tiny_vlm.build_processor(tokenizer), tiny_vlm.build_model(tokenizer)
-
-
-def test_training_text_is_what_the_chat_template_writes(parts):
-    processor, _ = parts
+def test_training_text_is_what_the_chat_template_writes(random_vlm):
+    processor = random_vlm.processor
     turn = Turn("What is in the image?", "A coffin.")
     content = [{"type": "image"}, {"type": "text", "text": turn.prompt}]
     text = processor.apply_chat_template(
@@ -32,33 +25,33 @@ def test_training_text_is_what_the_chat_template_writes(parts):
     assert processor.tokenizer(question)["input_ids"] == list(ids)
 
 
-def test_only_answers_are_labelled(parts):
-    processor, _ = parts
+def test_only_answers_are_labelled(random_vlm):
     scenes = [make_unlabelled_scene(0), make_unlabelled_scene(1)]
     turns = [Turn("Where?", "In a room."), Turn("Name a colour.", "Red.", image=False)]
-    batch = pretrain.encode(turns, scenes, processor)
-    decoded = [processor.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
+    batch = pretrain.encode(turns, scenes, random_vlm.processor)
+    decoded = [random_vlm.processor.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
     assert decoded == ["In a room.<|im_end|>", "Red.<|im_end|>"]
     assert batch["image_grid_thw"].tolist() == [[1, 8, 8]]
     assert batch["mm_token_type_ids"].sum(1).tolist() == [16, 0]
 
 
-def test_the_matrix_product_is_the_convolution(parts):
-    convolution = parts[1].model.visual.patch_embed
+def test_the_matrix_product_is_the_convolution(random_vlm):
+    convolution = random_vlm.model.model.visual.patch_embed
     patches = torch.randn(64, 1176)
     faster = tiny_vlm.LinearPatches(convolution)(patches)
     torch.testing.assert_close(faster, convolution(patches), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("token", [0, 3, 6, 15])
-def test_visual_tokens_go_row_by_row(parts, token):
+def test_visual_tokens_go_row_by_row(random_vlm, token):
     """A change in one 28 x 28 cell changes exactly the four patches of that visual token."""
     plain = np.full((112, 112, 3), 90, dtype=np.uint8)
     changed = plain.copy()
     top, left = 28 * (token // 4), 28 * (token % 4)
     changed[top : top + 28, left : left + 28] = 200
     images = [Image.fromarray(pixels) for pixels in (plain, changed)]
-    patches = parts[0].image_processor(images=images, return_tensors="pt")["pixel_values"]
+    encoded = random_vlm.processor.image_processor(images=images, return_tensors="pt")
+    patches = encoded["pixel_values"]
     differs = (patches[:64] != patches[64:]).any(1).reshape(16, 4).all(1)
     assert differs.nonzero().flatten().tolist() == [token]
 
@@ -79,33 +72,28 @@ def test_targets_of_a_red_scene_by_hand():
 
 
 @pytest.mark.slow
-def test_a_reduced_run_makes_a_checkpoint_that_auto_classes_load(tmp_path):
+def test_a_killed_run_keeps_its_finished_stages(tmp_path):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    out, steps = tmp_path / "tiny", {"seeing": 3, "speaking": 6, "looking": 2, "varying": 2}
-    pretrain.pretrain(out, tmp_path / "work", steps, batch=4)
+    class Killed(Exception):
+        pass
+
+    def kill(line):
+        raise Killed
+
+    out, work = tmp_path / "tiny", tmp_path / "work"
+    steps = {"seeing": 3, "speaking": 6, "looking": 50, "varying": 2}
+    with pytest.raises(Killed):  # a stage says something every 50 steps
+        pretrain.pretrain(out, work, steps, batch=2, say=kill)
+    assert {path.stem for path in work.iterdir()} == {"seeing", "speaking"}
+    said = []
+    pretrain.pretrain(out, work, steps | {"seeing": 999}, batch=2, say=said.append)
+    assert [line.split(" loss")[0] for line in said] == ["looking 50/50"]
     model = AutoModelForImageTextToText.from_pretrained(out)
     assert type(AutoProcessor.from_pretrained(out)).__name__ == "Qwen2VLProcessor"
     assert next(model.parameters()).dtype == torch.bfloat16
     assert 5e6 < sum(p.numel() for p in model.parameters()) < 7e6
     assert "6 steps of answers" in (out / "README.md").read_text()
-
-
-def test_a_stage_goes_on_from_where_it_was_killed(tmp_path):
-    def train(folder, until):
-        torch.manual_seed(0)
-        layer = torch.nn.Linear(4, 1)
-        stage = pretrain.Stage("stage", 9, lr=0.1, warmup=2, first_scene=0)
-        modules = {"layer": layer, "idle": torch.nn.Linear(1, 1)}
-        run = pretrain.Optimisation(stage, tmp_path / folder, modules, every=3)
-        while run.step < until:
-            torch.manual_seed(run.step)
-            run.update(layer(torch.randn(8, 4)).pow(2).mean())
-        return layer.weight.detach().clone()
-
-    whole = train("whole", until=9)
-    train("killed", until=5)
-    torch.testing.assert_close(train("killed", until=9), whole)
 
 
 def test_the_shipped_checkpoint_is_what_its_card_says():

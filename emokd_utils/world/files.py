@@ -1,5 +1,4 @@
-"""EmoScenes on disk: made below a folder, checked against the published pixels; and the sprite sheet
-rendered from its drawings."""
+"""EmoScenes on disk: made below a folder, compared with the published pixels, and its sprite sheet."""
 
 import contextlib
 import hashlib
@@ -14,7 +13,7 @@ from PIL import __version__ as pillow_version
 
 from ..errors import InputError
 from ..files import written_aside
-from .scenes import CELL, HOME, SEED, Scene, make_scene, scene_objects, sheet_place
+from .scenes import CELL, HOME, SEED, make_scene, scene_objects, sheet_place
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 
@@ -22,19 +21,15 @@ SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print) -> Path:
     """Make EmoScenes below ``root`` unless it is there; returns ``root``.
 
-    ``metadata.csv`` marks the set as complete. Several processes may call this at once: each writes
-    the same pixels aside, and the first to rename wins. Raises InputError where ``root`` holds
-    scenes of another seed or size.
+    ``metadata.csv`` marks the set as complete. Each of several processes writes the same pixels
+    aside, and the first to rename wins. Raises InputError for scenes of another seed or size.
     """
     root = Path(root)
     stamp = {"seed": seed, "sizes": dict(sizes)}
     if (root / "scenes.json").is_file() and (root / "metadata.csv").is_file():
         there = json.loads((root / "scenes.json").read_text(encoding="utf-8"))
-        if {key: there.get(key) for key in stamp} != stamp:
-            raise InputError(
-                f"{root} holds scenes of seed {there.get('seed')} and sizes {there.get('sizes')}; "
-                "give another folder"
-            )
+        if there | stamp != there:
+            raise InputError(f"{root} holds scenes of another seed or size; give another folder")
         return root
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as draft:
@@ -58,31 +53,28 @@ def _write_scenes(folder: Path, stamp: dict) -> None:
             file = f"{split}/{scene.label}/{number:05d}.png"
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             scene.image.save(folder / file, compress_level=1)
-            rows.append(_metadata(scene, file))
+            look = scene.atmosphere
+            row = {
+                "file": file,
+                "emotion": scene.emotion,
+                "cue": scene.cue,
+                "objects": ";".join(scene.objects),
+                "boxes": ";".join(" ".join(map(str, box)) for box in scene.boxes),
+                "setting": scene.setting,
+                "hue": round(look.hue, 1),
+                "saturation": round(look.saturation, 3),
+                "brightness": round(look.brightness, 3),
+                "light": look.light,
+                "texture": look.texture,
+                "weather": look.weather,
+                "label_noise": scene.label != scene.emotion,
+                "caption": scene.caption,
+            }
+            rows.append(row)
     pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False, lineterminator="\r\n")
     hashes = {split: _pixels_hash(folder / split) for split in stamp["sizes"]}
     about = json.dumps(stamp | {"pillow": pillow_version, "sha256": hashes}, indent=1)
     (folder / "scenes.json").write_text(about + "\n", encoding="utf-8")
-
-
-def _metadata(scene: Scene, file: str) -> dict[str, object]:
-    look = scene.atmosphere
-    return {
-        "file": file,
-        "emotion": scene.emotion,
-        "cue": scene.cue,
-        "objects": ";".join(scene.objects),
-        "boxes": ";".join(" ".join(map(str, box)) for box in scene.boxes),
-        "setting": scene.setting,
-        "hue": round(look.hue, 1),
-        "saturation": round(look.saturation, 3),
-        "brightness": round(look.brightness, 3),
-        "light": look.light,
-        "texture": look.texture,
-        "weather": look.weather,
-        "label_noise": scene.label != scene.emotion,
-        "caption": scene.caption,
-    }
 
 
 def _pixels_hash(folder: Path) -> str:
@@ -105,22 +97,16 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
 
 
 def render_sprites() -> Image.Image:
-    """Render every SVG of ``objects/`` into one RGBA sheet, with resvg-py of the extra ``dev``.
-
-    A pale rim goes round each object, outside its dark outline, so that it stays legible in the
-    dark. Raises InputError where a row of objects.csv has no SVG.
-    """
-    import resvg_py
+    """Every SVG of ``objects/`` on one RGBA sheet, with a pale rim outside its dark outline, so that
+    it stays legible in the dark. Raises InputError where a row of objects.csv has no SVG."""
+    import resvg_py  # of the extra "dev"
 
     nouns = [item.noun for item in scene_objects()]
     sheet = Image.new("RGBA", (8 * CELL, sheet_place(len(nouns) - 1)[3]))
     for number, noun in enumerate(nouns):
         path = HOME / "objects" / f"{noun.replace(' ', '_')}.svg"
         if not path.is_file():
-            raise InputError(
-                f"{noun} is in objects.csv but {path.name} is not in objects/; "
-                "draw it or drop the row"
-            )
+            raise InputError(f"objects/ lacks {path.name}: draw it, or drop {noun} of objects.csv")
         left, top, *_ = sheet_place(number)
         png = resvg_py.svg_to_bytes(svg_path=str(path), width=CELL - 4, height=CELL - 4)
         sheet.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (left + 2, top + 2))

@@ -11,7 +11,7 @@ import csv
 import functools
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -46,10 +46,7 @@ def scene_objects() -> tuple[SceneObject, ...]:
         objects = tuple(SceneObject(**row) for row in csv.DictReader(file))
     for item in objects:
         if item.emotion not in ("neutral", *MIKELS.labels):
-            raise InputError(
-                f"objects.csv: {item.noun} has the unknown emotion {item.emotion!r}; "
-                "use one of Mikels' eight"
-            )
+            raise InputError(f"objects.csv: give {item.noun} one of Mikels' eight emotions")
     return objects
 
 
@@ -71,9 +68,7 @@ def sprites() -> dict[str, Image.Image]:
     sheet = Image.open(HOME / "objects.png").convert("RGBA")
     places = {item.noun: sheet_place(k) for k, item in enumerate(scene_objects())}
     if max(bottom for *_, bottom in places.values()) > sheet.height:
-        raise InputError(
-            "objects.png has fewer objects than objects.csv; render it again: make sprites"
-        )
+        raise InputError("objects.png lacks some of objects.csv; render it again: make sprites")
     return {noun: sheet.crop(place) for noun, place in places.items()}
 
 
@@ -95,10 +90,8 @@ class Mood:
     weathers: Sequence[str]
 
 
-MOODS = {
-    emotion: Mood(**mood)
-    for emotion, mood in tomllib.loads((HOME / "moods.toml").read_text("utf-8")).items()
-}
+_MOODS = tomllib.loads((HOME / "moods.toml").read_text("utf-8"))
+MOODS = {emotion: Mood(**mood) for emotion, mood in _MOODS.items()}
 
 
 def draw_atmosphere(rng: np.random.Generator, emotion: str | None, variety: Variety) -> Atmosphere:
@@ -135,12 +128,8 @@ class Scene:
     objects: tuple[str, ...]
     boxes: tuple[Box, ...]
     setting: str
-    atmosphere: Atmosphere = field(repr=False)
-
-    @property
-    def caption(self) -> str:
-        """What is there and where."""
-        return caption(self.objects, self.setting)
+    caption: str
+    atmosphere: Atmosphere
 
 
 def article(noun: str) -> str:
@@ -160,8 +149,7 @@ def caption(nouns: Iterable[str], setting: str) -> str:
 
 
 def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
-    """Scene ``number`` of a labelled split. Emotions come in turn, cues 40 / 40 / 20 % within
-    each."""
+    """Scene ``number`` of a labelled split: emotions in turn, cues 40 / 40 / 20 % within each."""
     rng = np.random.default_rng([seed, _STREAMS[split], number])
     emotion = label = MIKELS.labels[number % 8]
     cue = _CUE_CYCLE[number // 8 % 5]
@@ -193,4 +181,5 @@ def _some_nouns(rng: np.random.Generator, objects: Iterable[SceneObject]) -> lis
 def _compose(rng, nouns, look, forms, emotion="", label="", cue="") -> Scene:
     setting = str(rng.choice(SETTINGS))
     image, boxes = paint(rng, look, setting, [sprites()[noun] for noun in nouns], forms)
-    return Scene(image, emotion, label, cue, tuple(nouns), tuple(boxes), setting, look)
+    text = caption(nouns, setting)
+    return Scene(image, emotion, label, cue, tuple(nouns), tuple(boxes), setting, text, look)

@@ -1,8 +1,5 @@
-"""TinyVLM before it is trained: a Qwen2-VL with small numbers, its tokenizer and its processor, and
-the auxiliary outputs of its pretraining (lesson A1).
-
-Its shape and its chat template are those of the files in ``data/tiny_vlm``.
-"""
+"""TinyVLM before it is trained: a Qwen2-VL of the shape in ``data/tiny_vlm/config.json``, its
+tokenizer and its processor, and the auxiliary outputs of its pretraining (lesson A1)."""
 
 from collections.abc import Sequence
 
@@ -103,7 +100,6 @@ class SeeingHeads(nn.Module):
         and cross-entropy of texture, light and weather."""
         out = self.look(tokens.mean(1)).float()  # (B, 16, 256) to (B, sum of _LOOK)
         colour, *kinds = out.split(_LOOK, dim=1)
-        loss = F.mse_loss(colour, look[:, :4])
-        for logits, place in zip(kinds, look[:, 4:].long().T, strict=True):
-            loss = loss + F.cross_entropy(logits, place)
-        return loss
+        kinds = zip(kinds, look[:, 4:].long().T, strict=True)
+        losses = (F.cross_entropy(logits, place) for logits, place in kinds)
+        return sum(losses, F.mse_loss(colour, look[:, :4]))
