@@ -5,60 +5,47 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from emokd_utils.profiles import project_root
+from emokd_utils.files import save_tensors
+from emokd_utils.instructions import chat_text
 from emokd_utils.world import pretrain, tiny_vlm
-from emokd_utils.world.corpus import Turn, tokenizer_corpus
+from emokd_utils.world.corpus import Turn
 from emokd_utils.world.painting import Atmosphere
 from emokd_utils.world.scenes import make_unlabelled_scene
 
 
-@pytest.fixture(scope="module")
-def parts():
-    scenes = [make_unlabelled_scene(k) for k in range(60)]
-    tokenizer = tiny_vlm.build_tokenizer(tokenizer_corpus(scenes))
-    return tiny_vlm.build_processor(tokenizer), tiny_vlm.build_model(tokenizer)
-
-
-def test_training_text_is_what_the_chat_template_writes(parts):
-    processor, _ = parts
-    turn = Turn("What is in the image?", "A coffin.")
-    content = [{"type": "image"}, {"type": "text", "text": turn.prompt}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
-    ids = processor(text=[text], images=[Image.new("RGB", (112, 112))])["input_ids"][0]
-    question, _ = pretrain.chat(turn)
+def test_training_text_is_what_the_chat_template_writes(random_vlm):
+    processor, prompt = random_vlm.processor, "What is in the image?"
+    text, image = chat_text(processor, prompt), Image.new("RGB", (112, 112))
+    ids = processor(text=[text], images=[image])["input_ids"][0]
+    question, _ = pretrain.chat(Turn(prompt, "A coffin."))
     assert processor.tokenizer(question)["input_ids"] == list(ids)
 
 
-def test_only_answers_are_labelled(parts):
-    processor, _ = parts
+def test_only_answers_are_labelled(random_vlm):
     scenes = [make_unlabelled_scene(0), make_unlabelled_scene(1)]
     turns = [Turn("Where?", "In a room."), Turn("Name a colour.", "Red.", image=False)]
-    batch = pretrain.encode(turns, scenes, processor)
-    decoded = [processor.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
+    batch = pretrain.encode(turns, scenes, random_vlm.processor)
+    decoded = [random_vlm.processor.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
     assert decoded == ["In a room.<|im_end|>", "Red.<|im_end|>"]
-    assert batch["image_grid_thw"].tolist() == [[1, 8, 8]]
     assert batch["mm_token_type_ids"].sum(1).tolist() == [16, 0]
 
 
-def test_the_matrix_product_is_the_convolution(parts):
-    convolution = parts[1].model.visual.patch_embed
+def test_the_matrix_product_is_the_convolution(random_vlm):
+    convolution = random_vlm.model.model.visual.patch_embed
     patches = torch.randn(64, 1176)
     faster = tiny_vlm.LinearPatches(convolution)(patches)
     torch.testing.assert_close(faster, convolution(patches), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("token", [0, 3, 6, 15])
-def test_visual_tokens_go_row_by_row(parts, token):
-    """A change in one 28 x 28 cell changes exactly the four patches of that visual token."""
+def test_a_change_in_a_cell_changes_the_four_patches_of_its_visual_token(random_vlm, token):
     plain = np.full((112, 112, 3), 90, dtype=np.uint8)
     changed = plain.copy()
-    top, left = 28 * (token // 4), 28 * (token % 4)
-    changed[top : top + 28, left : left + 28] = 200
+    changed.reshape(4, 28, 4, 28, 3)[token // 4, :, token % 4] = 200
     images = [Image.fromarray(pixels) for pixels in (plain, changed)]
-    patches = parts[0].image_processor(images=images, return_tensors="pt")["pixel_values"]
+    patches = random_vlm.processor.image_processor(images, return_tensors="pt")["pixel_values"]
     differs = (patches[:64] != patches[64:]).any(1).reshape(16, 4).all(1)
     assert differs.nonzero().flatten().tolist() == [token]
 
@@ -79,39 +66,22 @@ def test_targets_of_a_red_scene_by_hand():
 
 
 @pytest.mark.slow
-def test_a_reduced_run_makes_a_checkpoint_that_auto_classes_load(tmp_path):
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    out, steps = tmp_path / "tiny", {"seeing": 3, "speaking": 6, "looking": 2, "varying": 2}
-    pretrain.pretrain(out, tmp_path / "work", steps, batch=4)
+def test_a_reduced_run_keeps_what_is_finished_and_auto_classes_load_it(tmp_path):
+    tokenizer = AutoProcessor.from_pretrained(tiny_vlm.HOME).tokenizer
+    finished = torch.nn.ModuleDict({"model": tiny_vlm.build_model(tokenizer, seed=1)})
+    finished["heads"] = tiny_vlm.SeeingHeads()
+    out, last = tmp_path / "tiny", tmp_path / "work" / "varying.safetensors"
+    save_tensors(last, finished.state_dict(), 60.0, pretrain.FORMAT)
+    pretrain.pretrain(out, last.parent, {"seeing": 3, "speaking": 6, "looking": 2}, batch=4)
+    assert {path.stem for path in last.parent.iterdir()} == {s.name for s in pretrain.STAGES}
     model = AutoModelForImageTextToText.from_pretrained(out)
+    assert torch.equal(model.lm_head.weight, finished["model"].lm_head.weight.bfloat16())
     assert type(AutoProcessor.from_pretrained(out)).__name__ == "Qwen2VLProcessor"
-    assert next(model.parameters()).dtype == torch.bfloat16
-    assert 5e6 < sum(p.numel() for p in model.parameters()) < 7e6
     assert "6 steps of answers" in (out / "README.md").read_text()
 
 
-def test_a_stage_goes_on_from_where_it_was_killed(tmp_path):
-    def train(folder, until):
-        torch.manual_seed(0)
-        layer = torch.nn.Linear(4, 1)
-        stage = pretrain.Stage("stage", 9, lr=0.1, warmup=2, first_scene=0)
-        modules = {"layer": layer, "idle": torch.nn.Linear(1, 1)}
-        run = pretrain.Optimisation(stage, tmp_path / folder, modules, every=3)
-        while run.step < until:
-            torch.manual_seed(run.step)
-            run.update(layer(torch.randn(8, 4)).pow(2).mean())
-        return layer.weight.detach().clone()
-
-    whole = train("whole", until=9)
-    train("killed", until=5)
-    torch.testing.assert_close(train("killed", until=9), whole)
-
-
 def test_the_shipped_checkpoint_is_what_its_card_says():
-    home = project_root() / "data" / "tiny_vlm"
-    config = json.loads((home / "config.json").read_text())
-    assert config["architectures"] == ["Qwen2VLForConditionalGeneration"]
-    assert (home / "model.safetensors").stat().st_size <= 14e6
-    card = (home / "README.md").read_text()
+    config = json.loads((tiny_vlm.HOME / "config.json").read_text())
+    assert (tiny_vlm.HOME / "model.safetensors").stat().st_size <= 14e6
+    card = (tiny_vlm.HOME / "README.md").read_text()
     assert f"BPE of {config['text_config']['vocab_size']} tokens" in card

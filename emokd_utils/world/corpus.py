@@ -17,8 +17,7 @@ from .scenes import HOME, PLACES, Scene, article, caption, scene_objects
 
 PROMPTS = tomllib.loads((HOME / "prompts.toml").read_text("utf-8"))
 CATEGORICAL_PROMPTS = PROMPTS["categorical"]
-# Words for light, colour and weather, so that the tokenizer knows those of the instructions. Facts
-# of language only: no feeling.
+# Facts of language, so that the tokenizer knows the words of the instructions; of no feeling.
 WORDS = {
     "a colour": ("red", "orange", "yellow", "green", "blue", "violet", "pink", "grey"),
     "a kind of weather": tuple(LOOK_WORDS["weather"].values()),
@@ -183,8 +182,7 @@ def knowledge(rng: Random) -> Turn:
 
 
 def tokenizer_corpus(scenes: Iterable[Scene], seed: int = 0) -> list[str]:
-    """Sentences on which the tokenizer's merges are learnt: every kind of text, and every word of
-    the lists."""
+    """What the tokenizer's merges are learnt on: every kind of text, every word of the lists."""
     rng = Random(seed)
     turns = [draw_turn(rng, scene) for scene in scenes]
     lines = [text for turn in turns for text in (turn.prompt, turn.answer)]

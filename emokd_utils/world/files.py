@@ -1,5 +1,4 @@
-"""EmoScenes on disk: made below a folder, checked against the published pixels; and the sprite sheet
-rendered from its drawings."""
+"""EmoScenes on disk: made below a folder, compared with the published pixels, and its sprite sheet."""
 
 import contextlib
 import hashlib
@@ -14,7 +13,7 @@ from PIL import __version__ as pillow_version
 
 from ..errors import InputError
 from ..files import written_aside
-from .scenes import CELL, HOME, SEED, Scene, make_scene, scene_objects, sheet_place
+from .scenes import CELL, HOME, SEED, make_scene, scene_objects, sheet_place
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 
@@ -22,9 +21,8 @@ SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print) -> Path:
     """Make EmoScenes below ``root`` unless it is there; returns ``root``.
 
-    ``metadata.csv`` marks the set as complete. Several processes may call this at once: each writes
-    the same pixels aside, and the first to rename wins. Raises InputError where ``root`` holds
-    scenes of another seed or size.
+    ``metadata.csv`` marks the set as complete. Each of several processes writes the same pixels
+    aside, and the first to rename wins. Raises InputError for scenes of another seed or size.
     """
     root = Path(root)
     stamp = {"seed": seed, "sizes": dict(sizes)}
@@ -55,31 +53,28 @@ def _write_scenes(folder: Path, stamp: dict) -> None:
             file = f"{split}/{scene.label}/{number:05d}.png"
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             scene.image.save(folder / file, compress_level=1)
-            rows.append(_metadata(scene, file))
+            look = scene.atmosphere
+            row = {
+                "file": file,
+                "emotion": scene.emotion,
+                "cue": scene.cue,
+                "objects": ";".join(scene.objects),
+                "boxes": ";".join(" ".join(map(str, box)) for box in scene.boxes),
+                "setting": scene.setting,
+                "hue": round(look.hue, 1),
+                "saturation": round(look.saturation, 3),
+                "brightness": round(look.brightness, 3),
+                "light": look.light,
+                "texture": look.texture,
+                "weather": look.weather,
+                "label_noise": scene.label != scene.emotion,
+                "caption": scene.caption,
+            }
+            rows.append(row)
     pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False, lineterminator="\r\n")
     hashes = {split: _pixels_hash(folder / split) for split in stamp["sizes"]}
     about = json.dumps(stamp | {"pillow": pillow_version, "sha256": hashes}, indent=1)
     (folder / "scenes.json").write_text(about + "\n", encoding="utf-8")
-
-
-def _metadata(scene: Scene, file: str) -> dict[str, object]:
-    look = scene.atmosphere
-    return {
-        "file": file,
-        "emotion": scene.emotion,
-        "cue": scene.cue,
-        "objects": ";".join(scene.objects),
-        "boxes": ";".join(" ".join(map(str, box)) for box in scene.boxes),
-        "setting": scene.setting,
-        "hue": round(look.hue, 1),
-        "saturation": round(look.saturation, 3),
-        "brightness": round(look.brightness, 3),
-        "light": look.light,
-        "texture": look.texture,
-        "weather": look.weather,
-        "label_noise": scene.label != scene.emotion,
-        "caption": scene.caption,
-    }
 
 
 def _pixels_hash(folder: Path) -> str:
@@ -103,11 +98,8 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
 
 def render_sprites() -> Image.Image:
     """Every SVG of ``objects/`` on one RGBA sheet, with a pale rim outside its dark outline, so that
-    it stays legible in the dark. Needs resvg-py, of the extra ``dev``.
-
-    Raises InputError where a row of objects.csv has no SVG.
-    """
-    import resvg_py
+    it stays legible in the dark. Raises InputError where a row of objects.csv has no SVG."""
+    import resvg_py  # of the extra "dev"
 
     nouns = [item.noun for item in scene_objects()]
     sheet = Image.new("RGBA", (8 * CELL, sheet_place(len(nouns) - 1)[3]))

@@ -146,15 +146,11 @@ def _street(rng, look, near, edge, draw):
 _SETTING_PAINTERS = dict(zip(SETTINGS, (_field, _room, _water, _street), strict=True))
 
 
-def _disc(draw, x, y, radius, fill, flat=1.0):
-    draw.ellipse((x - radius, y - radius * flat, x + radius, y + radius * flat), fill=fill)
-
-
 def _confetti(rng, hue, light, dark, draw):
     for _ in range(46):
         x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(3, 8)
         colour = 255 * np.array(colorsys.hsv_to_rgb((hue + rng.normal(0, 0.12)) % 1, 0.75, 0.95))
-        _disc(draw, x, y, radius, (*_rgb(colour), 210))
+        draw.circle((x, y), radius, fill=(*_rgb(colour), 210))
 
 
 def _stars(rng, hue, light, dark, draw):
@@ -166,7 +162,7 @@ def _stars(rng, hue, light, dark, draw):
 
 def _bokeh(rng, hue, light, dark, draw):
     for x, y, radius in rng.integers((0, 0, 12), (_SIDE, _SIDE, 30), (13, 3)):
-        _disc(draw, x, y, radius, (*light, 62))
+        draw.circle((x, y), radius, fill=(*light, 62))
 
 
 def _stripes(rng, hue, light, dark, draw):
@@ -189,9 +185,10 @@ def _cracks(rng, hue, light, dark, draw):
 def _blotches(rng, hue, light, dark, draw):
     for _ in range(16):
         x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(10, 26)
-        tone = dark if rng.random() < 0.6 else light
-        for dx, dy in rng.normal(0, radius / 2, (3, 2)):
-            _disc(draw, x + dx, y + dy, radius, (*tone, 110), flat=0.7)
+        tone, flat = dark if rng.random() < 0.6 else light, 0.7 * radius
+        for u, v in (x, y) + rng.normal(0, radius / 2, (3, 2)):
+            box = (u - radius, v - flat, u + radius, v + flat)
+            draw.ellipse(box, fill=(*tone, 110))
 
 
 # Nothing is to be drawn for "plain"; "grain" lies over the light.
@@ -252,9 +249,8 @@ def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image
 
 
 def _resized(sprite: Image.Image, width: int, height: int) -> Image.Image:
-    """A square RGBA image in another size. Columns and rows are resampled one after the other, each
-    rounded to 8 bits; which goes first depends on the version of Pillow, so it is said here: rows
-    where they shrink more than twice as much."""
+    """A square RGBA image in another size. Columns and rows are resampled in turn, each rounded to 8
+    bits. Versions of Pillow differ in which goes first: here rows, where they shrink twice as much."""
     side, resample = sprite.width, Image.Resampling.LANCZOS
     rows_first = side - height > max(0, 2 * (side - width))
     between = (side, height) if rows_first else (width, side)

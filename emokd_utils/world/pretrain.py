@@ -89,8 +89,7 @@ def objects_under_tokens(scene: Scene) -> np.ndarray:
     """(16, nouns) 0/1: which objects' boxes hold more than 8 x 8 pixels of each visual token's
     28 x 28 cell."""
     under = np.zeros((VISUAL_TOKENS, len(NOUNS)), dtype=np.float32)
-    rows, columns = np.divmod(np.arange(VISUAL_TOKENS), _PER_ROW)
-    top, left = CELL * rows, CELL * columns
+    top, left = CELL * np.stack(np.divmod(np.arange(VISUAL_TOKENS), _PER_ROW))  # (16,) each
     for noun, (x, y, width, height) in zip(scene.objects, scene.boxes, strict=True):
         wide = np.minimum(x + width, left + CELL) - np.maximum(x, left)
         high = np.minimum(y + height, top + CELL) - np.maximum(y, top)
@@ -130,9 +129,7 @@ def chat(turn: Turn) -> tuple[str, str]:
     return question, f"{turn.answer}<|im_end|>"
 
 
-def encode(
-    turns: Sequence[Turn], scenes: Sequence[Scene], processor: Qwen2VLProcessor
-) -> dict[str, torch.Tensor]:
+def encode(turns: Sequence[Turn], scenes: Sequence[Scene], processor) -> dict[str, torch.Tensor]:
     """One training batch; only answers (and the token that ends them) carry a label."""
     tokenizer = processor.tokenizer
     texts = [tokenizer(list(chat(turn)), add_special_tokens=False)["input_ids"] for turn in turns]
@@ -149,10 +146,8 @@ def encode(
 
 @dataclass(eq=False)
 class Batches(IterableDataset):
-    """The batches of a stage without end: inputs of the model and targets of its visual tokens.
-
-    Four are drawn together, so that the texts of each have about one length, which saves padding.
-    """
+    """The batches of a stage, without end: inputs of the model and targets of its visual tokens.
+    Four are drawn together, so that the texts of each are about as long, which saves padding."""
 
     stage: Stage
     processor: Qwen2VLProcessor

@@ -46,9 +46,7 @@ def scene_objects() -> tuple[SceneObject, ...]:
         objects = tuple(SceneObject(**row) for row in csv.DictReader(file))
     for item in objects:
         if item.emotion not in ("neutral", *MIKELS.labels):
-            raise InputError(
-                f"objects.csv: {item.emotion} of {item.noun} is none of Mikels' emotions"
-            )
+            raise InputError(f"objects.csv: give {item.noun} one of Mikels' eight emotions")
     return objects
 
 
@@ -92,10 +90,8 @@ class Mood:
     weathers: Sequence[str]
 
 
-MOODS = {
-    emotion: Mood(**mood)
-    for emotion, mood in tomllib.loads((HOME / "moods.toml").read_text("utf-8")).items()
-}
+_MOODS = tomllib.loads((HOME / "moods.toml").read_text("utf-8"))
+MOODS = {emotion: Mood(**mood) for emotion, mood in _MOODS.items()}
 
 
 def draw_atmosphere(rng: np.random.Generator, emotion: str | None, variety: Variety) -> Atmosphere:

@@ -22,14 +22,14 @@ _SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_star
 _SPECIAL_TOKENS += ["<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
 
 
-def build_tokenizer(lines: Sequence[str]) -> PreTrainedTokenizerFast:
+def build_tokenizer(lines: Sequence[str], vocab_size: int = 1500) -> PreTrainedTokenizerFast:
     """Byte-level BPE learnt on ``lines``, with Qwen's special tokens and pre-tokenisation by
     words."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=1500,
+        vocab_size=vocab_size,
         special_tokens=_SPECIAL_TOKENS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
