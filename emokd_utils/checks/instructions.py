@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import torch
 
@@ -102,6 +103,8 @@ _LEAKS = {
     "all forms are wanted at once. One form gives the label away.": _leaks(enough=all),
 }
 
+_ASKED, _BRACES = "{'emotion': 'label'}", "{{'emotion': 'label'}}"
+_in_braces = partial(_BRACES.replace, "label")
 _FORM = re.compile(r"\{\s*['\"]emotion['\"]\s*:")
 
 
@@ -131,33 +134,27 @@ def _facts(function, label_set) -> dict[str, bool]:
 
 
 @variants
-def _instruction(
-    classes, label, *, offered=", ".join, form="{'emotion': 'label'}", answer=answer_for
-):
-    prompt = f"Which of {offered(classes)} does this image evoke? Answer in the form {form}."
+def _instruction(classes, label, *, offer=", ".join, form=_ASKED, answer=answer_for):
+    prompt = f"Which of {offer(classes)} does this image evoke? Answer in the form {form}."
     return prompt, answer(label)
-
-
-def _in_more_braces(label):
-    return "{" + answer_for(label) + "}"
 
 
 _INSTRUCTIONS = {
     "the question gives away the label. Print two questions. Can the answer be read off without "
     "the image?": lambda classes, label: _instruction(form=answer_for(label))(classes, label),
-    "the classes are typed in. Other data have other classes. Call your "
-    "function with Ekman's six.": _instruction(offered=lambda classes: ", ".join(MIKELS.labels)),
+    "the classes are typed in. Other data have other classes. Call "
+    "your function with Ekman's six.": _instruction(offer=lambda classes: ", ".join(MIKELS.labels)),
     "the classes are not offered. How is the model to know that the answer is not 'wonder'? "
-    "Print your question.": _instruction(offered=lambda classes: "all emotions"),
+    "Print your question.": _instruction(offer=lambda classes: "all emotions"),
     "the question does not show the form. "
     "The answer has a form; where is the model told of it?": _instruction(form="that you know"),
     "the answer is a bare word. What does the question ask for?": _instruction(answer=str),
-    "the braces of question and answer are doubled. Print both. In which strings does Python "
-    "want braces twice?": _instruction(form="{{'emotion': 'label'}}", answer=_in_more_braces),
-    "the braces of the answer are doubled. Print it. "
-    "In which strings does Python want braces twice?": _instruction(answer=_in_more_braces),
-    "the braces of the question are doubled. Print it. "
-    "In which strings does Python want braces twice?": _instruction(form="{{'emotion': 'label'}}"),
+    "the braces of question and answer are doubled. Print both. In "
+    "which strings does Python want braces twice?": _instruction(form=_BRACES, answer=_in_braces),
+    "the braces of the answer are doubled. "
+    "Print it. In which strings does Python want braces twice?": _instruction(answer=_in_braces),
+    "the braces of the question are doubled. "
+    "Print it. In which strings does Python want braces twice?": _instruction(form=_BRACES),
     "the answer has other quotes than the form. Compare letter by letter: to a model "
     "these are other tokens.": _instruction(answer=lambda label: json.dumps({"emotion": label})),
 }

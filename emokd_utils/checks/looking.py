@@ -144,17 +144,12 @@ _IMAGES = (
 )
 
 
-def _small_key():
-    """A key of made-up images, as the lesson makes it of the explorer's table and the notes."""
-    ids = [f"test/{k:05d}.png" for k in range(len(_IMAGES))]
-    key = pd.DataFrame(_IMAGES, index=ids, columns=_COLUMNS.split())
-    key["correct_a"], key["correct_b"] = (key[f"predicted_{s}"] == key["label"] for s in "ab")
-    cells = np.array(["both", "a", "b", "neither"], dtype=object)
-    key["cell"] = cells[3 - 2 * key["correct_a"] - key["correct_b"]]
-    return key.assign(label_noise=key["emotion"] != key["label"])
-
-
-_KEY = _small_key()
+_KEY = pd.DataFrame(_IMAGES, columns=_COLUMNS.split())
+_KEY.index = [f"test/{k:05d}.png" for k in _KEY.index]
+_KEY["correct_a"], _KEY["correct_b"] = (_KEY[f"predicted_{s}"] == _KEY["label"] for s in "ab")
+_CELLS = np.array(["both", "a", "b", "neither"], dtype=object)
+_KEY["cell"] = _CELLS[3 - 2 * _KEY["correct_a"] - _KEY["correct_b"]]
+_KEY["label_noise"] = _KEY["emotion"] != _KEY["label"]
 _UNKNOWN = _KEY.drop(columns=["emotion", "label_noise"])
 
 

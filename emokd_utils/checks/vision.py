@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import hmean
 
 from ..checks import Exercise, calls, variants
 
@@ -25,11 +26,6 @@ def _averaged(averages, confusion):
     return averages(SimpleNamespace(**parts, n=n, undefined=np.where(named, 0, np.nan)))
 
 
-def _of_means(c):
-    recall, precision = c.recall.mean(), c.precision.mean()
-    return recall, 2 * recall * precision / (recall + precision)
-
-
 def _macro(c):
     return c.recall.mean(), c.f1.mean()
 
@@ -41,7 +37,9 @@ _AVERAGES = {
     "should weigh as a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
     "classes weigh by their number of images. A macro average takes every class once, however "
     "many it has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
-    "F1 is taken of the averages. The order matters.": _averaged(_of_means),
+    "F1 is taken of the averages. The order matters.": (
+        _averaged(lambda c: (c.recall.mean(), hmean([c.recall.mean(), c.precision.mean()])))
+    ),
     "precision and recall are averaged plainly. What should a class with precision 1 and "
     "recall 0 get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
     "a class that is never predicted makes it undefined. Its precision is 0 / 0. "
