@@ -72,8 +72,7 @@ def _named(images, *shares):
 
 @variants
 def _of_hits(measure, predicted, labels):
-    """A measure of bool (models, images): who is right where."""
-    return measure(predicted == labels)
+    return measure(predicted == labels)  # bool (models, images): who is right where
 
 
 def _vote(predicted, labels):
@@ -122,7 +121,7 @@ def _frequencies(a, b):
 
 @variants
 def _kappa(a, b, labels, *, observed=_agreement, chance=lambda shares: shares[0] @ shares[1]):
-    """Kappa with one thing wrong; chance: of the classes' frequencies (2, C)."""
+    """chance: made of the classes' frequencies (2, C)."""
     by_chance = chance(_frequencies(a, b))
     return (observed(a, b, labels) - by_chance) / (1 - by_chance)
 

@@ -52,13 +52,13 @@ _LEAKS = {
 }
 
 _COUNTS = {"joy": 60, "awe": 23, "fear": 4, "anger": 2, "disgust": 1}
+_DRAWN_FROM = [f"train/{name}/{k}.png" for name, n in _COUNTS.items() for k in range(n)]
 
 
 def _split_probe(function):
     """What must be true of a split however it is drawn: how many of each class, and stability."""
-    images = [(f"train/{name}/{k}.png", name) for name, n in _COUNTS.items() for k in range(n)]
-    order = np.random.default_rng(0).permutation(len(images))
-    ids, labels = zip(*[images[k] for k in order], strict=True)
+    ids = np.random.default_rng(0).permutation(_DRAWN_FROM).tolist()
+    labels = [image.split("/")[1] for image in ids]
 
     def draw(fraction, seed):
         return list(map(str, attempted(function(list(ids), list(labels), fraction, seed))))
@@ -116,8 +116,8 @@ _MEMORY = {
     "the scales are missing. What is stored beside every block of weights?": _gigabytes(scale=0),
     "every weight has a scale of its own. How many weights share one?": _gigabytes(block=1),
     "the scales are counted in bytes. How many bits has a scale?": _gigabytes(scale=4),
-    "the weights that are not quantised are missing. Where is it?": _gigabytes(kept_bits=0),
-    "all weights are taken for quantised. The kept are wider.": _gigabytes(kept_bits=4.5),
+    "the weights that are not quantised are missing. Where are they?": _gigabytes(kept_bits=0),
+    "all weights are taken for quantised. How wide are the kept?": _gigabytes(kept_bits=4.5),
     "it is in gibibytes. A gigabyte is a thousand million bytes.": _gigabytes(per=8 * 2**30),
 }
 

@@ -66,9 +66,8 @@ _MIDDLES = {
     "In which unit do these functions want their angle?": _hue(angles=np.array),
     "sine and cosine are exchanged. Try one hue alone, 90. Which argument of "
     "the arctangent comes first?": _hue(arctangent=lambda sine, cosine: np.arctan2(cosine, sine)),
-    "the arctangent of the quotient forgets the quadrant. "
-    "Two opposite directions have the same quotient. Which "
-    "function takes both parts?": _hue(arctangent=lambda sine, cosine: np.arctan(sine / cosine)),
+    "the arctangent of the quotient forgets the quadrant. Opposite directions have one quotient. "
+    "Which takes both?": _hue(arctangent=lambda sine, cosine: np.arctan(sine / cosine)),
 }
 
 _VOTES_PROBE = calls(

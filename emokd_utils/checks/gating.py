@@ -62,7 +62,6 @@ def _softmax(scores):
 
 @variants
 def _mixture(*given, shares=_softmax, routed=_unchanged, shown=_unchanged, finished=_unchanged):
-    """A gate of two experts with one thing wrong."""
     sides, experts, router = given[:2], given[2:4], given[4]
     share = shares(router(torch.cat(routed(sides), dim=1)))  # (N, 2)
     judged = zip(experts, shown(sides), strict=True)

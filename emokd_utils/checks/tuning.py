@@ -19,7 +19,7 @@ _CASES = [_case(16.0, 6, 6, 2), _case(6.0, 6, 6, 3), _case(12.0, 4, 7, 3)]
 
 @variants
 def _merged(w, a, b, alpha, *, scale=lambda alpha, a: alpha / len(a), base=1, add=torch.matmul):
-    """W and its correction as one matrix, with one thing wrong."""
+    """W and its correction as one matrix."""
     return base * w + scale(alpha, a) * add(b, a)
 
 
@@ -55,7 +55,7 @@ def _grouped(width, heads, groups):
 
 @variants
 def _count(*sizes, keys=_grouped, square=2, narrow=2):
-    """A count with one thing wrong: the width of keys, or how many matrices of each kind."""
+    """keys: their width. square, narrow: how many matrices of each kind."""
     width, heads, groups, layers, rank = sizes
     sides = square * 2 * width + narrow * (width + keys(width, heads, groups))
     return layers * rank * sides

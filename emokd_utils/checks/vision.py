@@ -66,7 +66,6 @@ _HISTORIES = (
 
 @variants
 def _stopping(history, patience, *, reset=True, previous=False, last=False, step=0):
-    """Early stopping with one thing wrong."""
     best, bad, before = history[0], 0, history[0]
     for record in history[1:]:
         better = record["val_loss"] < (before if previous else best)["val_loss"]

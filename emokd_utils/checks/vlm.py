@@ -47,7 +47,6 @@ SCORE_CASES = (_score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
 def _scored(
     logits, tokens, start, *, values=torch.log_softmax, total=torch.sum, shift=1, first=None, end=0
 ):
-    """The log-likelihood of tokens[start:], with one thing wrong."""
     places = torch.arange(first or start, len(tokens) - end)
     return total(values(logits, 1)[places - shift, tokens[places]])
 
@@ -97,7 +96,7 @@ def _first(named):
 
 @variants
 def _read(text, labels, *, find=_words, counted=set, fold=str.lower, form="label"):
-    """The label a text names, with one thing wrong; form: what counts of the asked form."""
+    """The label a text names; form: what counts of the asked form."""
     text = fold(text)
     asked = _FORM.search(text)
     if form and asked:
