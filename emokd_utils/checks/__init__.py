@@ -95,10 +95,10 @@ class Exercise:
         except Exception as error:
             return Result(self, NOT_YET, "it raises an error", Raised.by(error).text)
         right = self._measured(self.right)
-        if self._same(found, right):
+        if same(found, right, self.rtol, self.atol):
             return Result(self, PASSED)
         for mistake in self.mistakes:
-            if self._same(found, self._measured(mistake.example)):
+            if same(found, self._measured(mistake.example), self.rtol, self.atol):
                 return Result(self, NOT_YET, mistake.name, mistake.look)
         return Result(self, NOT_YET, *self._unknown(found, right))
 
@@ -109,21 +109,18 @@ class Exercise:
         found = self.probe(answer)
         return [plain(case) for case in found] if type(found) is list else [plain(found)]
 
-    def _same(self, found: list, wanted: list) -> bool:
-        return same(found, wanted, self.rtol, self.atol)
-
     def _unknown(self, found: list, right: list) -> tuple[str, str]:
         """Name and look of a mistake that is not one of this exercise's own."""
         for case, wanted in zip(found, right, strict=False):
             if isinstance(case, Raised) and not isinstance(wanted, Raised):
                 return "it raises an error", case.text
-        if self._same(found, [*right, OVERWRITTEN]):
+        if same(found, [*right, OVERWRITTEN], self.rtol, self.atol):
             return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
         if all(is_numbers(case) for case in right):
             for change in _CHANGES:
                 with np.errstate(all="ignore"):
                     changed = [plain(change.example(case.astype(float))) for case in right]
-                if self._same(found, changed):
+                if same(found, changed, self.rtol, self.atol):
                     return change.name, change.look
         return "not one of the known mistakes", difference(found, right)
 

@@ -29,9 +29,8 @@ def _tail(k, tosses):
 
 
 def _two_samples(a, b):
-    return chi2_contingency(
-        [np.bincount(a, minlength=2), np.bincount(b, minlength=2)], False
-    ).pvalue
+    sides = [np.bincount(side, minlength=2) for side in (a, b)]
+    return chi2_contingency(sides, correction=False).pvalue
 
 
 _MCNEMAR = {
@@ -57,8 +56,7 @@ _MCNEMAR = {
     "was observed is one of these.": _of_cells(lambda x, y, *rest: 2 * _tail(min(x, y) - 1, x + y)),
     "it is the probability of this one outcome. A p-value adds "
     "up all that are at least as extreme.": _of_cells(lambda x, y, *rest: binom.pmf(x, x + y, 0.5)),
-    "the pairs are taken for two separate samples. "
-    "Your test would be right if each had its own images.": _two_samples,
+    "the pairs are taken for two separate samples. Whose images were they?": _two_samples,
 }
 
 

@@ -8,21 +8,16 @@ import numpy as np
 
 from ..checks import Exercise, attempted, calls, variants
 
+# Images (id=pixels) of a data set; an id begins with the split.
 _SPLITS = (
     "train/awe/1.jpg=p1 train/awe/2.jpg=p2 train/awe/3.jpg=p2 train/fear/4.jpg=p4 val/awe/5.jpg=p5 "
     "val/fear/6.jpg=p4 test/awe/7.jpg=p4 test/awe/1.jpg=p8 test/fear/9.jpg=p5 test/fear/10.jpg=p5",
     "train/a/1.png=x val/a/2.png=x test/a/1.png=y",
     "test/a/1.png=x train/b/2.png=x",
 )
-
-
-def _rows(text: str) -> list[tuple[str, str, str]]:
-    """Rows of id, split and pixels; the id begins with the split."""
-    pairs = (part.split("=") for part in text.split())
-    return [(image, image.split("/")[0], pixels) for image, pixels in pairs]
-
-
-_LEAK_PROBE = calls(*[(_rows(text),) for text in _SPLITS], read=lambda ids: sorted(map(str, ids)))
+_ROWS = [[part.split("=") for part in text.split()] for text in _SPLITS]
+_LEAK_CASES = [([(i, i.split("/")[0], pixels) for i, pixels in rows],) for rows in _ROWS]
+_LEAK_PROBE = calls(*_LEAK_CASES, read=lambda ids: sorted(map(str, ids)))
 
 
 @variants

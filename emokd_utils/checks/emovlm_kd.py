@@ -73,8 +73,7 @@ _INTERVAL = {
     "each before a spread.": _interval(lambda *both: np.hypot(*(_error(x.mean(0)) for x in both))),
     "the spread of single images, not of their mean. Your interval would "
     "stay as wide with a million images.": _interval(lambda a, b: (a - b).mean(0).std(ddof=1)),
-    "one standard error to either side. "
-    "That covers about two of three such intervals, not 95 %.": _interval(_over_images, z=1.0),
+    "one standard error to either side. How much is covered?": _interval(_over_images, z=1.0),
     "only the first seed is used. "
     "Look at your middle: is it the mean over all of the seeds?": _interval(_over_images, seeds=1),
 }
@@ -95,7 +94,7 @@ def _added(cost, *, parts=("head", "gate"), both=()):
 _ADDED = {
     "the VLM is counted again on both sides. What comes on top of it?": _added(both=_VLM),
     "the VLM is counted as part of what EmoVLM-KD adds. "
-    "It is there before anything is added.": _added(parts=_PARTS[:2] + _PARTS[3:]),
+    "It is there before anything is added to it.": _added(parts=(*_VLM, "head", "gate")),
     "the visual encoder is paid for twice. How often does an image pass "
     "the encoder in this lesson's first section?": _added(parts=("head", "gate", "visual encoder")),
     "the gate is left out. Something puts the answers together.": _added(parts=["head"]),

@@ -1,5 +1,4 @@
-"""Checks of lesson 8: answers as one-hot rows, a gate of two experts, the images a gate may
-learn from."""
+"""Checks of lesson 8: answers as one-hot rows, two experts, the images a gate may learn from."""
 
 import numpy as np
 import torch

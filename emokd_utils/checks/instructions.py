@@ -44,8 +44,7 @@ _ROWS_PROBE = calls(_padded(pad=3), _padded(pad=2), keep=0)
 _LABELS = {
     "the prompt is not masked. Your row learns to write the question as well. "
     "Where does the answer start?": _labelled(first=-99),
-    "nothing is masked. You return the tokens as they came. "
-    "Which is the model to learn to write?": _labelled(first=-99, last=99),
+    "nothing is masked. Which tokens should it learn to write?": _labelled(first=-99, last=99),
     "the padding is trained on. What comes after a short row's answer?": _labelled(last=99),
     "the token that ends the answer is masked too. A model "
     "that never learns to stop goes on writing. Look at the last real place.": _labelled(last=-1),
@@ -53,8 +52,7 @@ _LABELS = {
     "as in the second case. Find it in another way.": _by_pad_token,
     "the first token of the answer is masked. "
     "The place in starts holds the first token of the answer itself.": _labelled(first=1),
-    "the last token of the prompt is trained on. "
-    "Off by one: what stands just before the place in starts?": _labelled(first=-1),
+    "the last token of the prompt is trained on. What is before starts?": _labelled(first=-1),
     "the mask value is 0. Which number does the loss pass over?": _labelled(fill=0),
     "the labels are shifted. The model does it itself. "
     "Here the label of a place is its token.": lambda *rows: _labelled()(*rows).roll(-1, 1),

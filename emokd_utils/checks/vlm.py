@@ -119,11 +119,9 @@ _READINGS = {
     "the first label word wins. Try 'either anger or fear'.": _read(counted=_first),
     "a label is found inside another word. "
     "Search your text for awe in 'awesome'. Where does a word begin and end?": _read(find=_parts),
-    "the same label twice counts as two labels. "
-    "'fear, nothing but fear' names one. Count labels, not words.": _read(counted=list),
+    "the same label twice counts as two labels. Count labels, not words.": _read(counted=list),
     "capital letters are not read. Try 'Disgust.' and 'Awe'.": _read(fold=str),
-    "words beside the form count as much as the form. "
-    "Where the asked form is there, it alone is the answer.": _read(form=None),
+    "words beside the form count as much as the form. Is all read alike?": _read(form=None),
     "only the whole form is read. Try an answer that was cut short, "
     "and a bare word: a tolerant parser reads both.": _whole_form_only,
 }
