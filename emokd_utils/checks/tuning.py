@@ -123,7 +123,7 @@ _RATES = {
     "How is a cosine brought to 1 and 0?": _rate(course=lambda share: math.cos(math.pi * share)),
     "a quarter of a wave. Peak and end are right, half-way is too high. How flat "
     "should the curve be at its end?": _rate(course=lambda share: math.cos(math.pi / 2 * share)),
-    "a straight line. Between is no cosine.": _rate(course=lambda share: 1 - share),
+    "a straight line. What is between is no cosine.": _rate(course=lambda share: 1 - share),
     "the warm-up goes downwards. It should begin gently.": _rate(rise=lambda share: 1 - share),
     "the angle is in degrees. In which unit does Python's cosine want "
     "the number that it is given?": _rate(course=lambda share: (1 + math.cos(180 * share)) / 2),

@@ -92,7 +92,7 @@ _EPOCHS = {
     "each epoch is compared with the one before. "
     "It can be better than the last and no better than the best.": _stopping(previous=True),
     "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
-    "the training loss chooses. That falls as long as it lasts.": _lowest("train_loss"),
+    "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
     "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", sign=-1),
 }
 

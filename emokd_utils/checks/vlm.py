@@ -121,7 +121,7 @@ _READINGS = {
     "Search your text for awe in 'awesome'. Where does a word begin and end?": _read(find=_parts),
     "the same label twice counts as two labels. Count labels, not words.": _read(counted=list),
     "capital letters are not read. Try 'Disgust.' and 'Awe'.": _read(fold=str),
-    "words beside the form count as much as the form. Is all read alike?": _read(form=None),
+    "words beside the form count as much as the form. Is the form read first?": _read(form=None),
     "only the whole form is read. Try an answer that was cut short, "
     "and a bare word: a tolerant parser reads both.": _whole_form_only,
 }
