@@ -1,8 +1,5 @@
 """Checks of the exercises, which say not only that an answer is wrong but how (every lesson).
 
-    checks.check("7.1", my_loss)     # passed, not attempted, or which mistake it looks like
-    checks.progress()                # what is done in this notebook and over the course
-
 An exercise measures the student's object with its *probe* (calls the function on known inputs, say)
 and compares with what the same probe makes of a right answer, then of each known mistake. So any
 right answer passes, however it is written; what can go wrong with any answer is told here, once for
@@ -98,10 +95,10 @@ class Exercise:
         except Exception as error:
             return Result(self, NOT_YET, "it raises an error", Raised.by(error).text)
         right = self._measured(self.right)
-        if self._same(found, right):
+        if same(found, right, self.rtol, self.atol):
             return Result(self, PASSED)
         for mistake in self.mistakes:
-            if self._same(found, self._measured(mistake.example)):
+            if same(found, self._measured(mistake.example), self.rtol, self.atol):
                 return Result(self, NOT_YET, mistake.name, mistake.look)
         return Result(self, NOT_YET, *self._unknown(found, right))
 
@@ -112,21 +109,18 @@ class Exercise:
         found = self.probe(answer)
         return [plain(case) for case in found] if type(found) is list else [plain(found)]
 
-    def _same(self, found: list, wanted: list) -> bool:
-        return same(found, wanted, self.rtol, self.atol)
-
     def _unknown(self, found: list, right: list) -> tuple[str, str]:
         """Name and look of a mistake that is not one of this exercise's own."""
         for case, wanted in zip(found, right, strict=False):
             if isinstance(case, Raised) and not isinstance(wanted, Raised):
                 return "it raises an error", case.text
-        if self._same(found, [*right, OVERWRITTEN]):
+        if same(found, [*right, OVERWRITTEN], self.rtol, self.atol):
             return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
         if all(is_numbers(case) for case in right):
             for change in _CHANGES:
                 with np.errstate(all="ignore"):
                     changed = [plain(change.example(case.astype(float))) for case in right]
-                if self._same(found, changed):
+                if same(found, changed, self.rtol, self.atol):
                     return change.name, change.look
         return "not one of the known mistakes", difference(found, right)
 
@@ -159,11 +153,9 @@ class Result:
 
     def _repr_html_(self) -> str:
         colour = {PASSED: "#1a7f37", NOT_ATTEMPTED: "#6e7781", NOT_YET: "#b35900"}[self.status]
+        style = f"border-left: 4px solid {colour}; padding: 2px 10px"
         head, _, rest = str(self).partition("] ")
-        return (
-            f'<div style="border-left: 4px solid {colour}; padding: 2px 10px">'
-            f"<b>{escape(head)}]</b> {escape(rest)}</div>"
-        )
+        return f'<div style="{style}"><b>{escape(head)}]</b> {escape(rest)}</div>'
 
 
 def attempted(value: Any) -> Any:
@@ -174,7 +166,8 @@ def attempted(value: Any) -> Any:
 
 
 def variants(function: Callable) -> Callable:
-    """``function`` split in two: given some of its arguments, it returns what takes the others."""
+    """``function`` split in two: given some of its arguments, it returns what takes the others.
+    So one function makes the right answer, ``_loss()``, and wrong ones, ``_loss(squared=0)``."""
     return partial(partial, function)
 
 
@@ -214,9 +207,9 @@ def plain(value: Any) -> Any:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.double() if value.is_floating_point() else value).numpy()
-    elif isinstance(value, Real) and not isinstance(value, (int, np.generic)):
-        value = float(value)
-    if isinstance(value, (int, float)) or hasattr(value, "__array__"):
+    elif isinstance(value, Real):
+        value = np.asarray(value if isinstance(value, (int, np.generic)) else float(value))
+    if hasattr(value, "__array__"):
         array = np.asarray(value)
         return array if is_numbers(array) else plain(array.tolist())
     if isinstance(value, Mapping):
@@ -255,23 +248,23 @@ def same(found: Any, wanted: Any, rtol: float = 1e-3, atol: float = 1e-5) -> boo
 def difference(found: Any, wanted: Any) -> str:
     """A sentence on how a plain value differs from the wanted one, without telling the latter."""
     if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        for number, (case, right) in enumerate(zip(found, wanted, strict=True), 1):
-            if not same(case, right):
+        for number, pair in enumerate(zip(found, wanted, strict=True), 1):
+            if not same(*pair):
                 here = f"Look at case {number} of {len(wanted)}: " if len(wanted) > 1 else ""
-                return here + difference(case, right)
+                return here + difference(*pair)
     if found is None:
         return "It returns nothing (None). Does every way through it end in a return?"
     if isinstance(wanted, Raised):
         return f"Here it should raise {wanted.kind}"
     if type(found) is not type(wanted):
         return f"It gives {type(found).__name__}, wanted is {type(wanted).__name__}"
-    if isinstance(found, np.ndarray) and found.shape != wanted.shape:
-        return f"It has shape {found.shape}, wanted is {wanted.shape}"
-    if isinstance(found, np.ndarray) and np.isnan(found.astype(float)).any():
-        return "It holds numbers that are undefined (nan)"
-    if isinstance(found, np.ndarray) and found.ndim == 0 and wanted:
-        ratio = float(found / wanted)
-        return f"It is {float(found):.6g}, which is {ratio:.3g} times the right value"
+    if isinstance(found, np.ndarray):
+        if found.shape != wanted.shape:
+            return f"It has shape {found.shape}, wanted is {wanted.shape}"
+        if np.isnan(found.astype(float)).any():
+            return "It holds numbers that are undefined (nan)"
+        if found.ndim == 0 and wanted:
+            return f"It is {found:.6g}, which is {found / wanted:.3g} times the right value"
     return "Its form is right, its value is not. Work one case out by hand and compare"
 
 
@@ -299,7 +292,8 @@ def check(number: str, answer: Any) -> Result:
         raise InputError(f"lesson {lesson} has no check {number!r}; it has {', '.join(known)}")
     result = known[number](answer)
     _here.add(lesson)
-    _note(number, result.status)
+    if result.status != NOT_ATTEMPTED:  # opening a fresh copy of a notebook takes nothing back
+        write_text(progress_file(), json.dumps(_noted() | {number: result.status}, indent=1))
     if grading() and result.status != PASSED:
         raise AssertionError(str(result))
     return result
@@ -310,11 +304,6 @@ def _noted() -> dict[str, str]:
         return dict(json.loads(progress_file().read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def _note(number: str, status: str) -> None:
-    if status != NOT_ATTEMPTED:  # opening a fresh copy of a notebook takes nothing back
-        write_text(progress_file(), json.dumps(_noted() | {number: status}, indent=1))
 
 
 class Progress(str):
@@ -328,13 +317,12 @@ def progress(*lessons: str) -> Progress:
     course."""
     noted, lines, every = _noted(), [], []
     for lesson in LESSONS:
-        known = exercises(lesson)
-        passed = [number for number in known if noted.get(number) == PASSED]
-        every += [number in passed for number in known]
+        known = exercises(lesson).values()
+        passed = [noted.get(exercise.number) == PASSED for exercise in known]
+        every += passed
         if lesson in (lessons or _here):
-            lines.append(f"Lesson {lesson}: {len(passed)} of {len(known)} passed")
-            for number, exercise in known.items():
-                lines.append(f"  [{'x' if number in passed else ' '}] {number} {exercise.title}")
-    return Progress(
-        "\n".join([*lines, f"The course: {sum(every)} of {len(every)} checked exercises passed"])
-    )
+            lines.append(f"Lesson {lesson}: {sum(passed)} of {len(passed)} passed")
+            for exercise, done in zip(known, passed, strict=True):
+                lines.append(f"  [{'x' if done else ' '}] {exercise.number} {exercise.title}")
+    lines.append(f"The course: {sum(every)} of {len(every)} checked exercises passed")
+    return Progress("\n".join(lines))

@@ -1,8 +1,7 @@
 """Checks of lesson 6: McNemar's test, the oracle, kappa (6.4 to 6.6), beside those of `looking`."""
 
-from math import comb, erfc, sqrt
-
 import numpy as np
+from scipy.stats import binom, binomtest, chi2, chi2_contingency
 from sklearn.metrics import cohen_kappa_score
 
 from ..checks import Exercise, calls, variants
@@ -21,50 +20,43 @@ def _of_cells(measure, a, b):
     return measure(*(int(cell.sum()) for cell in (a & ~b, ~a & b, a & b, ~a & ~b)))
 
 
+def _exact(x, y, *rest):
+    return binomtest(x, x + y).pvalue
+
+
 def _tail(k, tosses):
-    """P(X <= k) of a binomial count of tosses of a fair coin."""
-    return sum(comb(tosses, j) for j in range(k + 1)) / 2**tosses
-
-
-def _two_sided(x, y, *rest):
-    return min(1.0, 2 * _tail(min(x, y), x + y))
-
-
-def _normal(z):
-    """Two-sided p of a standard normal value."""
-    return erfc(abs(z) / sqrt(2))
+    return binom.cdf(k, tosses, 0.5)
 
 
 def _two_samples(a, b):
-    rate = (a.mean() + b.mean()) / 2
-    return _normal((a.mean() - b.mean()) / sqrt(2 * rate * (1 - rate) / len(a)))
+    sides = [np.bincount(side, minlength=2) for side in (a, b)]
+    return chi2_contingency(sides, correction=False).pvalue
 
 
 _MCNEMAR = {
-    "the test is on both right and neither right. There both did equally well. Which images "
-    "say that one is better?": _of_cells(lambda x, y, both, neither: _two_sided(both, neither)),
+    "the test is on both right and neither right. There both did equally well. Which "
+    "images say that one is better?": _of_cells(lambda x, y, both, neither: _exact(both, neither)),
     "the numbers of right answers are compared. The images in both numbers only dilute them. "
-    "Which are in one?": _of_cells(lambda x, y, both, neither: _two_sided(both + x, both + y)),
+    "Which are in one?": _of_cells(lambda x, y, both, neither: _exact(both + x, both + y)),
     "the test is one-sided. An outcome as uneven the other "
     "way would have surprised you as much.": _of_cells(lambda x, y, *rest: _tail(min(x, y), x + y)),
     "the probability goes above 1. With equal counts the two tails share the middle. "
     "What can it be at most?": _of_cells(lambda x, y, *rest: 2 * _tail(min(x, y), x + y)),
-    "it is the chi-square approximation. That is for large counts. The exact "
-    "test counts tosses of a coin.": _of_cells(lambda x, y, *rest: _normal((x - y) / sqrt(x + y))),
-    "it is the chi-square approximation with a correction. The exact test needs "
-    "no correction at all.": _of_cells(lambda x, y, *rest: _normal((abs(x - y) - 1) / sqrt(x + y))),
-    "every image is a toss of the coin. It is tossed where just one is right. How many tosses "
-    "are that?": _of_cells(lambda x, y, *rest: min(1.0, 2 * _tail(min(x, y), x + y + sum(rest)))),
+    "it is the chi-square approximation. That is for large counts. The exact test "
+    "counts tosses of a coin.": _of_cells(lambda x, y, *rest: chi2.sf((x - y) ** 2 / (x + y), 1)),
+    "it is the chi-square approximation with a correction. The exact test needs no correction "
+    "at all.": _of_cells(lambda x, y, *rest: chi2.sf((abs(x - y) - 1) ** 2 / (x + y), 1)),
+    "every image is a toss of the coin. It is tossed where just one is right. How "
+    "many tosses are that?": _of_cells(lambda x, y, *rest: 2 * _tail(min(x, y), x + y + sum(rest))),
     "the tail is the wrong one. You want the outcomes at least as small. Yours are at "
     "least as large.": _of_cells(lambda x, y, *rest: min(1.0, 2 - 2 * _tail(min(x, y) - 1, x + y))),
     "the tail is always that of the first model. Exchange the two models: p should stay. "
     "Which count begins the tail?": _of_cells(lambda x, y, *rest: min(1.0, 2 * _tail(x, x + y))),
     "the observed outcome is left out of the tail. At least as extreme: what "
     "was observed is one of these.": _of_cells(lambda x, y, *rest: 2 * _tail(min(x, y) - 1, x + y)),
-    "it is the probability of this one outcome. A p-value adds up all "
-    "that are at least as extreme.": _of_cells(lambda x, y, *rest: comb(x + y, x) / 2 ** (x + y)),
-    "the pairs are taken for two separate samples. "
-    "Both models saw the same images. Your test would be right if each had its own.": _two_samples,
+    "it is the probability of this one outcome. A p-value adds "
+    "up all that are at least as extreme.": _of_cells(lambda x, y, *rest: binom.pmf(x, x + y, 0.5)),
+    "the pairs are taken for two separate samples. Whose images were they?": _two_samples,
 }
 
 
@@ -78,8 +70,7 @@ def _named(images, *shares):
 
 @variants
 def _of_hits(measure, predicted, labels):
-    """A measure of bool (models, images): who is right where."""
-    return measure(predicted == labels)
+    return measure(predicted == labels)  # bool (models, images): who is right where
 
 
 def _vote(predicted, labels):
@@ -128,7 +119,7 @@ def _frequencies(a, b):
 
 @variants
 def _kappa(a, b, labels, *, observed=_agreement, chance=lambda shares: shares[0] @ shares[1]):
-    """Kappa with one thing wrong; chance: of the classes' frequencies (2, C)."""
+    """chance: made of the classes' frequencies (2, C)."""
     by_chance = chance(_frequencies(a, b))
     return (observed(a, b, labels) - by_chance) / (1 - by_chance)
 
@@ -173,7 +164,7 @@ _LISTS = (_answers(40, 0.5, 0.25, 0.15, 0.1), _answers(30, 0.1, 0.2, 0.3, 0.4))
 
 EXERCISES = (
     *LOOKING,
-    Exercise("6.4", "McNemar's exact test", calls(*_TESTS), _of_cells(_two_sided), _MCNEMAR),
+    Exercise("6.4", "McNemar's exact test", calls(*_TESTS), _of_cells(_exact), _MCNEMAR),
     Exercise("6.5", "The oracle of many models", calls(*_SETS), _oracle, _ORACLE),
     Exercise("6.6", "Kappa from two lists of answers", calls(*_LISTS), _kappa(), _KAPPA),
 )

@@ -8,21 +8,16 @@ import numpy as np
 
 from ..checks import Exercise, attempted, calls, variants
 
+# Images (id=pixels) of a data set; an id begins with the split.
 _SPLITS = (
     "train/awe/1.jpg=p1 train/awe/2.jpg=p2 train/awe/3.jpg=p2 train/fear/4.jpg=p4 val/awe/5.jpg=p5 "
     "val/fear/6.jpg=p4 test/awe/7.jpg=p4 test/awe/1.jpg=p8 test/fear/9.jpg=p5 test/fear/10.jpg=p5",
     "train/a/1.png=x val/a/2.png=x test/a/1.png=y",
     "test/a/1.png=x train/b/2.png=x",
 )
-
-
-def _rows(text: str) -> list[tuple[str, str, str]]:
-    """Rows of id, split and pixels; the id begins with the split."""
-    pairs = (part.split("=") for part in text.split())
-    return [(image, image.split("/")[0], pixels) for image, pixels in pairs]
-
-
-_LEAK_PROBE = calls(*[(_rows(text),) for text in _SPLITS], read=lambda ids: sorted(map(str, ids)))
+_ROWS = [[part.split("=") for part in text.split()] for text in _SPLITS]
+_LEAK_CASES = [([(i, i.split("/")[0], pixels) for i, pixels in rows],) for rows in _ROWS]
+_LEAK_PROBE = calls(*_LEAK_CASES, read=lambda ids: sorted(map(str, ids)))
 
 
 @variants
@@ -52,13 +47,13 @@ _LEAKS = {
 }
 
 _COUNTS = {"joy": 60, "awe": 23, "fear": 4, "anger": 2, "disgust": 1}
+_DRAWN_FROM = [f"train/{name}/{k}.png" for name, n in _COUNTS.items() for k in range(n)]
 
 
 def _split_probe(function):
     """What must be true of a split however it is drawn: how many of each class, and stability."""
-    images = [(f"train/{name}/{k}.png", name) for name, n in _COUNTS.items() for k in range(n)]
-    order = np.random.default_rng(0).permutation(len(images))
-    ids, labels = zip(*[images[k] for k in order], strict=True)
+    ids = np.random.default_rng(0).permutation(_DRAWN_FROM).tolist()
+    labels = [image.split("/")[1] for image in ids]
 
     def draw(fraction, seed):
         return list(map(str, attempted(function(list(ids), list(labels), fraction, seed))))
@@ -116,8 +111,8 @@ _MEMORY = {
     "the scales are missing. What is stored beside every block of weights?": _gigabytes(scale=0),
     "every weight has a scale of its own. How many weights share one?": _gigabytes(block=1),
     "the scales are counted in bytes. How many bits has a scale?": _gigabytes(scale=4),
-    "the weights that are not quantised are missing. Where is it?": _gigabytes(kept_bits=0),
-    "all weights are taken for quantised. The kept are wider.": _gigabytes(kept_bits=4.5),
+    "the weights that are not quantised are missing. Where are they?": _gigabytes(kept_bits=0),
+    "all weights are taken for quantised. How wide are the kept?": _gigabytes(kept_bits=4.5),
     "it is in gibibytes. A gigabyte is a thousand million bytes.": _gigabytes(per=8 * 2**30),
 }
 

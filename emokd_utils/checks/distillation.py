@@ -21,7 +21,6 @@ def _kl(student, teacher, of_student=torch.log_softmax):
 def _loss(
     *given, kl=_kl, squared=2, share=1.0, alpha_of=lambda alpha: alpha, soft_label=0, soft_teacher=1
 ):
-    """The loss with one thing wrong: powers of the temperature, say."""
     student, teacher, labels, alpha, temperature = given
     divergence = kl(student / temperature, teacher / temperature**soft_teacher)
     ce = F.cross_entropy(student / temperature**soft_label, labels)
@@ -82,9 +81,7 @@ def _size(features, hidden, classes, *, hidden_bias=1, bias=1, last=1, skipping=
 
 
 _SIZE = {
-    "the biases are missing. A linear layer is a product with a matrix, and one more thing.": _size(
-        hidden_bias=0, bias=0
-    ),
+    "the biases are missing. What else has a linear layer?": _size(hidden_bias=0, bias=0),
     "the output layer's bias is missing. Both layers have one.": _size(bias=0),
     "the last layer is missing. From the hidden one it must come to the classes.": _size(last=0),
     "features go straight to the classes as well. Nothing skips a layer.": _size(skipping=1),

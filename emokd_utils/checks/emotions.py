@@ -62,13 +62,11 @@ _MIDDLES = {
     "but in which unit do you say so?": _hue(finish=lambda hue: np.radians(hue % 360)),
     "the result is negative for some hues. The direction is right. "
     "Hues run from 0 up to 360; where does your arctangent run?": _hue(finish=float),
-    "degrees go into sine and cosine as they are. "
-    "In which unit do these functions want their angle?": _hue(angles=np.array),
+    "degrees go into sine and cosine as they are. In which unit are angles?": _hue(angles=np.array),
     "sine and cosine are exchanged. Try one hue alone, 90. Which argument of "
     "the arctangent comes first?": _hue(arctangent=lambda sine, cosine: np.arctan2(cosine, sine)),
-    "the arctangent of the quotient forgets the quadrant. "
-    "Two opposite directions have the same quotient. Which "
-    "function takes both parts?": _hue(arctangent=lambda sine, cosine: np.arctan(sine / cosine)),
+    "the arctangent of the quotient forgets the quadrant. Opposite directions have one quotient. "
+    "Which takes both?": _hue(arctangent=lambda sine, cosine: np.arctan(sine / cosine)),
 }
 
 _VOTES_PROBE = calls(

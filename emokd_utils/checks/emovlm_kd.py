@@ -36,17 +36,15 @@ _GAP = {
 }
 
 
-_AHEAD = np.array([[[0.06]], [[0.0]]])  # the first of two models, for any seed and image
-
-
 def _seeded(seeds, n, ahead):
     """Two models right or wrong, (2, seeds, n): alike from seed to seed and from model to model,
     for an image is easy or hard for all."""
+    ahead = ahead * np.array([[[1]], [[0]]])
     shapes = {(n,): 1, (2, 1, n): 0.4, (2, seeds, n): 0.15, (2, seeds, 1): 0.05}
     return sum(_DRAW.normal(0, s, shape) for shape, s in shapes.items()) + 0.4 + ahead > 0
 
 
-_SEEDED = [_seeded(3, 400, _AHEAD), _seeded(5, 250, 2 * _AHEAD)]
+_SEEDED = [_seeded(3, 400, 0.06), _seeded(5, 250, 0.12)]
 
 
 @variants
@@ -75,8 +73,7 @@ _INTERVAL = {
     "each before a spread.": _interval(lambda *both: np.hypot(*(_error(x.mean(0)) for x in both))),
     "the spread of single images, not of their mean. Your interval would "
     "stay as wide with a million images.": _interval(lambda a, b: (a - b).mean(0).std(ddof=1)),
-    "one standard error to either side. "
-    "That covers about two of three such intervals, not 95 %.": _interval(_over_images, z=1.0),
+    "one standard error to either side. How much is covered?": _interval(_over_images, z=1.0),
     "only the first seed is used. "
     "Look at your middle: is it the mean over all of the seeds?": _interval(_over_images, seeds=1),
 }
@@ -97,7 +94,7 @@ def _added(cost, *, parts=("head", "gate"), both=()):
 _ADDED = {
     "the VLM is counted again on both sides. What comes on top of it?": _added(both=_VLM),
     "the VLM is counted as part of what EmoVLM-KD adds. "
-    "It is there before anything is added.": _added(parts=_PARTS[:2] + _PARTS[3:]),
+    "It is there before anything is added to it.": _added(parts=(*_VLM, "head", "gate")),
     "the visual encoder is paid for twice. How often does an image pass "
     "the encoder in this lesson's first section?": _added(parts=("head", "gate", "visual encoder")),
     "the gate is left out. Something puts the answers together.": _added(parts=["head"]),

@@ -1,5 +1,4 @@
-"""Checks of lesson 8: answers as one-hot rows, a gate of two experts, the images a gate may
-learn from."""
+"""Checks of lesson 8: answers as one-hot rows, two experts, the images a gate may learn from."""
 
 import numpy as np
 import torch
@@ -62,7 +61,6 @@ def _softmax(scores):
 
 @variants
 def _mixture(*given, shares=_softmax, routed=_unchanged, shown=_unchanged, finished=_unchanged):
-    """A gate of two experts with one thing wrong."""
     sides, experts, router = given[:2], given[2:4], given[4]
     share = shares(router(torch.cat(routed(sides), dim=1)))  # (N, 2)
     judged = zip(experts, shown(sides), strict=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import torch
 
@@ -43,8 +44,7 @@ _ROWS_PROBE = calls(_padded(pad=3), _padded(pad=2), keep=0)
 _LABELS = {
     "the prompt is not masked. Your row learns to write the question as well. "
     "Where does the answer start?": _labelled(first=-99),
-    "nothing is masked. You return the tokens as they came. "
-    "Which is the model to learn to write?": _labelled(first=-99, last=99),
+    "nothing is masked. Which tokens should it learn to write?": _labelled(first=-99, last=99),
     "the padding is trained on. What comes after a short row's answer?": _labelled(last=99),
     "the token that ends the answer is masked too. A model "
     "that never learns to stop goes on writing. Look at the last real place.": _labelled(last=-1),
@@ -52,8 +52,7 @@ _LABELS = {
     "as in the second case. Find it in another way.": _by_pad_token,
     "the first token of the answer is masked. "
     "The place in starts holds the first token of the answer itself.": _labelled(first=1),
-    "the last token of the prompt is trained on. "
-    "Off by one: what stands just before the place in starts?": _labelled(first=-1),
+    "the last token of the prompt is trained on. What is before starts?": _labelled(first=-1),
     "the mask value is 0. Which number does the loss pass over?": _labelled(fill=0),
     "the labels are shifted. The model does it itself. "
     "Here the label of a place is its token.": lambda *rows: _labelled()(*rows).roll(-1, 1),
@@ -102,6 +101,8 @@ _LEAKS = {
     "all forms are wanted at once. One form gives the label away.": _leaks(enough=all),
 }
 
+_ASKED, _BRACES = "{'emotion': 'label'}", "{{'emotion': 'label'}}"
+_in_braces = partial(_BRACES.replace, "label")
 _FORM = re.compile(r"\{\s*['\"]emotion['\"]\s*:")
 
 
@@ -131,33 +132,27 @@ def _facts(function, label_set) -> dict[str, bool]:
 
 
 @variants
-def _instruction(
-    classes, label, *, offered=", ".join, form="{'emotion': 'label'}", answer=answer_for
-):
-    prompt = f"Which of {offered(classes)} does this image evoke? Answer in the form {form}."
+def _instruction(classes, label, *, offer=", ".join, form=_ASKED, answer=answer_for):
+    prompt = f"Which of {offer(classes)} does this image evoke? Answer in the form {form}."
     return prompt, answer(label)
-
-
-def _in_more_braces(label):
-    return "{" + answer_for(label) + "}"
 
 
 _INSTRUCTIONS = {
     "the question gives away the label. Print two questions. Can the answer be read off without "
     "the image?": lambda classes, label: _instruction(form=answer_for(label))(classes, label),
-    "the classes are typed in. Other data have other classes. Call your "
-    "function with Ekman's six.": _instruction(offered=lambda classes: ", ".join(MIKELS.labels)),
+    "the classes are typed in. Other data have other classes. Call "
+    "your function with Ekman's six.": _instruction(offer=lambda classes: ", ".join(MIKELS.labels)),
     "the classes are not offered. How is the model to know that the answer is not 'wonder'? "
-    "Print your question.": _instruction(offered=lambda classes: "all emotions"),
+    "Print your question.": _instruction(offer=lambda classes: "all emotions"),
     "the question does not show the form. "
     "The answer has a form; where is the model told of it?": _instruction(form="that you know"),
     "the answer is a bare word. What does the question ask for?": _instruction(answer=str),
-    "the braces of question and answer are doubled. Print both. In which strings does Python "
-    "want braces twice?": _instruction(form="{{'emotion': 'label'}}", answer=_in_more_braces),
-    "the braces of the answer are doubled. Print it. "
-    "In which strings does Python want braces twice?": _instruction(answer=_in_more_braces),
-    "the braces of the question are doubled. Print it. "
-    "In which strings does Python want braces twice?": _instruction(form="{{'emotion': 'label'}}"),
+    "the braces of question and answer are doubled. Print both. In "
+    "which strings does Python want braces twice?": _instruction(form=_BRACES, answer=_in_braces),
+    "the braces of the answer are doubled. "
+    "Print it. In which strings does Python want braces twice?": _instruction(answer=_in_braces),
+    "the braces of the question are doubled. "
+    "Print it. In which strings does Python want braces twice?": _instruction(form=_BRACES),
     "the answer has other quotes than the form. Compare letter by letter: to a model "
     "these are other tokens.": _instruction(answer=lambda label: json.dumps({"emotion": label})),
 }

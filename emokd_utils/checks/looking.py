@@ -1,8 +1,7 @@
 """Checks of lesson 6 (6.1 to 6.3): what was found by looking.
 
 What a reader finds in the explorer is held against ``key``: its table, with those notes of the data
-set that it held back. Nothing here is a list of ids, so the checks do as well for other data and
-seeds.
+set that it held back. No list of ids is here, so the checks do for other data and seeds too.
 """
 
 import re
@@ -144,17 +143,12 @@ _IMAGES = (
 )
 
 
-def _small_key():
-    """A key of made-up images, as the lesson makes it of the explorer's table and the notes."""
-    ids = [f"test/{k:05d}.png" for k in range(len(_IMAGES))]
-    key = pd.DataFrame(_IMAGES, index=ids, columns=_COLUMNS.split())
-    key["correct_a"], key["correct_b"] = (key[f"predicted_{s}"] == key["label"] for s in "ab")
-    cells = np.array(["both", "a", "b", "neither"], dtype=object)
-    key["cell"] = cells[3 - 2 * key["correct_a"] - key["correct_b"]]
-    return key.assign(label_noise=key["emotion"] != key["label"])
-
-
-_KEY = _small_key()
+_KEY = pd.DataFrame(_IMAGES, columns=_COLUMNS.split())
+_KEY.index = [f"test/{k:05d}.png" for k in _KEY.index]
+_KEY["correct_a"], _KEY["correct_b"] = (_KEY[f"predicted_{s}"] == _KEY["label"] for s in "ab")
+_CELLS = np.array(["both", "a", "b", "neither"], dtype=object)
+_KEY["cell"] = _CELLS[3 - 2 * _KEY["correct_a"] - _KEY["correct_b"]]
+_KEY["label_noise"] = _KEY["emotion"] != _KEY["label"]
 _UNKNOWN = _KEY.drop(columns=["emotion", "label_noise"])
 
 
@@ -204,8 +198,7 @@ _OBJECTS = {
 
 _SURE = {
     "images that A gets right are shown. Which areas hold A's errors?": _sure(*_SURE_ROWS, 3),
-    "the probability is B's. It is A that should be sure. "
-    "Which of the two confidences is A's?": _sure(2, 7, 8, 12, pair=(2, 12)),
+    "the probability is B's. Which one is A's?": _sure(2, 7, 8, 12, pair=(2, 12)),
     "images are shown of which A is not sure. "
     "The lower end of A's probability is below the limit, or not set.": _sure(*_SURE_ROWS, 2),
     "one of the two cells is left out. A may be wrong where B is right, "

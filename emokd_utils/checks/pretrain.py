@@ -23,7 +23,6 @@ _BOXES_PROBE = calls(
 
 @variants
 def _under(token, boxes, *, rule=lambda *sides: min(sides) > 8, turn=1, first=0, size=1):
-    """The places of boxes under a token with one thing wrong."""
     top, left = (28 * place for place in divmod(token - first, 4)[::turn])
     places = []
     for place, (x, y, width, height) in enumerate(boxes):
@@ -57,7 +56,6 @@ _UNDER = {
 
 @variants
 def _loss(logits, ids, first, *, begin=0, shift=-1, reduce=torch.mean, scores=torch.log_softmax):
-    """A next-token loss with one thing wrong."""
     places = torch.arange(1 if begin < 0 else first + begin, len(ids))
     places = places[places + shift < len(ids)]
     return reduce(-scores(logits, 1)[places + shift, ids[places]])
@@ -90,13 +88,10 @@ _WORDS = (
 )
 
 
-def _merge_probe(function) -> list:
-    """The pair and the new words of each case, as text: no matter whether lists or tuples."""
-    cases = [{tuple(word.split()): count for word, count in words.items()} for words in _WORDS]
-    measured = []
-    for pair, words in calls(*((case,) for case in cases))(function):
-        measured += [tuple(pair), {" ".join(word): count for word, count in dict(words).items()}]
-    return measured
+def _as_text(result):
+    """The pair and the new words as text: no matter whether lists or tuples."""
+    pair, words = result
+    return list(pair), {" ".join(word): count for word, count in dict(words).items()}
 
 
 def _join(word, pair, pattern=r"(?<!\S){} {}(?!\S)", count=0) -> tuple:
@@ -119,7 +114,6 @@ def _join_text(word, pair) -> tuple:
 
 @variants
 def _step(words, *, join=_join, choose=max, weigh=int, seen=list, lost=False, **how):
-    """One merge with one thing wrong."""
     counts = Counter()
     for word, count in words.items():
         for pair in seen(zip(word, word[1:], strict=False)):
@@ -129,6 +123,8 @@ def _step(words, *, join=_join, choose=max, weigh=int, seen=list, lost=False, **
     return pair, {w: n for w, n in merged.items() if "".join(pair) in w or not lost}
 
 
+_SPLIT_WORDS = [{tuple(word.split()): n for word, n in words.items()} for words in _WORDS]
+_MERGE_PROBE = calls(*[(words,) for words in _SPLIT_WORDS], read=_as_text)
 _MERGES = {
     "how often a word occurs is ignored. A frequent word's pairs count more.": _step(weigh=bool),
     "words are counted, not pairs. A pair may be twice in a word.": _step(seen=dict.fromkeys),
@@ -145,5 +141,5 @@ _MERGES = {
 EXERCISES = (
     Exercise("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER),
     Exercise("A1.2", "The next-token loss", calls(*SCORE_CASES), _loss(), _LOSSES),
-    Exercise("A1.3", "One merge of the tokenizer", _merge_probe, _step(), _MERGES),
+    Exercise("A1.3", "One merge of the tokenizer", _MERGE_PROBE, _step(), _MERGES),
 )

@@ -97,12 +97,10 @@ def _stages_probe(answer):
     if not isinstance(answer, Mapping):
         raise TypeError(f"a dictionary is wanted here, this is {type(answer).__name__}")
     parts = {str(k).strip().lower(): str(v).strip().lower() for k, v in answer.items()}
-    for stage in _STAGES:
-        if stage not in parts:
-            raise ValueError(f"the stage {stage!r} has no part yet")
-    for part in parts.values():
-        if part not in _PARTS:
-            raise ValueError(f"{part!r} is no box of the map")
+    if missing := [stage for stage in _STAGES if stage not in parts]:
+        raise ValueError(f"the stage {missing[0]!r} has no part yet")
+    if unknown := [part for part in parts.values() if part not in _PARTS]:
+        raise ValueError(f"{unknown[0]!r} is no box of the map")
     return [parts[stage] for stage in _STAGES]
 
 

@@ -19,7 +19,7 @@ _CASES = [_case(16.0, 6, 6, 2), _case(6.0, 6, 6, 3), _case(12.0, 4, 7, 3)]
 
 @variants
 def _merged(w, a, b, alpha, *, scale=lambda alpha, a: alpha / len(a), base=1, add=torch.matmul):
-    """W and its correction as one matrix, with one thing wrong."""
+    """W and its correction as one matrix."""
     return base * w + scale(alpha, a) * add(b, a)
 
 
@@ -55,7 +55,7 @@ def _grouped(width, heads, groups):
 
 @variants
 def _count(*sizes, keys=_grouped, square=2, narrow=2):
-    """A count with one thing wrong: the width of keys, or how many matrices of each kind."""
+    """keys: their width. square, narrow: how many matrices of each kind."""
     width, heads, groups, layers, rank = sizes
     sides = square * 2 * width + narrow * (width + keys(width, heads, groups))
     return layers * rank * sides
@@ -86,8 +86,7 @@ _SIZE = {
 
 _MERGE_PROBE = calls(*[case[1:] for case in _CASES], keep=0)
 _MERGE = {
-    "the scaling is missing. Compare with the layer: "
-    "what is it that stands there before B A?": _merged(scale=lambda alpha, a: 1),
+    "the scaling is missing. What stands before B A?": _merged(scale=lambda alpha, a: 1),
     "alpha times the rank. Which of the two numbers "
     "stands below the line in your formula?": _merged(scale=lambda alpha, a: alpha * len(a)),
     "the scaling is applied twice. How often does a factor "
@@ -124,8 +123,7 @@ _RATES = {
     "How is a cosine brought to 1 and 0?": _rate(course=lambda share: math.cos(math.pi * share)),
     "a quarter of a wave. Peak and end are right, half-way is too high. How flat "
     "should the curve be at its end?": _rate(course=lambda share: math.cos(math.pi / 2 * share)),
-    "a straight line. Peak, half-way and end are right. "
-    "What lies between them is no cosine.": _rate(course=lambda share: 1 - share),
+    "a straight line. What is between is no cosine.": _rate(course=lambda share: 1 - share),
     "the warm-up goes downwards. It should begin gently.": _rate(rise=lambda share: 1 - share),
     "the angle is in degrees. In which unit does Python's cosine want "
     "the number that it is given?": _rate(course=lambda share: (1 + math.cos(180 * share)) / 2),

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import hmean
 
 from ..checks import Exercise, calls, variants
 
@@ -17,22 +18,12 @@ _AVERAGES_PROBE = calls(
 def _averaged(averages, confusion):
     """Averages of the recall, precision, F1 and number of images of each class."""
     hit, n, named = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    parts = {
-        "recall": hit / n,
-        "precision": hit / np.maximum(named, 1),
-        "f1": 2 * hit / (n + named),
-    }
-    return averages(SimpleNamespace(**parts, n=n, undefined=np.where(named, 0, np.nan)))
+    recall, precision, f1 = hit / n, hit / np.maximum(named, 1), 2 * hit / (n + named)
+    parts = {"recall": recall, "precision": precision, "f1": f1, "n": n}
+    return averages(SimpleNamespace(**parts, undefined=np.where(named, 0, np.nan)))
 
 
-def _of_means(c):
-    recall, precision = c.recall.mean(), c.precision.mean()
-    return recall, 2 * recall * precision / (recall + precision)
-
-
-def _macro(c):
-    return c.recall.mean(), c.f1.mean()
-
+_macro = _averaged(lambda c: (c.recall.mean(), c.f1.mean()))
 
 _AVERAGES = {
     "rows and columns are exchanged. Recall asks about images with a label. Are "
@@ -41,7 +32,9 @@ _AVERAGES = {
     "should weigh as a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
     "classes weigh by their number of images. A macro average takes every class once, however "
     "many it has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
-    "F1 is taken of the averages. The order matters.": _averaged(_of_means),
+    "F1 is taken of the averages. First F1 of each class, then their average: the order matters.": (
+        _averaged(lambda c: (c.recall.mean(), hmean([c.recall.mean(), c.precision.mean()])))
+    ),
     "precision and recall are averaged plainly. What should a class with precision 1 and "
     "recall 0 get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
     "a class that is never predicted makes it undefined. Its precision is 0 / 0. "
@@ -68,7 +61,6 @@ _HISTORIES = (
 
 @variants
 def _stopping(history, patience, *, reset=True, previous=False, last=False, step=0):
-    """Early stopping with one thing wrong."""
     best, bad, before = history[0], 0, history[0]
     for record in history[1:]:
         better = record["val_loss"] < (before if previous else best)["val_loss"]
@@ -96,13 +88,11 @@ _EPOCHS = {
     "Where does patience come in?": _lowest("val_loss"),
     "training stops at the first epoch that is not better. "
     "How many in a row are allowed?": lambda history, patience: _stopping()(history, 1),
-    "the count of bad epochs is not set back. "
-    "After a new best epoch, how many bad ones are allowed?": _stopping(reset=False),
+    "the count of bad epochs is not set back. What after a new best one?": _stopping(reset=False),
     "each epoch is compared with the one before. "
     "It can be better than the last and no better than the best.": _stopping(previous=True),
     "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
-    "the training loss chooses. "
-    "It falls as long as training lasts, whatever happens to unseen images.": _lowest("train_loss"),
+    "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
     "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", sign=-1),
 }
 
@@ -163,7 +153,7 @@ _CALIBRATION = {
 }
 
 EXERCISES = (
-    Exercise("2.1", "Two averages over classes", _AVERAGES_PROBE, _averaged(_macro), _AVERAGES),
+    Exercise("2.1", "Two averages over classes", _AVERAGES_PROBE, _macro, _AVERAGES),
     Exercise("2.2", "The epoch to keep", calls(*_HISTORIES), _stopping(), _EPOCHS),
     Exercise("2.3", "Expected calibration error", calls(*_SURE_CASES), _ece, _CALIBRATION),
 )

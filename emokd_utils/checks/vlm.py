@@ -47,7 +47,6 @@ SCORE_CASES = (_score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
 def _scored(
     logits, tokens, start, *, values=torch.log_softmax, total=torch.sum, shift=1, first=None, end=0
 ):
-    """The log-likelihood of tokens[start:], with one thing wrong."""
     places = torch.arange(first or start, len(tokens) - end)
     return total(values(logits, 1)[places - shift, tokens[places]])
 
@@ -91,23 +90,19 @@ def _parts(text, labels):
     return [label for label in labels if label in text]
 
 
+def _first(named):
+    return named[:1]
+
+
 @variants
-def _read(
-    text,
-    labels,
-    *,
-    find=_words,
-    accept=lambda named: len(set(named)) == 1,
-    fold=str.lower,
-    form="label",
-):
-    """The label a text names, with one thing wrong; form: what counts of the asked form."""
+def _read(text, labels, *, find=_words, counted=set, fold=str.lower, form="label"):
+    """The label a text names; form: what counts of the asked form."""
     text = fold(text)
     asked = _FORM.search(text)
     if form and asked:
         return asked[1] if asked[1] in labels or form == "any word" else None
     named = find(text, labels)
-    return named[0] if accept(named) else None
+    return named[0] if len(counted(named)) == 1 else None
 
 
 def _whole_form_only(text, labels):
@@ -120,15 +115,13 @@ _READINGS = {
     "It hides in the confusion matrix.": lambda text, labels: _read()(text, labels) or labels[0],
     "whatever stands in the form is returned. Is joy one of the labels?": _read(form="any word"),
     "the first label that occurs anywhere is taken. Try 'either anger or fear' and 'awesome': "
-    "there are two faults at once.": _read(find=_parts, accept=bool, form=None),
-    "the first label word wins. Try 'either anger or fear'.": _read(accept=bool),
+    "there are two faults at once.": _read(find=_parts, counted=_first, form=None),
+    "the first label word wins. Try 'either anger or fear'.": _read(counted=_first),
     "a label is found inside another word. "
     "Search your text for awe in 'awesome'. Where does a word begin and end?": _read(find=_parts),
-    "the same label twice counts as two labels. 'fear, nothing but fear' names one. "
-    "Count labels, not words.": _read(accept=lambda named: len(named) == 1),
+    "the same label twice counts as two labels. Count labels, not words.": _read(counted=list),
     "capital letters are not read. Try 'Disgust.' and 'Awe'.": _read(fold=str),
-    "words beside the form count as much as the form. "
-    "Where the asked form is there, it alone is the answer.": _read(form=None),
+    "words beside the form count as much as the form. Is the form read first?": _read(form=None),
     "only the whole form is read. Try an answer that was cut short, "
     "and a bare word: a tolerant parser reads both.": _whole_form_only,
 }
