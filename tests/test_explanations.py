@@ -134,9 +134,8 @@ def test_attention_is_that_of_the_token_before_the_label(random_vlm, images):
         out = vlm.model(**inputs, output_attentions=True)
     vlm.core.set_attn_implementation("sdpa")
     last = torch.stack([layer[0, :, -1] for layer in out.attentions])
-    expected = last[..., inputs["input_ids"][0] == vlm.core.config.image_token_id].reshape(
-        found.shape
-    )
+    visual = inputs["input_ids"][0] == vlm.core.config.image_token_id
+    expected = last[..., visual].reshape(found.shape)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
     shares = attention(vlm, image, MIKELS).values
@@ -169,12 +168,10 @@ def test_explain_gives_four_named_maps_and_the_file_keeps_them(random_vlm, image
 @pytest.fixture
 def world():
     """Three scenes of 10 x 10; the map knows the coffin and nothing of the rest."""
-    rows = [
-        ("content", "coffin;chair", "0 0 5 5;5 5 5 5"),
-        ("content", "chair;coffin", "5 5 5 5;0 0 5 5"),
-        ("atmosphere", "chair", "5 5 5 5"),
-    ]
-    table = pd.DataFrame(rows, ["1", "2", "3"], ["cue", "objects", "boxes"])
+    things = ["coffin;chair", "chair;coffin", "chair"]
+    places = ["0 0 5 5;5 5 5 5", "5 5 5 5;0 0 5 5", "5 5 5 5"]
+    columns = {"cue": ["content", "content", "atmosphere"], "objects": things, "boxes": places}
+    table = pd.DataFrame(columns, ["1", "2", "3"])
     return SimpleNamespace(table=table, root="there", open=lambda name: Image.new("RGB", (10, 10)))
 
 

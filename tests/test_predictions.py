@@ -44,12 +44,10 @@ def assert_same(one: Predictions, two: Predictions) -> None:
 
 def test_what_follows_from_the_probabilities():
     p = make()
-    assert len(p) == 4
     assert p.predicted == ("awe", "joy", None, "joy")
     assert p.predicted_index.tolist() == [0, 2, -1, 2]
     assert p.label_index.tolist() == [0, 1, 0, 2]
-    assert p.correct.tolist() == [True, False, False, True]
-    assert p.accuracy == 0.5
+    assert p.correct.tolist() == [True, False, False, True] and p.accuracy == 0.5
     assert p.one_hot().tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]]
     assert p.label_index.dtype == p.predicted_index.dtype == np.int64
 
@@ -93,7 +91,6 @@ def test_split_and_select():
             lambda p: make(labels=("awe", "fear", "rage", "joy")),
             "'c' has a label .* awe, fear, joy: 'rage'",
         ),
-        (lambda p: make(answers=("awe",)), "answers is of shape"),
         (lambda p: make(invalid=[True]), "invalid is of shape"),
         (lambda p: make(classes=("awe", "fear", "joy", "joy")), "different names"),
         (lambda p: make(classes=("awe", "fear", "joy", "rage")), "probabilities is of shape"),
@@ -154,7 +151,6 @@ def test_round_trip_by_way_of_a_spreadsheet(tmp_path, p):
     path = tmp_path / "new" / "p.csv"
     assert p.save(path) == path
     assert_same(Predictions.load(path), p)
-    assert sorted(found.name for found in path.parent.iterdir()) == ["p.csv", "p.json"]
     content = path.read_bytes()
     assert content.startswith(b"\xef\xbb\xbf"), "Excel knows UTF-8 by its byte-order mark"
     assert content.count(b"\n") == len(p) + 1 and b"\r" not in content
@@ -174,7 +170,6 @@ def test_any_text_round_trips(tmp_path_factory, answers):
         ("0.7,", "0.9,", "'a' has probabilities"),
         ("0.7,", "high,", "could not convert"),
         ("b,test", "a,test", "'a' comes twice"),
-        ("p_joy", "p_rage", "p_joy"),
         ("val,awe,", "val,rage,", "a label that is none of"),
         ("answer", "answers", "answer"),
     ],
