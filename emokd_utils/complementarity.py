@@ -92,39 +92,31 @@ def double_fault(a: Outcome, b: Outcome) -> float:
 
 
 def yules_q(a: Outcome, b: Outcome) -> float:
-    """Yule's Q in [-1, 1] (Kuncheva & Whitaker 2003, doi 10.1023/A:1022859003006).
-
-    (both x neither - only A x only B) / (both x neither + only A x only B): 0 where the models are
-    right independently, positive where on the same images, negative where on different ones.
-    """
+    """Yule's Q in [-1, 1] (Kuncheva & Whitaker 2003, doi 10.1023/A:1022859003006): 0 where the
+    models are right independently, positive where on the same images, negative where on different
+    ones. (both x neither - only A x only B) / (both x neither + only A x only B)."""
     return float(four_way(a, b).measures["yules_q"])
 
 
 def mcnemar_exact(a: Outcome, b: Outcome) -> float:
-    """Two-sided exact p-value of McNemar's test (1947, doi 10.1007/BF02295996).
-
-    The null hypothesis: an image that one model only got right is as likely A's as B's. The count
-    of A's is then binomial with probability one half; p is twice the smaller tail, at most 1.
-    """
+    """Two-sided exact p-value of McNemar's test (1947, doi 10.1007/BF02295996): were an image that
+    one model only got right as likely A's as B's, the count of A's would be binomial with
+    probability one half. Twice the smaller tail, at most 1."""
     counted = four_way(a, b)
     fewer, discordant = min(counted.only_a, counted.only_b), counted.only_a + counted.only_b
     return min(1.0, 2 * float(bdtr(fewer, discordant, 0.5)))
 
 
 def cohen_kappa(a: Predictions, b: Predictions) -> float:
-    """Cohen's kappa of the predicted classes (1960, doi 10.1177/001316446002000104), at most 1.
-
+    """Cohen's kappa of the predicted classes (1960, doi 10.1177/001316446002000104), at most 1:
     (agreement - chance) / (1 - chance), chance being the agreement of two models that keep their
-    frequencies of classes but choose independently.
-    """
+    frequencies of classes but choose independently."""
     return float(measures(*a.aligned(b))["cohen_kappa"][0])
 
 
 def macro_f1(predictions: Predictions) -> float:
-    """Mean, over the classes among labels or predictions, of the F1 score, in [0, 1].
-
-    An invalid answer is a miss for its label's class and a false alarm for none.
-    """
+    """Mean, over the classes among labels or predictions, of the F1 score, in [0, 1]. An invalid
+    answer is a miss for its label's class and a false alarm for none."""
     labels, predicted = predictions.label_index, predictions.predicted_index
     classes = np.setdiff1d(np.union1d(labels, predicted), [-1])[:, None]
     labelled, named = labels == classes, predicted == classes  # (classes, n)
@@ -148,10 +140,8 @@ def accuracy_difference(a: Outcome, b: Outcome, *, level: float = LEVEL) -> Esti
 
 def measures(a: Predictions, b: Predictions) -> dict[str, np.ndarray]:
     """Every measure but McNemar's p, of the same images in the same order, each (1 + RESAMPLES,):
-    the value, and then its resampled values.
-
-    All depend on how often each of the K combinations of label, A's class and B's class occurs.
-    """
+    the value, and then its resampled values. All depend on how often each of the K combinations of
+    label, A's class and B's class occurs."""
     categories = range(len(a.classes) + 1)  # the last is no class, an invalid answer
     answered = [x.predicted_index % len(categories) for x in (a, b)]
     triples = np.stack([a.label_index, *answered])  # (3, n)

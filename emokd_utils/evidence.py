@@ -9,7 +9,6 @@ models say about it stays paired. What no images are there for is nan.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +47,7 @@ class Estimate(NamedTuple):
         return f"{value} % [{low}, {high}], n = {self.n:,}"
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A sentence about the results, whether this run supports it, and the numbers."""
 
     text: str

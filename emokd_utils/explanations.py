@@ -31,7 +31,6 @@ from .vision import VisionModel
 from .vlm import VLM
 
 Answers = Callable[[Sequence[Image.Image]], np.ndarray]  # to (n, C) probabilities
-AT_A_TIME = 32  # images with a hidden part that a model is asked about
 LEAST_CELLS = 4  # a side of the map of channels that Grad-CAM explains by
 
 
@@ -62,7 +61,7 @@ def occlusion(answers: Answers, image: Image.Image, place: int, *, label: str = 
     values = Occlusion(probability).attribute(
         torch.ones(1, 1, CELLS, CELLS),
         sliding_window_shapes=(1, WINDOW, WINDOW),
-        perturbations_per_eval=AT_A_TIME,
+        perturbations_per_eval=32,
     )
     return Explanation(values[0, 0].numpy(), OCCLUSION, label=label)
 
@@ -85,11 +84,8 @@ def grad_cam(vision: VisionModel, image: Image.Image, label: str) -> Explanation
 
 
 def attention(vlm: VLM, image: Image.Image, label_set: LabelSet) -> Explanation:
-    """From which visual tokens the VLM reads when it is about to name the emotion.
-
-    The attention of the token before the label to each visual token, averaged over layers and
-    heads, as shares of what the image receives.
-    """
+    """From which visual tokens the VLM reads when it is about to name the emotion: the attention of
+    the token before the label, averaged over layers and heads, as shares of the image's."""
     expected = [answer_for(label) for label in label_set]
     weights = vlm.attention(image, categorical_prompt(label_set), expected).mean((0, 1))
     return Explanation(weights / weights.sum(), ATTENTION, area=vlm.area(image))
@@ -98,10 +94,8 @@ def attention(vlm: VLM, image: Image.Image, label_set: LabelSet) -> Explanation:
 def explain(
     image: Image.Image, label: str, vlm: VLM, vision: VisionModel, label_set: LabelSet
 ) -> dict[str, Explanation]:
-    """Four maps of one image by name: occlusion for both models, Grad-CAM, attention.
-
-    label: whose probability is watched. Raises InputError for a label outside the set.
-    """
+    """Four maps of one image by name: occlusion for both models, Grad-CAM, attention; of `label`,
+    InputError for one outside the set."""
     place = label_set.index(label)
     maps = [
         ("VLM", occlusion(answers_of(vlm, label_set), image, place, label=label)),
@@ -112,9 +106,7 @@ def explain(
     return {f"{model}, {shown.method}": replace(shown, model=model) for model, shown in maps}
 
 
-def _map_of_channels(
-    network: nn.Module, inputs: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, Callable]:
+def _map_of_channels(network: nn.Module, inputs: torch.Tensor) -> tuple:
     """Logits (n, C), the output of a module on the way to them, and what gives that output the
     shape (n, channels, rows, columns)."""
     stages = getattr(network, "feature_info", None) or []

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,8 @@ ROWS_FORMAT = "emokd-rows-1"
 
 
 def canonical_json(obj: Any) -> str:
-    """`obj` as JSON with sorted keys and no spaces; a tuple reads as a list.
-
-    Raises InputError for what JSON cannot hold: NaN, infinities, arrays, paths, other objects.
-    """
+    """`obj` as JSON with sorted keys and no spaces, a tuple as a list; InputError for what JSON
+    cannot hold: NaN, infinities, arrays, paths, other objects."""
     try:
         return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -62,11 +60,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def load_lines(path: str | Path, file_format: str) -> list[dict]:
-    """The objects of a file of JSON lines to which is appended; the first is {"format": ...}.
-
-    A last line without its end, as a kill leaves it, is dropped. Raises InputError when the file is
-    missing, damaged or of another format.
-    """
+    """The objects of a file of JSON lines, the first {"format": ...}; a last line without its end,
+    as a kill leaves it, is dropped. InputError for a file that is missing, damaged or another."""
     objects: list[dict] = []
     try:
         data = Path(path).read_bytes()
@@ -81,13 +76,9 @@ def load_lines(path: str | Path, file_format: str) -> list[dict]:
     return objects
 
 
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, Any], about: Any, file_format: str
-) -> None:
-    """Write named arrays, or torch tensors on the CPU, to one safetensors file.
-
-    about: JSON-able, kept with them. file_format: what `load_tensors` asks for.
-    """
+def save_tensors(path: str | Path, tensors: dict[str, Any], about: Any, file_format: str) -> None:
+    """Write named arrays, or torch tensors on the CPU, to one safetensors file with `about` as JSON;
+    file_format is what `load_tensors` asks for."""
     # safetensors writes an array's memory as it lies, which for a view is not its content.
     dense = {name: np.asarray(values, order="C") for name, values in tensors.items()}
     metadata = {"format": file_format, "about": json.dumps(about)}
@@ -96,10 +87,8 @@ def save_tensors(
 
 
 def load_tensors(path: str | Path, file_format: str) -> tuple[dict[str, np.ndarray], Any]:
-    """What `save_tensors` wrote: arrays by name, and what they are about.
-
-    Raises InputError when the file is missing, damaged or of another format.
-    """
+    """What `save_tensors` wrote: arrays by name, and what they are about; InputError for a file that
+    is missing, damaged or of another format."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -126,10 +115,8 @@ def load_rows(path: str | Path, image_ids: Sequence[str]) -> np.ndarray:
 def aligned_rows(
     image_ids: Sequence[str], cached_ids: Sequence[str], rows: np.ndarray
 ) -> np.ndarray:
-    """Rows (m, ...) of `rows` (n, ...), which belong to `cached_ids`, in the order of `image_ids`.
-
-    Raises InputError where `rows` has not one row a cached id, each once, or an asked id is missing.
-    """
+    """Rows (m, ...) of `rows` (n, ...), which belong to `cached_ids`, in the order of `image_ids`;
+    InputError where `rows` has not one row a cached id, each once, or an id is missing."""
     place = {image_id: row for row, image_id in enumerate(cached_ids)}
     if not len(place) == len(cached_ids) == len(rows):
         raise InputError(f"{len(rows)} rows for {len(place)} different ids: make the file anew")

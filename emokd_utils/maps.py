@@ -1,7 +1,5 @@
 """Maps of what a model looked at: the type, its file, and how much of a map lies on an object.
-
-`explanations` makes maps; here they are read and measured, for which no model is needed (lesson 6).
-"""
+`explanations` makes them; here no model is needed (lesson 6)."""
 
 from __future__ import annotations
 
@@ -80,7 +78,7 @@ def save_explanations(path: str | Path, maps: Maps) -> None:
 
 
 def load_explanations(path: str | Path) -> dict[str, dict[str, Explanation]]:
-    """Read what `save_explanations` wrote. Raises InputError where that fails."""
+    """What `save_explanations` wrote. Raises InputError as `files.load_tensors`."""
     tensors, about = load_tensors(path, MAPS_FORMAT)
     maps: dict[str, dict[str, Explanation]] = {}
     for number, (image_id, name, method, model, label, area) in enumerate(about):
@@ -98,17 +96,14 @@ def share_inside(explanation: Explanation, boxes: Sequence[Box], size: tuple[int
 
 
 def share_table(
-    maps: Maps,
-    dataset: ImageDataset,
-    boxes_of: Callable[[ImageDataset, str], Mapping[str, Box]],
-    by: pd.Series,
+    maps: Maps, dataset: ImageDataset, boxes_of: Callable[..., Mapping[str, Box]], by: pd.Series
 ) -> pd.DataFrame:
-    """How much of each map lies in an image's boxes (`boxes_of`), a row for each group and map.
+    """How much of each map lies in boxes: `boxes_of` of the data set and an image id, by name.
 
-    by: image id -> group, such as its cue. Columns: ``n`` images with something above 0 in the map;
-    the mean ``share`` in the boxes and the ends ``low`` and ``high`` of its interval; the boxes'
-    mean share of the ``area``, what a map that knows nothing gives; and ``inside_more``, the share
-    of images whose map has more in the boxes than the area has.
+    by: image id -> group, such as its cue. A row for each group and map: ``n`` images with
+    something above 0 in the map; the mean ``share`` in the boxes with its interval (``low``,
+    ``high``); the boxes' mean share of the ``area``, what a map that knows nothing gives; and
+    ``inside_more``, the share of images whose map has more in the boxes than the area has.
     """
     rows = []
     for image_id, of_image in maps.items():
@@ -118,14 +113,13 @@ def share_table(
         shares = {name: share_inside(shown, boxes, size) for name, shown in of_image.items()}
         rows += [(by[image_id], name, share, area) for name, share in shares.items()]
     table = pd.DataFrame(rows, columns=[by.name, "map", "share", "area"]).dropna()
-    measured = {}
-    for key, part in table.groupby([by.name, "map"], sort=False):
+    measured = []
+    for (group, name), part in table.groupby([by.name, "map"], sort=False):
         mean, low, high, n = bootstrap(part["share"].to_numpy())
         inside_more = (part["share"] > part["area"]).mean()
-        measured[key] = (n, mean, low, high, part["area"].mean(), inside_more)
-    index = pd.MultiIndex.from_tuples(measured, names=[by.name, "map"])
-    columns = ["n", "share", "low", "high", "area", "inside_more"]
-    return pd.DataFrame(list(measured.values()), index, columns)
+        measured.append((group, name, n, mean, low, high, part["area"].mean(), inside_more))
+    columns = [by.name, "map", "n", "share", "low", "high", "area", "inside_more"]
+    return pd.DataFrame(measured, columns=columns).set_index([by.name, "map"])
 
 
 def _inside(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:

@@ -76,17 +76,18 @@ class Predictions:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        texts = ("ids", "splits", "labels", "classes", "answers")
-        values = {name: _texts(getattr(self, name), name) for name in texts}
-        values["probabilities"] = np.array(self.probabilities, dtype=np.float64)
-        invalid = np.zeros(len(values["ids"])) if self.invalid is None else self.invalid
-        values["invalid"] = np.array(invalid, dtype=bool)
-        values["provenance"] = json.loads(canonical_json(self.provenance))
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        for name in ("ids", "splits", "labels", "classes", "answers"):
+            if (texts := getattr(self, name)) is None:
+                continue  # no answers
+            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"{name} must be a sequence of texts")
+            object.__setattr__(self, name, tuple(map(str, texts)))
+        invalid = [False] * len(self.ids) if self.invalid is None else self.invalid
+        object.__setattr__(self, "invalid", np.array(invalid, dtype=bool))
+        object.__setattr__(self, "probabilities", np.array(self.probabilities, dtype=np.float64))
+        object.__setattr__(self, "provenance", json.loads(canonical_json(self.provenance)))
         self._check()
-        self.probabilities.flags.writeable = False
-        self.invalid.flags.writeable = False
+        self.probabilities.flags.writeable = self.invalid.flags.writeable = False
 
     def _check(self) -> None:
         n, classes, values = len(self.ids), self.classes, self.probabilities
@@ -186,9 +187,7 @@ class Predictions:
     def to_frame(self) -> pd.DataFrame:
         """A row an image, indexed by id: split, label, predicted (None where invalid), correct,
         p_<class> of each class, answer (None where the model writes none), invalid."""
-        return self._table().set_index("id")
 
-    def _table(self) -> pd.DataFrame:
         def texts(values: Sequence[str | None]) -> pd.Series:
             return pd.Series(values, dtype=object)  # pandas' own type refuses lone surrogates
 
@@ -196,13 +195,13 @@ class Predictions:
         columns |= {"predicted": texts(self.predicted), "correct": self.correct}
         columns |= zip((f"p_{name}" for name in self.classes), self.probabilities.T, strict=True)
         columns["answer"] = texts(self.answers or [None] * len(self))
-        return pd.DataFrame(columns | {"invalid": self.invalid})
+        return pd.DataFrame(columns | {"invalid": self.invalid}).set_index("id")
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write `to_frame` to `path`, a .csv, and classes and provenance to a .json beside."""
         about = {"format": FORMAT, "rows": len(self), "classes": self.classes}
         about |= {"has_answers": self.answers is not None, "provenance": self.provenance}
-        return save_table(path, self._table(), about)
+        return save_table(path, self.to_frame(), about)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Predictions:
@@ -216,11 +215,3 @@ class Predictions:
             return cls(*images, values, answers, table["invalid"] == "True", about["provenance"])
         except (OSError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"{path}: {error}; make it and its .json anew") from error
-
-
-def _texts(values: Sequence[str] | None, name: str) -> tuple[str, ...] | None:
-    if values is None:
-        return None
-    if isinstance(values, str) or not all(isinstance(text, str) for text in values):
-        raise InputError(f"{name} must be a sequence of texts")
-    return tuple(map(str, values))

@@ -33,17 +33,17 @@ _NEEDS_APOSTROPHE = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'")
 def save_table(path: str | os.PathLike, table: pd.DataFrame, about: Mapping[str, Any]) -> Path:
     """Write a table to `path`, a .csv, and what it is about to a .json beside.
 
-    Columns of text are those of the type object, None standing for no text. about: JSON-able, its
-    `format` what `load_table` asks for. Raises InputError for another suffix.
+    The index and columns of the type object are texts, None standing for none. about: JSON-able,
+    its `format` what `load_table` asks for. Raises InputError for another suffix.
     """
     path = Path(path)
     if path.suffix != ".csv":
         raise InputError(f"{path}: a table is kept in a file whose name ends in .csv")
-    escaped = table.rename(columns=_to_cell)
+    escaped = table.rename(index=_to_cell, columns=_to_cell)
     for name in table:
         if is_object_dtype(table[name]):
             escaped[_to_cell(name)] = [_to_cell(text or "") for text in table[name]]
-    content = "\ufeff" + escaped.to_csv(index=False, lineterminator="\n")
+    content = "\ufeff" + escaped.to_csv(lineterminator="\n")
     about = dict(about) | {"sha256": hashlib.sha256(content.encode()).hexdigest()}
     write_text(path, content)
     write_text(path.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
