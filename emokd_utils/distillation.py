@@ -13,25 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .errors import InputError
 from .settings import HeadSettings
-from .training import (
-    as_labels,
-    as_matrix,
-    copied_state,
-    fit,
-    gradient_steps,
-    load_trained,
-    save_trained,
-    seeded,
-)
+from .training import Trained, as_labels, as_matrix, fit, gradient_steps, seeded
 
 HIDDEN_WIDTHS = (1024, 512, 256, 128, 64)
 HEAD_FORMAT = "emokd-head-2"
@@ -40,14 +29,14 @@ HEAD_FORMAT = "emokd-head-2"
 class DistillationHead(nn.Module):
     """The distilled module: `depth` blocks of Linear, GELU, Dropout, then Linear to the classes.
 
-    Hidden widths are (1024, 512, 256, 128, 64)[:depth]. The buffers `mean` and `std`, both
-    (in_features,), standardise the input; they start at 0 and 1, which changes nothing.
-    Qwen2-VL-7B's 3584 features and 8 classes at depth 1 make 3,679,240 parameters.
+    Hidden widths are HIDDEN_WIDTHS[:depth]. The buffers `mean` and `std`, both (in_features,),
+    standardise the input; they start at 0 and 1, which changes nothing. Qwen2-VL-7B's 3584 features
+    and 8 classes at depth 1 make 3,679,240 parameters.
     """
 
     def __init__(self, in_features: int, num_classes: int, depth: int = 1, dropout: float = 0.1):
         super().__init__()
-        self.in_features, self.num_classes = in_features, num_classes
+        self.in_features = in_features
         self.arguments = {"in_features": in_features, "num_classes": num_classes}
         self.register_buffer("mean", torch.zeros(in_features))
         self.register_buffer("std", torch.ones(in_features))
@@ -77,19 +66,13 @@ def distillation_loss(
 ) -> torch.Tensor:
     """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE(student, labels), a scalar.
 
-    KL compares softmax(teacher / T) with softmax(student / T), summed over the classes and
-    averaged over the batch; CE is at temperature 1, averaged over the batch.
-
-    Why T squared: the gradient of KL by the student's logit z_i is (q_i - p_i) / T and, for T
-    large against zero-mean logits z (student) and v (teacher) of C classes, both softmaxes are
-    near-linear, so that it tends to (z_i - v_i) / (C T^2). Multiplied by T^2 it keeps its size as
-    T changes while that of CE never depended on T, so one alpha means one balance at every T.
+    KL is of the softmaxes at temperature T; CE is at temperature 1. The gradient of KL by a
+    student's logit, (q_i - p_i) / T, tends to (z_i - v_i) / (C T^2) as T grows, for zero-mean
+    logits z and v of student and teacher. T^2 undoes that: one alpha is one balance at every T.
 
     student_logits, teacher_logits: (n, C); no gradient reaches the teacher's, which may be None
-    when alpha is 0. labels: int64 (n,). alpha in [0, 1]; temperature > 0.
-
-    Hinton et al. 2015, arXiv 1503.02531, section 2; Lee et al. 2025, section on the distillation
-    module.
+    when alpha is 0. labels: int64 (n,). alpha in [0, 1]; temperature > 0. Hinton et al. 2015,
+    section 2; Lee et al. 2025, section on the distillation module.
     """
     cross_entropy = F.cross_entropy(student_logits, labels)  # (n, C), (n,) -> ()
     if alpha == 0:
@@ -104,7 +87,7 @@ def distillation_loss(
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedHead:
+class TrainedHead(Trained):
     """A trained head with what it was trained by.
 
     head: in evaluation mode, at its best epoch. history: one dict an epoch (epoch from 1,
@@ -117,24 +100,19 @@ class TrainedHead:
     best_epoch: int
     history: list[dict[str, float]]
 
+    file_format = HEAD_FORMAT
+    settings_type = HeadSettings
+
+    @staticmethod
+    def build(settings: HeadSettings, in_features: int, num_classes: int) -> DistillationHead:
+        """A head at random values."""
+        return DistillationHead(in_features, num_classes, settings.depth, settings.dropout)
+
     def logits(self, features: np.ndarray | torch.Tensor) -> np.ndarray:
         """Logits (n, C) float32 of features (n, d); InputError when d is not the head's."""
         rows = as_matrix(features, "features", self.head.in_features)
         with torch.inference_mode():
             return torch.cat([self.head(part) for part in rows.split(4096)]).numpy()
-
-    def save(self, path: str | Path) -> None:
-        """Write weights, buffers, settings and history to one safetensors file."""
-        save_trained(path, self, HEAD_FORMAT)
-
-    @classmethod
-    def load(cls, path: str | Path) -> TrainedHead:
-        """Read what `save` wrote; InputError when the file is missing, damaged or foreign."""
-        return load_trained(path, HEAD_FORMAT, cls, HeadSettings, _build_head)
-
-
-def _build_head(settings: HeadSettings, in_features: int, num_classes: int) -> DistillationHead:
-    return DistillationHead(in_features, num_classes, settings.depth, settings.dropout)
 
 
 def train_head(
@@ -150,20 +128,21 @@ def train_head(
 ) -> TrainedHead:
     """Train a head on cached features with `distillation_loss`, AdamW and early stopping.
 
-    features (n, d) and val_features (m, d): mean-pooled outputs of the frozen visual encoder, one
-    row an image. labels (n,), val_labels (m,): int in [0, num_classes). teacher_logits
-    (n, num_classes), or None when settings.alpha is 0. Rows must be in one order throughout: see
-    `files.aligned_rows`. The same seed gives the same numbers; torch's global random state is left
+    features (n, d), val_features (m, d): one row an image, in one order throughout. labels (n,),
+    val_labels (m,): int in [0, num_classes). teacher_logits (n, num_classes), or None when
+    settings.alpha is 0. The same seed gives the same numbers; torch's global random state is left
     as found. Raises InputError for shapes, labels or values that do not fit.
     """
     x = as_matrix(features, "features")  # (n, d)
     y = as_labels(labels, "labels", len(x), num_classes)  # (n,)
     val_x = as_matrix(val_features, "val_features", x.shape[1])  # (m, d)
     val_y = as_labels(val_labels, "val_labels", len(val_x), num_classes)  # (m,)
-    teacher = _teacher_rows(teacher_logits, len(x), num_classes) if settings.alpha else None
+    teacher = x.new_zeros(len(x), num_classes)  # (n, C); alpha 0 does not look at it
+    if settings.alpha:
+        teacher = as_matrix(teacher_logits, "teacher_logits", num_classes, len(x))
 
     with seeded(seed, settings.threads) as order:
-        head = _build_head(settings, x.shape[1], num_classes)
+        head = TrainedHead.build(settings, x.shape[1], num_classes)
         if settings.standardize:
             head.standardise_by(x)
         optimizer = torch.optim.AdamW(
@@ -171,40 +150,21 @@ def train_head(
         )
 
         def loss_of(rows: torch.Tensor) -> torch.Tensor:
-            taught = None if teacher is None else teacher[rows]  # (b, C)
-            return distillation_loss(
-                head(x[rows]), taught, y[rows], settings.alpha, settings.temperature
-            )
+            student = head(x[rows])  # (b, C)
+            alpha, temperature = settings.alpha, settings.temperature
+            return distillation_loss(student, teacher[rows], y[rows], alpha, temperature)
 
         def train_epoch() -> float:
-            head.train()
             batches = torch.randperm(len(x), generator=order).split(settings.batch_size)
             return gradient_steps(batches, loss_of, optimizer)
 
-        def val_logits() -> torch.Tensor:
-            head.eval()
-            with torch.no_grad():
-                return head(val_x)  # (m, C)
-
         fitted = fit(
+            head,
             train_epoch,
-            val_logits,
+            lambda: head(val_x),  # (m, C)
             val_y,
-            lambda: copied_state(head),
             epochs=settings.epochs,
             patience=settings.patience,
             monitor=settings.monitor,
         )
-        head.load_state_dict(fitted.best)
-    return TrainedHead(head.eval(), settings, seed, fitted.best_epoch, fitted.history)
-
-
-def _teacher_rows(
-    teacher_logits: np.ndarray | torch.Tensor | None, rows: int, num_classes: int
-) -> torch.Tensor:
-    if teacher_logits is None:
-        raise InputError("teacher_logits is None but alpha is above 0: give them, or set alpha 0")
-    teacher = as_matrix(teacher_logits, "teacher_logits", num_classes)
-    if len(teacher) != rows:
-        raise InputError(f"teacher_logits has {len(teacher)} rows and features {rows}: align by id")
-    return teacher
+    return TrainedHead(head, settings, seed, fitted.best_epoch, fitted.history)

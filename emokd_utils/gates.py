@@ -8,6 +8,8 @@ kinds; apart from concat_linear, the equations below are this project's own read
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -36,17 +38,15 @@ class Gate(nn.Module):
         class. The shares are the two absolute contributions over their sum, or one half each
         where both are zero. A VLM answer outside the label set is flat, so its share is 0.
         """
-        full = self(student, vlm)
-        winner = full.argmax(dim=1, keepdim=True)
-        lead = _lead(full, winner)
-        without = torch.cat(
-            [
-                _lead(self(_flat(student), vlm), winner),
-                _lead(self(student, _flat(vlm)), winner),
-            ],
-            dim=1,
-        )
-        moved = (lead - without).abs()
+        winner = self(student, vlm).argmax(dim=1, keepdim=True)  # (n, 1)
+
+        def lead(s: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            logits = self(s, v)  # (n, C)
+            return logits.gather(1, winner) - logits.mean(dim=1, keepdim=True)  # (n, 1)
+
+        flat_s, flat_v = (x.mean(dim=1, keepdim=True).expand_as(x) for x in (student, vlm))
+        without = torch.cat([lead(flat_s, vlm), lead(student, flat_v)], dim=1)  # (n, 2)
+        moved = (lead(student, vlm) - without).abs()
         total = moved.sum(dim=1, keepdim=True)
         return torch.where(total > 1e-6, moved / total.clamp_min(1e-6), 0.5)
 
@@ -56,11 +56,11 @@ class ConcatLinear(Gate):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.linear = _two_identities(num_classes)
+        self.linear = _linear(_side_by_side(num_classes))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
-        return self.linear(torch.cat([student, vlm], dim=1))
+        """Logits (n, C)."""
+        return self.linear(torch.cat([student, vlm], dim=1))  # (n, 2 C) -> (n, C)
 
 
 class Bilinear(Gate):
@@ -77,7 +77,7 @@ class Bilinear(Gate):
         nn.init.zeros_(self.bilinear.bias)
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        """Logits (n, C)."""
         return self.bilinear(student, vlm)
 
 
@@ -90,12 +90,12 @@ class MixtureOfExperts(Gate):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.student_expert = _identity(num_classes)
-        self.vlm_expert = _identity(num_classes)
-        self.router = _zeros(2 * num_classes, 2)
+        self.student_expert = _linear(torch.eye(num_classes))
+        self.vlm_expert = _linear(torch.eye(num_classes))
+        self.router = _linear(torch.zeros(2, 2 * num_classes))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        """Logits (n, C)."""
         share = self.weights(student, vlm)
         return share[:, :1] * self.student_expert(student) + share[:, 1:] * self.vlm_expert(vlm)
 
@@ -117,14 +117,13 @@ class DynamicWeighting(Gate):
         self.log_scale = nn.Parameter(torch.zeros(2))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
-        share = self.weights(student, vlm)
-        scale = self.log_scale.exp()
+        """Logits (n, C)."""
+        share, scale = self.weights(student, vlm), self.log_scale.exp()  # (n, 2), (2,)
         return share[:, :1] * scale[0] * student + share[:, 1:] * scale[1] * vlm
 
     def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
         """(w, 1 - w) for each row (n, 2)."""
-        w = torch.sigmoid(self.weigh(torch.cat([student, vlm], dim=1)))
+        w = torch.sigmoid(self.weigh(torch.cat([student, vlm], dim=1)))  # (n, 1)
         return torch.cat([w, 1 - w], dim=1)
 
 
@@ -137,15 +136,29 @@ class CrossGating(Gate):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.open_student = _zeros(num_classes, num_classes)
-        self.open_vlm = _zeros(num_classes, num_classes)
-        self.project = _two_identities(num_classes)
+        self.open_student = _linear(torch.zeros(num_classes, num_classes))
+        self.open_vlm = _linear(torch.zeros(num_classes, num_classes))
+        self.project = _linear(_side_by_side(num_classes))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        """Logits (n, C)."""
         gated_student = torch.sigmoid(self.open_student(vlm)) * student
         gated_vlm = torch.sigmoid(self.open_vlm(student)) * vlm
         return self.project(torch.cat([gated_student, gated_vlm], dim=1))
+
+
+def _linear(weight: torch.Tensor) -> nn.Linear:
+    """A linear layer that starts with this weight (outputs, inputs), and no bias yet."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        linear.bias.zero_()
+    return linear
+
+
+def _side_by_side(num_classes: int) -> torch.Tensor:
+    """(C, 2 C): [s; v] -> s + v."""
+    return torch.eye(num_classes).repeat(1, 2)
 
 
 GATES: dict[str, type[Gate]] = {
@@ -172,66 +185,27 @@ def gate_inputs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The two inputs of a gate, each float32 (n, C), from what the two models yield.
 
-    mode, one of INPUT_MODES:
-    - "logits_onehot": the student's raw logits and the VLM's one-hot answer, as in the paper's
-      published code;
+    student_logits: (n, C). vlm_probabilities: (n, C), rows sum to 1. vlm_one_hot: (n, C), a single
+    1 a row, or none where the answer lay outside the label set. The one a mode does not use may be
+    None. mode, one of INPUT_MODES:
+    - "logits_onehot": raw logits and the one-hot answer, as in the paper's published code;
     - "softmax_onehot": the student's softmax and the one-hot answer, as in the paper's figure;
     - "probabilities": the student's softmax and the VLM's label probabilities;
     - "log_probabilities": the logarithms of both, no probability taken below 1e-4.
 
-    student_logits: (n, C). vlm_probabilities: (n, C), rows sum to 1. vlm_one_hot: (n, C), a single
-    1 a row, or none where the answer lay outside the label set. The one a mode does not use may be
-    None. Raises InputError for an unknown mode or arrays that do not fit.
+    Raises InputError for an unknown mode or arrays that do not fit.
     """
     if mode not in INPUT_MODES:
         raise InputError(f"no mode is called {mode!r}: choose one of {', '.join(INPUT_MODES)}")
-    logits = as_matrix(student_logits, "student_logits")
-    one_hot = mode.endswith("onehot")
-    name, value = (
-        ("vlm_one_hot", vlm_one_hot) if one_hot else ("vlm_probabilities", vlm_probabilities)
-    )
-    if value is None:
-        raise InputError(f"{name} is None: mode {mode!r} needs it")
-    vlm = as_matrix(value, name, logits.shape[1])
-    if len(vlm) != len(logits):
-        raise InputError(f"{name} has {len(vlm)} rows, student_logits {len(logits)}: align by id")
-
-    if mode == "logits_onehot":
-        student = logits
-    elif mode == "log_probabilities":
-        student = torch.log_softmax(logits, dim=1).clamp_min(float(np.log(FLOOR)))
-        vlm = vlm.clamp_min(FLOOR).log()
+    student = as_matrix(student_logits, "student_logits")
+    n, num_classes = student.shape
+    if mode.endswith("onehot"):
+        vlm = as_matrix(vlm_one_hot, "vlm_one_hot", num_classes, n)
     else:
-        student = torch.softmax(logits, dim=1)
+        vlm = as_matrix(vlm_probabilities, "vlm_probabilities", num_classes, n)
+    if mode == "log_probabilities":
+        student = torch.log_softmax(student, dim=1).clamp_min(math.log(FLOOR))
+        vlm = vlm.clamp_min(FLOOR).log()
+    elif mode != "logits_onehot":
+        student = torch.softmax(student, dim=1)
     return student.numpy().copy(), vlm.numpy().copy()
-
-
-def _flat(values: torch.Tensor) -> torch.Tensor:
-    return values.mean(dim=1, keepdim=True).expand_as(values)
-
-
-def _lead(logits: torch.Tensor, winner: torch.Tensor) -> torch.Tensor:
-    return logits.gather(1, winner) - logits.mean(dim=1, keepdim=True)
-
-
-def _identity(num_classes: int) -> nn.Linear:
-    linear = nn.Linear(num_classes, num_classes)
-    nn.init.eye_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-def _two_identities(num_classes: int) -> nn.Linear:
-    """[s; v] -> s + v."""
-    linear = nn.Linear(2 * num_classes, num_classes)
-    with torch.no_grad():
-        linear.weight.copy_(torch.eye(num_classes).repeat(1, 2))
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-def _zeros(features: int, outputs: int) -> nn.Linear:
-    linear = nn.Linear(features, outputs)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear

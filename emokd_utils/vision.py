@@ -30,7 +30,7 @@ from .data import ImageDataset
 from .errors import InputError
 from .files import load_tensors, save_tensors, write_text
 from .settings import VisionSettings
-from .training import autocast, copied_state, default_device, fit, gradient_steps, seeded
+from .training import autocast, default_device, fit, gradient_steps, seeded
 from .weights import build_network
 
 VISION_FORMAT = "emokd-vision-2"
@@ -54,8 +54,7 @@ class Pixels:
         return self._decode(rows.tolist()) if self.cache is None else self.cache[rows]
 
     def batches(self) -> Iterator[torch.Tensor]:
-        """All images in order, a hundred at a time, or of more than 224 pixels a side as many as
-        make as many pixels."""
+        """All images in order, at most a hundred at a time and as many pixels as 100 of 224 a side."""
         size = min(100, 100 * 224**2 // self.size**2) or 1
         for rows in torch.arange(len(self.ids)).split(size):
             yield self[rows]
@@ -141,19 +140,17 @@ class VisionModel:
 
     def image_logits(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Logits (n, C) float32 of RGB images of any size, n > 0, all in one batch."""
-        return _logits(self.network, [self._pixels(images)]).cpu().numpy()
+        with torch.inference_mode():
+            return self.network(self.inputs(images)).cpu().numpy()
 
     def inputs(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """What the network is given for RGB images of any size: (n, 3, side, side), normalised."""
-        return _normalise(self._pixels(images), self.network)
-
-    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
         pixels = np.stack([_fit(image, self.settings.image_size) for image in images])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return _normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.network)
 
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors, which `load` reads, and what is known of the training once more,
-        to be read, as model.json; the folder is made if need be."""
+        """Write model.safetensors for `load`, and what is known of the training as model.json; the
+        folder is made if need be."""
         about = vars(self) | {"settings": asdict(self.settings)}
         state = about.pop("network").state_dict()
         tensors = {name: tensor.cpu() for name, tensor in state.items()}
@@ -204,23 +201,21 @@ def fine_tune(
             return F.cross_entropy(logits.float(), truth, label_smoothing=epsilon)
 
         def train_epoch() -> float:
-            network.train()
             batches = torch.randperm(len(labels), generator=generator).tensor_split(per_epoch)
             return gradient_steps(batches, loss_of, optimizer, lambda: (rates.step(), bar.update()))
 
         fitted = fit(
+            network,
             train_epoch,
             lambda: _logits(network, val_pixels.batches()),
             val_labels,
-            lambda: copied_state(network),
             epochs=settings.epochs,
             patience=settings.patience,
             monitor=settings.monitor,
             after_epoch=bar.set_postfix,
         )
-        network.load_state_dict(fitted.best)
     about = (seed, fitted.best_epoch, fitted.history, dataset.fingerprint)
-    return VisionModel(network.eval(), tuple(dataset.label_set), settings, *about)
+    return VisionModel(network, tuple(dataset.label_set), settings, *about)
 
 
 def _examples(
@@ -234,8 +229,7 @@ def _examples(
 
 
 def _logits(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Logits (n, C) float32 of batches of pixels, in evaluation mode and single precision."""
-    network.eval()
+    """Logits (n, C) float32 of batches of pixels, in single precision."""
     with torch.inference_mode():
         return torch.cat([network(_normalise(batch, network)) for batch in batches])
 
