@@ -16,18 +16,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from .settings import HeadSettings
-from .training import Trained, as_labels, as_matrix, fit, gradient_steps, seeded
+from .training import Array, Trained, as_labels, as_matrix, fit, gradient_steps, seeded
 
 HIDDEN_WIDTHS = (1024, 512, 256, 128, 64)
 HEAD_FORMAT = "emokd-head-2"
-Array = np.ndarray | torch.Tensor
 
 
 class DistillationHead(nn.Module):
     """The distilled module: `depth` blocks of Linear, GELU, Dropout, then Linear to the classes.
-
-    Qwen2-VL-7B's 3584 features and 8 classes make 3,679,240 parameters at depth 1.
-    """
+    Qwen2-VL-7B's 3584 features and 8 classes make 3,679,240 parameters at depth 1."""
 
     def __init__(self, in_features: int, num_classes: int, depth: int = 1, dropout: float = 0.1):
         super().__init__()
@@ -40,12 +37,6 @@ class DistillationHead(nn.Module):
             layers += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
             width = hidden
         self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
-
-    def standardise_by(self, features: torch.Tensor) -> None:
-        """Take mean and deviation from the training rows (n, in_features)."""
-        deviation = features.std(dim=0, unbiased=False)  # (in_features,)
-        self.mean.copy_(features.mean(dim=0))
-        self.std.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map features (n, in_features) to logits (n, num_classes)."""
@@ -80,10 +71,8 @@ def distillation_loss(
 
 @dataclass(frozen=True, eq=False)
 class TrainedHead(Trained):
-    """A trained head, in evaluation mode at its best epoch, with what it was trained by.
-
-    history: one dict an epoch (epoch from 1, train_loss, val_loss, val_accuracy).
-    """
+    """A trained head, in evaluation mode at its best epoch. history: one dict an epoch (epoch from 1,
+    train_loss, val_loss, val_accuracy)."""
 
     head: DistillationHead
     settings: HeadSettings
@@ -134,27 +123,22 @@ def train_head(
     with seeded(seed, settings.threads) as order:
         head = TrainedHead.build(settings, x.shape[1], num_classes)
         if settings.standardize:
-            head.standardise_by(x)
+            deviation = x.std(dim=0, unbiased=False)  # (d,)
+            head.mean.copy_(x.mean(dim=0))
+            head.std.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
         optimizer = torch.optim.AdamW(
             head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
 
         def loss_of(rows: torch.Tensor) -> torch.Tensor:
-            student = head(x[rows])  # (b, C)
-            alpha, temperature = settings.alpha, settings.temperature
-            return distillation_loss(student, teacher[rows], y[rows], alpha, temperature)
+            triple = head(x[rows]), teacher[rows], y[rows]  # (b, C), (b, C), (b,)
+            return distillation_loss(*triple, settings.alpha, settings.temperature)
 
         def train_epoch() -> float:
             batches = torch.randperm(len(x), generator=order).split(settings.batch_size)
             return gradient_steps(batches, loss_of, optimizer)
 
-        fitted = fit(
-            head,
-            train_epoch,
-            lambda: head(val_x),  # (m, C)
-            val_y,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            monitor=settings.monitor,
-        )
-    return TrainedHead(head, settings, seed, fitted.best_epoch, fitted.history)
+        history, best, _ = fit(
+            head, train_epoch, lambda: head(val_x), val_y, settings
+        )  # logits (m, C)
+    return TrainedHead(head, settings, seed, best, history)

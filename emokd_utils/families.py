@@ -10,11 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .errors import InputError
-
-Inputs = dict[str, Any]  # what a processor gives, name -> tensor
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class Family:
 
     types: tuple[str, ...]
     text: str
-    grid: Callable[[object, Inputs, int], tuple[int, int, int]]
+    grid: Callable[[object, dict, int], tuple[int, int, int]]
     area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]]
 
     def lora_targets(self, projections: Sequence[str]) -> str:
@@ -78,21 +75,20 @@ def family_of(config) -> Family:
     """The family of a model, by its config. Raises InputError for a model of none of them."""
     of_type = {kind: family for family in FAMILIES.values() for kind in family.types}
     if config.model_type not in of_type:
+        known = ", ".join(of_type)
         raise InputError(
-            f"models of the type {config.model_type!r} are not known here (known: "
-            f"{', '.join(of_type)}): families.FAMILIES must say where its language model is and how "
-            "its visual tokens lie"
+            f"no model of the type {config.model_type!r} in families.FAMILIES (known: {known})"
         )
     return of_type[config.model_type]
 
 
-def image_inputs(inputs: Inputs) -> Inputs:
+def image_inputs(inputs: dict) -> dict:
     """Of a processor's output what the visual encoder needs."""
     names = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "image_sizes")
     return {name: inputs[name] for name in names if name in inputs}
 
 
-def positions(model, inputs: Inputs):
+def positions(model, inputs: dict):
     """Rotary positions (r, n, L): r = 3 (time, row, column) where the model counts so, else 1."""
     if not hasattr(model.model, "get_rope_index"):
         return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[None]

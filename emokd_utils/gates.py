@@ -1,9 +1,9 @@
 """Gates: five ways to make one prediction of the student head's output and the VLM's answer.
 
 A gate sees two inputs of C values an image, s from the student and v from the VLM, and returns C
-logits. The paper compares five kinds and settles on concatenation with a linear layer (Lee, Lee &
-Park 2025, EmoVLM-KD, doi 10.1109/CVPRW67362.2025.00560, section on the gate module). It names the
-kinds; apart from concat_linear, the equations below are this project's own reading of the names.
+logits. The paper compares five kinds by name and settles on concat_linear (Lee, Lee & Park 2025,
+doi 10.1109/CVPRW67362.2025.00560, section on the gate module); the other equations are this
+project's own reading of the names.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from .errors import InputError
 from .settings import INPUT_MODES
 from .training import as_matrix
 
-FLOOR = 1e-4
-"""No probability is taken below this before its logarithm."""
+FLOOR = 1e-4  # no probability is taken below this before its logarithm
 
 
 class Gate(nn.Module):
@@ -31,11 +30,9 @@ class Gate(nn.Module):
         self.arguments = {"num_classes": num_classes}
 
     def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Shares (n, 2) of student and VLM in each decision, in [0, 1], rows summing to 1.
-
-        By how far the winning logit's lead on the mean logit moves when a side is replaced by its
-        mean, which favours no class; so the share of a VLM answer outside the label set is 0.
-        """
+        """Shares (n, 2) of student and VLM in each decision, in [0, 1], rows summing to 1: by how far
+        the winning logit's lead on the mean logit moves when a side is replaced by its mean, which
+        favours no class; so the share of a VLM answer outside the label set is 0."""
         winner = self(student, vlm).argmax(dim=1, keepdim=True)  # (n, 1)
 
         def lead(s: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -56,7 +53,7 @@ class ConcatLinear(Gate):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.linear = _linear(_side_by_side(num_classes))
+        self.linear = _linear(torch.eye(num_classes).repeat(1, 2))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
         """Logits (n, C)."""
@@ -64,10 +61,8 @@ class ConcatLinear(Gate):
 
 
 class Bilinear(Gate):
-    """y_k = s^T W_k v + b_k. Starts with W near zero.
-
-    An image whose v is zero (an answer outside the label set) gets the logits b whatever s is.
-    """
+    """y_k = s^T W_k v + b_k. Starts with W near zero. Where v is zero (an answer outside the label
+    set), y is b whatever s is."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
@@ -81,10 +76,8 @@ class Bilinear(Gate):
 
 
 class MixtureOfExperts(Gate):
-    """y = r_s (A s + a) + r_v (B v + b), (r_s, r_v) = softmax(R [s; v] + r).
-
-    Starts with both experts, A and B, the identity and the router's weights one half.
-    """
+    """y = r_s (A s + a) + r_v (B v + b), (r_s, r_v) = softmax(R [s; v] + r). Starts with both experts,
+    A and B, the identity and the router's weights one half."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
@@ -103,10 +96,8 @@ class MixtureOfExperts(Gate):
 
 
 class DynamicWeighting(Gate):
-    """y = w c_s s + (1 - w) c_v v, with one w = sigmoid(MLP([s; v])) an image.
-
-    c_s and c_v bring a one-hot answer and unbounded logits to a common scale; both start at 1.
-    """
+    """y = w c_s s + (1 - w) c_v v, with one w = sigmoid(MLP([s; v])) an image. c_s and c_v bring a
+    one-hot answer and unbounded logits to a common scale; both start at 1."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
@@ -132,7 +123,7 @@ class CrossGating(Gate):
         super().__init__(num_classes)
         self.open_student = _linear(torch.zeros(num_classes, num_classes))
         self.open_vlm = _linear(torch.zeros(num_classes, num_classes))
-        self.project = _linear(_side_by_side(num_classes))
+        self.project = _linear(torch.eye(num_classes).repeat(1, 2))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
         """Logits (n, C)."""
@@ -148,11 +139,6 @@ def _linear(weight: torch.Tensor) -> nn.Linear:
         linear.weight.copy_(weight)
         linear.bias.zero_()
     return linear
-
-
-def _side_by_side(num_classes: int) -> torch.Tensor:
-    """(C, 2 C): [s; v] -> s + v."""
-    return torch.eye(num_classes).repeat(1, 2)
 
 
 GATES: dict[str, type[Gate]] = {
@@ -187,10 +173,8 @@ def gate_inputs(
     if mode not in INPUT_MODES:
         raise InputError(f"no mode is called {mode!r}: choose one of {', '.join(INPUT_MODES)}")
     student = as_matrix(student_logits, "student_logits")
-    n, num_classes = student.shape
-    name = "vlm_one_hot" if mode.endswith("onehot") else "vlm_probabilities"
-    values = {"vlm_one_hot": vlm_one_hot, "vlm_probabilities": vlm_probabilities}[name]
-    vlm = as_matrix(values, name, num_classes, n)
+    values = vlm_one_hot if mode.endswith("onehot") else vlm_probabilities
+    vlm = as_matrix(values, f"the VLM's input in mode {mode!r}", *student.shape[::-1])
     if mode == "log_probabilities":
         student = torch.log_softmax(student, dim=1).clamp_min(math.log(FLOOR))
         vlm = vlm.clamp_min(FLOOR).log()

@@ -7,7 +7,7 @@ on rows that the VLM was not tuned on (the val split), or measure the damage wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,23 +19,19 @@ from .errors import InputError
 from .evidence import RESAMPLES, Estimate, percentile_interval
 from .gates import FLOOR, Gate, build_gate
 from .settings import INPUT_MODES, GateSettings
-from .training import Fitted, Trained, as_labels, as_matrix, fit, gradient_steps, seeded
+from .training import Trained, as_labels, as_matrix, fit, gradient_steps, seeded
 
 GATE_FORMAT = "emokd-gate-2"
 SIDES = ("student", "vlm")
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Student input (n, C), VLM input (n, C), labels (n,)."""
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # student (n, C), VLM (n, C), labels (n,)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedGate(Trained):
-    """A trained gate with what it was trained by and on.
-
-    trained_on: the split of its `rows` rows. report: accuracies on them: of "student" and "vlm",
-    each alone, of "gate_cv", the gate held out, and "gate_fit", the final one (None without folds).
-    passed_through: None, or the side that is passed through instead (see `train_gate`). history:
-    one dict an epoch (epoch from 1, train_loss; val_loss and val_accuracy of the rows held out).
-    """
+    """A gate trained on `rows` rows of the split `trained_on`. report: accuracies on these of
+    "student" and "vlm", each alone, of the gate held out, "gate_cv", and in the end, "gate_fit" (both
+    None without folds). passed_through: the side that stands in for the gate (see `train_gate`), or
+    None. history: of the gates held out."""
 
     gate: Gate
     settings: GateSettings
@@ -63,21 +59,15 @@ class TrainedGate(Trained):
         )
 
     def logits(self, student: np.ndarray, vlm: np.ndarray) -> np.ndarray:
-        """Logits (n, C) float32 for inputs (n, C) made by `gate_inputs` in the settings' mode.
-
-        With a side passed through, that side's logits or floored log-probabilities; where the VLM's
-        answer names no class, the student's.
-        """
+        """Logits (n, C) float32 for inputs (n, C) made by `gate_inputs` in the settings' mode. With a
+        side passed through, that side's (of probabilities the logarithms); where the VLM's answer
+        names no class, the student's."""
         s, v = self._sides(student, vlm)
         with torch.inference_mode():
             if not self.passed_through:
                 return self.gate(s, v).numpy()
-            s, v = (
-                side.clamp_min(FLOOR).log() if are_probabilities else side
-                for side, are_probabilities in zip(
-                    (s, v), INPUT_MODES[self.settings.inputs], strict=True
-                )
-            )
+            sides = zip((s, v), INPUT_MODES[self.settings.inputs], strict=True)
+            s, v = (x.clamp_min(FLOOR).log() if probabilities else x for x, probabilities in sides)
             return torch.where(self._chosen(v)[:, :1] == 1, s, v).numpy()
 
     def weights(self, student: np.ndarray, vlm: np.ndarray) -> np.ndarray:
@@ -85,10 +75,6 @@ class TrainedGate(Trained):
         s, v = self._sides(student, vlm)
         with torch.inference_mode():
             return (self._chosen(v) if self.passed_through else self.gate.weights(s, v)).numpy()
-
-    def accuracy(self, rows: Rows) -> float:
-        """Share of rows in [0, 1] whose highest logit is the label's."""
-        return _accuracy(torch.from_numpy(self.logits(*rows[:2])), torch.as_tensor(rows[2]))
 
     def _sides(self, student: np.ndarray, vlm: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         s = as_matrix(student, "student", self.gate.num_classes)
@@ -112,25 +98,21 @@ def train_gate(
     """Train a gate on cached inputs with cross-entropy and AdamW.
 
     student, vlm: (n, num_classes) from `gate_inputs` in the mode settings.inputs. labels: (n,) int
-    in [0, num_classes). trained_on: the split of these rows.
-
-    settings.folds stratified parts of the rows are held out in turn; the number of epochs with the
-    lowest loss on them (which makes "gate_cv" a little optimistic) is that of the final training on
-    all rows. Where the gate, held out or in the end, is less accurate than its better input alone,
-    that input is passed through instead. folds = 0 trains for settings.epochs and judges nothing.
-    The same seed gives the same numbers. Raises InputError for what does not fit.
+    in [0, num_classes). settings.folds parts of the rows are held out in turn; the number of epochs
+    with the lowest loss on them is that of the final training on all rows (0 folds: as in the
+    settings). Where the gate, held out or in the end, is less accurate than its better input alone,
+    that input is passed through instead. Raises InputError for what does not fit.
     """
     s = as_matrix(student, "student", num_classes)  # (n, C)
     v = as_matrix(vlm, "vlm", num_classes, len(s))  # (n, C)
     y = as_labels(labels, "labels", len(s), num_classes)  # (n,)
     epochs, history = settings.epochs, []
-    report: dict[str, float | None] = {"gate_cv": None, "gate_fit": None}
+    report = {"gate_cv": None, "gate_fit": None}
     with seeded(seed, threads=1):
         if settings.folds:
-            held_out, rows = _cross_validation(s, v, y, settings, seed)
-            epochs, history = held_out.best_epoch, held_out.history
-            report["gate_cv"] = _accuracy(held_out.logits, y[rows])
-        gate, train_epoch = _training(s, v, y, settings, seed)
+            (history, epochs, held_out), order = _cross_validation((s, v, y), settings, seed)
+            report["gate_cv"] = _accuracy(held_out, y[order])
+        gate, train_epoch = _training((s, v, y), settings, seed)
         for _ in range(epochs):
             train_epoch()
         with torch.no_grad():
@@ -147,13 +129,10 @@ def train_gate(
 
 
 def _training(
-    student: torch.Tensor,
-    vlm: torch.Tensor,
-    labels: torch.Tensor,
-    settings: GateSettings,
-    seed: int,
+    rows: Sequence[torch.Tensor], settings: GateSettings, seed: int
 ) -> tuple[Gate, Callable[[], float]]:
     """A fresh gate, and what trains it for one epoch and returns the mean loss."""
+    student, vlm, labels = rows
     torch.manual_seed(seed)
     gate = TrainedGate.build(settings, student.shape[1])
     order = torch.Generator().manual_seed(seed)
@@ -161,8 +140,8 @@ def _training(
         gate.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
     )
 
-    def loss_of(rows: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(gate(student[rows], vlm[rows]), labels[rows])  # (b, C), (b,) -> ()
+    def loss_of(batch: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(gate(student[batch], vlm[batch]), labels[batch])  # of (b, C), (b,)
 
     def train_epoch() -> float:
         batches = torch.randperm(len(labels), generator=order).split(settings.batch_size)
@@ -172,32 +151,27 @@ def _training(
 
 
 def _cross_validation(
-    student: torch.Tensor,
-    vlm: torch.Tensor,
-    labels: torch.Tensor,
-    settings: GateSettings,
-    seed: int,
-) -> tuple[Fitted, torch.Tensor]:
-    """Train one gate a fold on the others, all in step, until their held-out loss stops falling.
-
-    The logits (n, C) are those of the rows held out, fold after fold; with them go these rows (n,).
-    """
+    rows: Sequence[torch.Tensor], settings: GateSettings, seed: int
+) -> tuple[tuple, torch.Tensor]:
+    """Train one gate a fold on the others, all in step, until their held-out loss stops falling: what
+    `fit` returns, with the logits (n, C) of the rows held out, fold after fold, and these rows."""
+    student, vlm, labels = rows
     fold = torch.from_numpy(stratified_folds(labels.numpy(), settings.folds, seed))  # (n,)
     held = [(fold == k).nonzero()[:, 0] for k in range(settings.folds)]
     others = [fold != k for k in range(settings.folds)]
-    trainings = [_training(student[o], vlm[o], labels[o], settings, seed) for o in others]
+    trainings = [_training([x[kept] for x in rows], settings, seed) for kept in others]
     gates = nn.ModuleList([gate for gate, _ in trainings])
-    sizes = [int(rows.sum()) for rows in others]
+    sizes = [int(kept.sum()) for kept in others]
 
     def train_epoch() -> float:
         return float(np.average([train() for _, train in trainings], weights=sizes))
 
     def held_out_logits() -> torch.Tensor:
         pairs = zip(gates, held, strict=True)
-        return torch.cat([gate(student[rows], vlm[rows]) for gate, rows in pairs])  # (n, C)
+        return torch.cat([gate(student[out], vlm[out]) for gate, out in pairs])  # (n, C)
 
-    rows, stop = torch.cat(held), {"epochs": settings.epochs, "patience": settings.patience}
-    return fit(gates, train_epoch, held_out_logits, labels[rows], **stop), rows
+    order = torch.cat(held)
+    return fit(gates, train_epoch, held_out_logits, labels[order], settings), order
 
 
 def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -215,9 +189,12 @@ def optimism(gate: TrainedGate, seen: Rows, unseen: Rows) -> tuple[float, float,
     """A gate's accuracies on the rows that it was trained on and on others, in [0, 1], and their
     difference with its interval: each set of rows is resampled by itself, and the number right in n
     rows drawn with replacement is binomial."""
-    rng, sets = np.random.default_rng(0), (seen, unseen)
-    here, there = (gate.accuracy(rows) for rows in sets)
-    n, m = (len(rows[2]) for rows in sets)
+    rng = np.random.default_rng(0)
+    here, there = (
+        _accuracy(torch.from_numpy(gate.logits(student, vlm)), torch.as_tensor(labels))
+        for student, vlm, labels in (seen, unseen)
+    )
+    n, m = len(seen[2]), len(unseen[2])
     resampled = rng.binomial(n, here, RESAMPLES) / n - rng.binomial(m, there, RESAMPLES) / m
     return here, there, Estimate(here - there, *percentile_interval(resampled), n + m)
 

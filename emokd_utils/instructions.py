@@ -29,8 +29,8 @@ REASONING_PROMPT = (
     "Explain how the elements of this image lead to what it evokes, without naming the emotion."
 )
 JOURNAL_FORMAT = "emokd-written-2"
-LEAKED = "names the emotion"
-"""What is wrong with an answer that gives the label away."""
+IGNORED = -100  # the label of a token that the loss passes over
+LEAKED = "names the emotion"  # what is wrong with an answer that gives the label away
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,6 @@ def answer_for(label: str) -> str:
     return f"{{'emotion': '{label}'}}"
 
 
-# Writing
-
-
 def leaks(text: str, label: str, label_set: LabelSet) -> bool:
     """Whether a text names the label, or a close form of it (``sad``, ``sadly``, ``fearful``) where it
     is one word of the letters a to z."""
@@ -74,26 +71,16 @@ def leaks(text: str, label: str, label_set: LabelSet) -> bool:
     )
 
 
-def describe_caption(row: pd.Series, label: str) -> tuple[str | None, str | None]:
-    """The conversation and the reasoning about an image of which a caption is known at most: the
-    caption as a sentence, and none."""
-    caption = str(row.get("caption") or "").strip() if pd.notna(row.get("caption")) else ""
-    sentence = caption[:1].upper() + caption[1:] + "." * (not caption.endswith("."))
-    return sentence if caption else None, None
-
-
 def write_instructions(
     dataset: ImageDataset,
     kinds: Sequence[str] = KINDS,
     seed: int = 0,
-    describe: Callable[[pd.Series, str], tuple[str | None, str | None]] = describe_caption,
+    describe: Callable[[pd.Series, str], Sequence[str | None]] = lambda row, label: (None, None),
 ) -> tuple[list[Instruction], dict[str, int]]:
     """Instructions for every image of ``dataset``, in an order shuffled by ``seed``, and how many of
-    each kind were written or set aside, as "leaked" where a text names the label.
-
-    describe: from an image's row and its label to the texts of a conversation and of a reasoning,
-    each None where the row does not tell enough. Raises InputError for an unknown kind.
-    """
+    each kind were written or set aside, as "leaked" where a text names the label. describe: from an
+    image's row and its label to the texts of a conversation and of a reasoning, each None where the
+    row does not tell enough. Raises InputError for an unknown kind."""
     texts = {}
     for image_id, row in dataset.table.iterrows():
         for kind, text in zip(KINDS[1:], describe(row, row.label), strict=True):
@@ -120,9 +107,6 @@ def _instructions(
             counts[kind if text else "not written" if text is None else "leaked"] += 1
     Random(seed).shuffle(written)
     return written, counts
-
-
-# Reading what a large model has written
 
 
 def journal_answers(requests: Sequence[dict], dataset: ImageDataset) -> dict[str, list[dict]]:
@@ -159,11 +143,6 @@ def read_instructions(
         if best["wrong"] in ("", LEAKED):
             texts |= {(image_id, kind): best.get(kind, "") for kind in KINDS[1:]}
     return _instructions(dataset, kinds, seed, texts)
-
-
-# The collator
-
-IGNORED = -100
 
 
 def chat_text(processor, prompt: str) -> str:

@@ -35,10 +35,8 @@ def readable_errors(source: str) -> Iterator[None]:
 
 
 def read_config(source: str, revision: str = ""):
-    """The configuration of a model: of the folder of a saved one, or by its id on the hub.
-
-    Raises InputError where there is none, and for a family that `families` does not know.
-    """
+    """The configuration of a model: of the folder of a saved one, or by its id on the hub. Raises
+    InputError where there is none, and for a family that `families` does not know."""
     with readable_errors(source):
         config = AutoConfig.from_pretrained(source, revision=revision or "main")
     family_of(config)
@@ -47,13 +45,16 @@ def read_config(source: str, revision: str = ""):
 
 def load_model(
     source: str,
-    adapter: str | Path | None,
-    device: str | None,
-    quantize: str,
-    pixels: int,
+    adapter: str | Path | None = None,
+    device: str | None = None,
+    quantize: str = "",
+    pixels: int = 0,
     revision: str = "",
 ) -> tuple:
-    """The model and its processor; for arguments and errors see `vlm.VLM.load`."""
+    """A model, of a folder or the hub, with its adapter, and its processor; float32 on a CPU, else
+    the checkpoint's type. quantize "nf4": the linear layers but the last in 4 bits with double
+    quantisation (Dettmers et al. 2023, arXiv:2305.14314). pixels: see `limit_pixels`. Raises
+    InputError for what cannot be loaded, and where 4 bits cannot be had here."""
     logging.disable_progress_bar()
     read_config(source, revision)
     device, options = device or default_device().type, {"revision": revision or "main"}
@@ -69,7 +70,7 @@ def load_model(
         options |= _four_bits(quantize, device)
     with readable_errors(source):
         model = AutoModelForImageTextToText.from_pretrained(source, **options)
-    if adapter is not None:
+    if adapter:
         from peft import PeftModel
 
         with readable_errors(str(adapter)):
@@ -78,7 +79,6 @@ def load_model(
 
 
 def _four_bits(kind: str, device: str) -> dict:
-    """What `from_pretrained` is to be told so that it quantises on this device."""
     if kind != "nf4":
         raise InputError(f"there is no quantisation {kind!r}; choose 'nf4', or '' for none")
     try:
@@ -103,11 +103,8 @@ def _four_bits(kind: str, device: str) -> dict:
 
 
 def limit_pixels(image_processor, pixels: int) -> None:
-    """Have an image processor make images smaller that have more than ``pixels`` pixels.
-
-    SmolVLM's is given as many tiles a side as fit a square of ``pixels``, at least one. One that
-    makes all images of one size stays as it is.
-    """
+    """Have an image processor make images smaller that have more than ``pixels`` pixels. SmolVLM's is
+    given as many tiles a side as fit in; one that makes all images of one size stays as it is."""
     size = image_processor.size
     if hasattr(image_processor, "max_image_size"):
         tile = image_processor.max_image_size["longest_edge"]

@@ -3,7 +3,7 @@
 ``accelerate launch -m emokd_utils run`` starts the same command on each GPU of a machine (on CPUs
 ``torchrun --nproc_per_node 2 -m emokd_utils run`` does). Tuning shares each batch, predictions and
 features are divided by image and gathered in order, and the first process alone trains what is
-small, writes and speaks. With one process nothing here does anything, and nothing imports torch.
+small, writes and speaks. With one process nothing here does anything, nor imports torch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any
-
-PATIENCE = timedelta(hours=24)  # for a process that waits while the first one trains
 
 _world = (0, 1)
 
@@ -26,7 +24,7 @@ def join(count: int) -> None:
     import torch.distributed as dist
     from accelerate import PartialState
 
-    PartialState(timeout=PATIENCE)
+    PartialState(timeout=timedelta(hours=24))  # others wait while the first process trains
     _world = dist.get_rank(), dist.get_world_size()
 
 

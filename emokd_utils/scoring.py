@@ -1,8 +1,7 @@
 """Label scoring in one pass: all answers side by side, as a tree in the attention mask (lesson 3).
 
 After the prompt and the beginning that all answers share (the trunk) come the K endings (the
-branches), each at the position where it would stand alone and blind to the others. The result is
-that of scoring each answer by itself.
+branches), each where it would stand alone and blind to the others, as if scored by itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Training: the one loop with early stopping; seeds, threads, device and precision.
-
-What is the same for head, gate and vision model is here, so that their modules hold the method.
-"""
+"""Training: what is the same for head, gate and vision model, so that their modules hold the method."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -21,15 +18,7 @@ from torch import nn
 from .errors import InputError
 from .files import load_tensors, save_tensors
 
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training noted: one dict an epoch (epoch from 1, train_loss, val_loss, val_accuracy), the
-    epoch that was best on the val rows, and their logits (m, C) after it."""
-
-    history: list[dict[str, float]]
-    best_epoch: int
-    logits: torch.Tensor
+Array = np.ndarray | torch.Tensor
 
 
 def fit(
@@ -37,22 +26,20 @@ def fit(
     train_epoch: Callable[[], float],
     val_logits: Callable[[], torch.Tensor],
     val_labels: torch.Tensor,
-    *,
-    epochs: int,
-    patience: int,
-    monitor: str = "val_loss",
+    settings: Any,
     after_epoch: Callable[[dict[str, float]], object] = lambda record: None,
-) -> Fitted:
-    """Train `module` until `patience` epochs have brought nothing better on the val rows; it is left
-    in evaluation mode with the weights of its best epoch.
+) -> tuple[list[dict[str, float]], int, torch.Tensor]:
+    """Train `module` until `settings.patience` epochs have brought nothing better on the val rows, by
+    `settings.monitor` or loss; it is left in evaluation mode with the weights of the best epoch.
 
-    train_epoch: returns its mean loss. val_logits: (m, C). val_labels: int64 (m,). monitor: what
-    makes an epoch better, "val_loss" or "val_accuracy"; the other decides between equals.
-    after_epoch: is told what was noted. Raises InputError where no epoch had a finite loss.
+    train_epoch: returns its mean loss. val_logits: (m, C). val_labels: int64 (m,). Returns one dict
+    an epoch (epoch from 1, train_loss, val_loss, val_accuracy), each of which `after_epoch` is told,
+    the best epoch, and its logits. Raises InputError where no epoch had a finite loss.
     """
+    monitor = getattr(settings, "monitor", "val_loss")
     history: list[dict[str, float]] = []
     best_score, best_epoch = (-math.inf, -math.inf), 0
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, settings.epochs + 1):
         module.train()
         train_loss = train_epoch()
         module.eval()
@@ -68,12 +55,12 @@ def fit(
         if score > best_score and math.isfinite(loss):
             best_score, best_epoch, best_logits = score, epoch, logits
             best_weights = copy.deepcopy(module.state_dict())
-        elif epoch - best_epoch >= patience:
+        elif epoch - best_epoch >= settings.patience:
             break
     if not best_epoch:
         raise InputError("training diverged: choose a smaller learning rate (lr)")
     module.load_state_dict(best_weights)
-    return Fitted(history, best_epoch, best_logits)
+    return history, best_epoch, best_logits
 
 
 def gradient_steps(
@@ -127,31 +114,21 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device))
 
 
-def as_matrix(
-    values: np.ndarray | torch.Tensor,
-    name: str,
-    columns: int | None = None,
-    rows: int | None = None,
-) -> torch.Tensor:
-    """A finite float32 tensor (rows, columns), not empty; InputError naming `name` otherwise."""
+def as_matrix(values: Array, name: str, columns: int = 0, rows: int = 0) -> torch.Tensor:
+    """A finite float32 tensor (rows, columns), 0: any but 0; InputError naming `name` otherwise."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().float().numpy()
     array = np.asarray(values, dtype=np.float32)
-    wanted = (rows or len(array), columns or array.shape[-1]) if array.ndim == 2 else None
-    if array.shape != wanted or not array.size:
-        shape = None if values is None else array.shape
-        raise InputError(
-            f"{name} must be of shape ({rows or 'n'}, {columns or 'columns'}), one row an image, not "
-            f"{shape}"
-        )
+    shape = None if array.ndim != 2 else (rows or len(array), columns or array.shape[1])
+    if array.shape != shape or not array.size:
+        wanted = f"({rows or 'n'}, {columns or 'columns'})"
+        raise InputError(f"{name} must be of shape {wanted}, one row an image, not {array.shape}")
     if not np.isfinite(array).all():
         raise InputError(f"{name} has values that are not finite: make it anew")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def as_labels(
-    values: np.ndarray | torch.Tensor, name: str, rows: int, num_classes: int
-) -> torch.Tensor:
+def as_labels(values: Array, name: str, rows: int, num_classes: int) -> torch.Tensor:
     """An int64 tensor (rows,) in [0, num_classes); InputError naming `name` otherwise."""
     array = np.asarray(values)
     whole = array.shape == (rows,) and array.dtype.kind in "iu"
@@ -161,10 +138,8 @@ def as_labels(
 
 
 class Trained:
-    """What a dataclass of a module, its settings and what its training noted has for its file.
-
-    The module is the first field, and what `build` needs beside the settings its `arguments`.
-    """
+    """A dataclass of a module, its settings and what its training noted, kept in one file. `build`
+    makes the module, the first field, of the settings and the module's `arguments`."""
 
     file_format: ClassVar[str]
     settings_type: ClassVar[type]
@@ -172,25 +147,20 @@ class Trained:
 
     def save(self, path: str | Path) -> None:
         """Write weights, buffers, settings and notes to one safetensors file."""
-        module, *_ = vars(self).values()
-        about = {name: value for name, value in vars(self).items() if value is not module}
+        about = dict(vars(self))
+        module = about.pop(next(iter(about)))
         about |= {"settings": asdict(self.settings), "arguments": module.arguments}
         save_tensors(path, module.state_dict(), about, self.file_format)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what `save` wrote, in evaluation mode; InputError when the file is missing, damaged or
-        of another format."""
+        """Read what `save` wrote; InputError when the file is missing, damaged or foreign."""
         arrays, about = load_tensors(path, cls.file_format)
         try:
             settings = cls.settings_type(**about.pop("settings"))
             with torch.random.fork_rng(devices=[]):
                 module = cls.build(settings, **about.pop("arguments"))
-            module.load_state_dict(
-                {name: torch.from_numpy(array) for name, array in arrays.items()}
-            )
+            module.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
             return cls(module.eval(), settings=settings, **about)
         except (KeyError, TypeError, RuntimeError) as error:
-            raise InputError(
-                f"{path} does not hold what it should: train it anew ({error})"
-            ) from error
+            raise InputError(f"{path} holds something else: train it anew ({error})") from error

