@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from emokd_utils.data import ImageDataset, load_dataset
+from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import write_instructions
 from emokd_utils.settings import TuningSettings
-from emokd_utils.tuning import InstructionDataset, add_lora, instruction_tune
+from emokd_utils.tuning import add_lora, instruction_tune
 from emokd_utils.vlm import VLM
-from emokd_utils.world.scenes import ensure_scenes
+from emokd_utils.world.files import ensure_scenes
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +40,6 @@ def test_an_untrained_adapter_changes_nothing(random_vlm, images):
     wrapped = VLM(add_lora(copy.deepcopy(random_vlm.model), TuningSettings()), random_vlm.processor)
     after = wrapped.score(images, "Which emotion?", ["fear", "awe"])
     np.testing.assert_allclose(after, before, atol=1e-5)
-
-
-def test_opened_images_stay_within_their_room(train, monkeypatch):
-    written, opened, whole = write_instructions(train, ["categorical"])[0], [], ImageDataset.open
-    monkeypatch.setattr(ImageDataset, "open", lambda self, n: opened.append(n) or whole(self, n))
-    examples = InstructionDataset(train, written, megabytes=2.5 * 3 * 112 * 112 / 1e6)
-    first = [example["image"] for example in examples]
-    again = [example["image"] for example in examples]
-    names = [item.image_id for item in written]
-    assert opened == [*names, *names[2:]], "two of them were kept"
-    assert all(a.tobytes() == b.tobytes() for a, b in zip(first, again, strict=True))
 
 
 def test_what_cannot_be_tuned_is_told(random_vlm, train, tmp_path, monkeypatch):
