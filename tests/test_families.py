@@ -2,6 +2,7 @@
 that the lessons ask of a VLM."""
 
 import copy
+from itertools import product
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -29,20 +30,12 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 
-from emokd_utils.data import load_dataset
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.families import FAMILIES
-from emokd_utils.instructions import (
-    AnswerCollator,
-    answer_for,
-    categorical_prompt,
-    chat_text,
-    trained_text,
-    write_instructions,
-)
+from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, chat_text
 from emokd_utils.settings import TuningSettings
-from emokd_utils.tuning import add_lora, instruction_tune
+from emokd_utils.tuning import add_lora
 from emokd_utils.vlm import VLM
 from emokd_utils.world.pretrain import build_processor, build_tokenizer
 
@@ -85,14 +78,18 @@ def learn_tokenizer(special, begin="", **named):
 def text_config(tokenizer, **more):
     sizes = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": LAYERS}
     heads = {"num_attention_heads": HEADS, "num_key_value_heads": 2, "initializer_range": SPREAD}
-    tokens = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
-    tokens |= {"pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
-    return sizes | heads | tokens | more
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    tokens = {name: getattr(tokenizer, name) for name in names}
+    return sizes | heads | tokens | {"vocab_size": len(tokenizer)} | more
 
 
 def vision_config(**more):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
     return sizes | {"num_attention_heads": 2, "initializer_range": SPREAD} | more
+
+
+def ids(tokenizer, **tokens):
+    return {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
 
 
 def qwen(model_type):
@@ -108,14 +105,9 @@ def qwen(model_type):
         parts = (processor.image_processor, tokenizer, processor.video_processor)
         processor = Qwen2_5_VLProcessor(*parts, chat_template=processor.chat_template)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
-    config = {
-        "text_config": text_config(tokenizer, rope_parameters=rope),
-        "vision_config": vision,
-        "image_token_id": tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        "video_token_id": tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-        "vision_start_token_id": tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-    }
-    return config, processor
+    config = {"text_config": text_config(tokenizer, rope_parameters=rope), "vision_config": vision}
+    pads = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
+    return config | ids(tokenizer, vision_start_token_id="<|vision_start|>", **pads), processor
 
 
 def tiled(model_type):
@@ -138,9 +130,8 @@ def tiled(model_type):
         "text_config": text_config(tokenizer, model_type="llama"),
         "vision_config": vision_config(image_size=TILE, patch_size=PATCH),
         "scale_factor": SHUFFLE,
-        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
     }
-    return config, processor
+    return config | ids(tokenizer, image_token_id="<image>"), processor
 
 
 def llava(model_type, text="llama", strategy="default", **pad):
@@ -160,9 +151,8 @@ def llava(model_type, text="llama", strategy="default", **pad):
         "text_config": text_config(tokenizer, model_type=text),
         "vision_config": vision_config(projection_dim=32, **clip),
         "vision_feature_select_strategy": strategy,
-        "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
     }
-    return config, processor
+    return config | ids(tokenizer, image_token_index="<image>"), processor
 
 
 def pixtral(model_type):
@@ -181,9 +171,8 @@ def pixtral(model_type):
         "vision_config": vision_config(model_type="pixtral", image_size=56, patch_size=14),
         "vision_feature_select_strategy": "full",
         "vision_feature_layer": -1,
-        "image_token_index": tokenizer.convert_tokens_to_ids("[IMG]"),
     }
-    return config, processor
+    return config | ids(tokenizer, image_token_index="[IMG]"), processor
 
 
 KINDS = {
@@ -270,8 +259,7 @@ def test_the_adapter_learns_answers_and_is_in_the_language_model_alone(vlm, mixe
         {"image": image, "prompt": prompt, "answer": answer}
         for image, prompt, answer in zip(mixed, (PROMPT, "Why?") * 2, ANSWERS[-4:], strict=True)
     ]
-    batch, tokenizer = AnswerCollator(vlm.processor)(examples), vlm.processor.tokenizer
-    assert trained_text(batch, tokenizer) == [a + tokenizer.eos_token for a in ANSWERS[-4:]]
+    batch = AnswerCollator(vlm.processor)(examples)
     assert batch.keys() == {"labels", *vlm.inputs(mixed, PROMPT)}
     model = add_lora(copy.deepcopy(vlm.model), TuningSettings()).eval()
     loss = model(**batch).loss
@@ -279,33 +267,23 @@ def test_the_adapter_learns_answers_and_is_in_the_language_model_alone(vlm, mixe
     assert loss.item() == pytest.approx(-alone / (batch["labels"] != -100).sum().item(), abs=1e-4)
     loss.backward()
     layers = f"base_model.model.model.{vlm.family.text}.layers"
-    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == {
-        f"{layers}.{layer}.self_attn.{name}_proj.lora_{part}.default.weight"
-        for layer in range(LAYERS)
-        for name in "qkvo"
-        for part in "AB"
-    }
+    learning = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    name = f"{layers}.{{}}.self_attn.{{}}_proj.lora_{{}}.default.weight"
+    assert learning == {name.format(*place) for place in product(range(LAYERS), "qkvo", "AB")}
 
 
 def test_a_tuned_model_is_found_again(vlm, mixed, tmp_path):
-    for split in ("train", "val", "test"):
-        for image, label in zip(mixed, MIKELS, strict=False):
-            (tmp_path / "data" / split / label).mkdir(parents=True)
-            image.save(tmp_path / "data" / split / label / "one.png")
-    train = load_dataset(tmp_path / "data").split("train")
     vlm.model.save_pretrained(tmp_path / "base")
     vlm.processor.save_pretrained(tmp_path / "base")
-    tuned = VLM.load(tmp_path / "base", device="cpu")
-    before = tuned.score(mixed, PROMPT, ANSWERS)
-    np.testing.assert_allclose(before, vlm.score(mixed, PROMPT, ANSWERS), atol=1e-5)
-    written, _ = write_instructions(train, ["categorical"])
-    settings = TuningSettings(lr=1e-2, epochs=1, batch_size=2)
-    instruction_tune(tuned, train, written, settings, 0, tmp_path / "adapter", progress=False)
-    after = tuned.score(mixed, PROMPT, ANSWERS)
-    assert abs(after - before).max() > 0.01
+    model = add_lora(copy.deepcopy(vlm.model), TuningSettings())
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # zeros before training
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(tmp_path / "adapter")
+    tuned = VLM(model, vlm.processor).score(mixed, PROMPT, ANSWERS)
+    assert abs(tuned - vlm.score(mixed, PROMPT, ANSWERS)).max() > 0.01
     again = VLM.load(tmp_path / "base", tmp_path / "adapter", device="cpu", batch_size=3)
-    np.testing.assert_allclose(again.score(mixed, PROMPT, ANSWERS), after, atol=1e-5)
-    assert again.predict(train, progress=False).probabilities.shape == (4, 8)
+    np.testing.assert_allclose(again.score(mixed, PROMPT, ANSWERS), tuned, atol=1e-5)
 
 
 def test_each_visual_token_lies_where_attention_shows_it(vlm, mixed):
@@ -336,15 +314,6 @@ def test_what_is_seen_of_a_wide_image():
     assert area(do_center_crop=True) == (0.25, 0, 0.75, 1)
     assert area(do_center_crop=True, do_pad=True) == (0, -0.5, 1, 1.5)
     assert area(do_center_crop=False) == (0, 0, 1, 1)
-
-
-def test_what_a_processor_lacks_is_told(tmp_path):
-    with patch(NUM2WORDS, str):
-        config, processor = tiled("smolvlm")
-        processor.save_pretrained(tmp_path)
-    AutoConfig.for_model("smolvlm", **config).save_pretrained(tmp_path)
-    with patch(NUM2WORDS, None), pytest.raises(InputError, match="pip install num2words"):
-        VLM.load(tmp_path)
 
 
 def test_a_model_of_no_family_is_told_what_is_missing():
