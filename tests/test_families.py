@@ -9,26 +9,9 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    CLIPImageProcessor,
-    Idefics3ImageProcessor,
-    Idefics3Processor,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlavaImageProcessor,
-    LlavaProcessor,
-    PixtralImageProcessor,
-    PixtralProcessor,
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLProcessor,
-    SmolVLMImageProcessor,
-    SmolVLMProcessor,
-    SmolVLMVideoProcessor,
-)
 
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
@@ -63,16 +46,14 @@ def learn_tokenizer(special, begin="", **named):
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator([PROMPT, *ANSWERS], trainer)
+    about = {"special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    backend.train_from_iterator([PROMPT, *ANSWERS], trainers.BpeTrainer(vocab_size=600, **about))
     if begin:
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{begin} $A", special_tokens=[(begin, backend.token_to_id(begin))]
-        )
+        pairs = [(begin, backend.token_to_id(begin))]
+        put = processors.TemplateProcessing(single=f"{begin} $A", special_tokens=pairs)
+        backend.post_processor = put
         named["bos_token"] = begin
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **named)
+    return hf.PreTrainedTokenizerFast(tokenizer_object=backend, **named)
 
 
 def text_config(tokenizer, **more):
@@ -103,7 +84,7 @@ def qwen(model_type):
         vision |= {"intermediate_size": 64, "out_hidden_size": WIDTH}
         vision |= {"window_size": 56, "fullatt_block_indexes": [1]}
         parts = (processor.image_processor, tokenizer, processor.video_processor)
-        processor = Qwen2_5_VLProcessor(*parts, chat_template=processor.chat_template)
+        processor = hf.Qwen2_5_VLProcessor(*parts, chat_template=processor.chat_template)
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
     config = {"text_config": text_config(tokenizer, rope_parameters=rope), "vision_config": vision}
     pads = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
@@ -122,10 +103,12 @@ def tiled(model_type):
     sizes = {"size": {"longest_edge": 2 * TILE}, "max_image_size": {"longest_edge": TILE}}
     about = {"tokenizer": tokenizer, "image_seq_len": SIDE**2}
     if model_type == "idefics3":
-        processor = Idefics3Processor(Idefics3ImageProcessor(**sizes), chat_template=chat, **about)
+        images = hf.Idefics3ImageProcessor(**sizes)
+        processor = hf.Idefics3Processor(images, chat_template=chat, **about)
     else:
-        about |= {"video_processor": SmolVLMVideoProcessor(**sizes), "chat_template": start + chat}
-        processor = SmolVLMProcessor(SmolVLMImageProcessor(**sizes), **about)
+        about |= {"video_processor": hf.SmolVLMVideoProcessor(**sizes)}
+        images = hf.SmolVLMImageProcessor(**sizes)
+        processor = hf.SmolVLMProcessor(images, chat_template=start + chat, **about)
     config = {
         "text_config": text_config(tokenizer, model_type="llama"),
         "vision_config": vision_config(image_size=TILE, patch_size=PATCH),
@@ -138,8 +121,8 @@ def llava(model_type, text="llama", strategy="default", **pad):
     """CLIP with 4 x 4 patches, on Llama or Qwen2; strategy "full" keeps CLIP's class token."""
     special = ["<unk>", "<s>", "</s>", "<image>", "<pad>"]
     tokenizer = learn_tokenizer(special, "<s>", eos_token="</s>", **pad)
-    processor = LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
+    processor = hf.LlavaProcessor(
+        hf.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
         tokenizer,
         patch_size=14,
         vision_feature_select_strategy=strategy,
@@ -160,8 +143,8 @@ def pixtral(model_type):
     special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
     ends = {"eos_token": "</s>", "pad_token": "<pad>"}
     tokenizer = learn_tokenizer([*special, "<pad>"], "<s>", **ends)
-    processor = PixtralProcessor(
-        PixtralImageProcessor(size={"longest_edge": 56}, patch_size={"height": 14, "width": 14}),
+    processor = hf.PixtralProcessor(
+        hf.PixtralImageProcessor(size={"longest_edge": 56}, patch_size={"height": 14, "width": 14}),
         tokenizer,
         patch_size=14,
         chat_template=template("[INST]", "[IMG]", "[/INST]"),
@@ -175,22 +158,15 @@ def pixtral(model_type):
     return config | ids(tokenizer, image_token_index="[IMG]"), processor
 
 
-KINDS = {
-    "Qwen2-VL": ("qwen2_vl", qwen, {}),
-    "Qwen2.5-VL": ("qwen2_5_vl", qwen, {}),
-    "SmolVLM": ("smolvlm", tiled, {}),
-    "Idefics3": ("idefics3", tiled, {}),
-    "LLaVA": ("llava", llava, {"pad_token": "<pad>"}),
-    "LLaVA, Qwen2": ("llava", llava, {"text": "qwen2", "strategy": "full"}),
-    "LLaVA, Pixtral": ("llava", pixtral, {}),
-}
-GRIDS = {  # (rows, columns) of visual tokens over a square, a wide and a tall image
-    "qwen2_vl": [(4, 4), (2, 5), (7, 3)],
-    "qwen2_5_vl": [(4, 4), (2, 5), (7, 3)],
-    "smolvlm": [(SIDE, SIDE)] * 3,
-    "idefics3": [(SIDE, SIDE)] * 3,
-    "llava": [(4, 4)] * 3,
-    "LLaVA, Pixtral": [(4, 4), (2, 4), (4, 2)],
+QWEN, LLAVA, TILED = [(4, 4), (2, 5), (7, 3)], [(4, 4)] * 3, [(SIDE, SIDE)] * 3
+KINDS = {  # type, builder and its options; (rows, columns) over a square, a wide and a tall image
+    "Qwen2-VL": ("qwen2_vl", qwen, {}, QWEN),
+    "Qwen2.5-VL": ("qwen2_5_vl", qwen, {}, QWEN),
+    "SmolVLM": ("smolvlm", tiled, {}, TILED),
+    "Idefics3": ("idefics3", tiled, {}, TILED),
+    "LLaVA": ("llava", llava, {"pad_token": "<pad>"}, LLAVA),
+    "LLaVA, Qwen2": ("llava", llava, {"text": "qwen2", "strategy": "full"}, LLAVA),
+    "LLaVA, Pixtral": ("llava", pixtral, {}, [(4, 4), (2, 4), (4, 2)]),
 }
 NUM2WORDS = "transformers.models.smolvlm.processing_smolvlm.num2words"
 
@@ -198,12 +174,12 @@ NUM2WORDS = "transformers.models.smolvlm.processing_smolvlm.num2words"
 @pytest.fixture(scope="module", params=KINDS)
 def vlm(request):
     """A random model. SmolVLM's processor asks for num2words, which it uses for videos alone."""
-    model_type, build, more = KINDS[request.param]
+    model_type, build, more, _ = KINDS[request.param]
     with patch(NUM2WORDS, str):
         config, processor = build(model_type, **more)
         torch.manual_seed(0)
-        config = AutoConfig.for_model(model_type, **config)
-        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+        config = hf.AutoConfig.for_model(model_type, **config)
+        model = hf.AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
         yield VLM(model, processor, request.param)
 
 
@@ -288,8 +264,7 @@ def test_a_tuned_model_is_found_again(vlm, mixed, tmp_path):
 
 def test_each_visual_token_lies_where_attention_shows_it(vlm, mixed):
     """In each cell of the grid, the token that changes most when the cell's pixels do is its own."""
-    grids = GRIDS.get(vlm.name) or GRIDS[vlm.model.config.model_type]
-    for image, (rows, columns) in zip(mixed, grids, strict=False):
+    for image, (rows, columns) in zip(mixed, KINDS[vlm.name][3], strict=False):
         weights = vlm.attention(image, PROMPT, ANSWERS)
         assert weights.shape == (LAYERS, HEADS, rows, columns)
         assert (weights > 0).all() and (weights.sum((2, 3)) < 1).all()
@@ -308,7 +283,7 @@ def test_each_visual_token_lies_where_attention_shows_it(vlm, mixed):
 
 def test_what_is_seen_of_a_wide_image():
     def area(**settings):
-        processor = SimpleNamespace(image_processor=LlavaImageProcessor(**settings))
+        processor = SimpleNamespace(image_processor=hf.LlavaImageProcessor(**settings))
         return FAMILIES["LLaVA"].area(processor, Image.new("RGB", (200, 100)).size)
 
     assert area(do_center_crop=True) == (0.25, 0, 0.75, 1)
@@ -317,6 +292,6 @@ def test_what_is_seen_of_a_wide_image():
 
 
 def test_a_model_of_no_family_is_told_what_is_missing():
-    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=1)
+    config = hf.LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_attention_heads=1)
     with pytest.raises(InputError, match=r"'llama'.*qwen2_vl, .*idefics3, llava"):
-        VLM(LlamaForCausalLM(config), None)
+        VLM(hf.LlamaForCausalLM(config), None)
