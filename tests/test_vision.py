@@ -44,16 +44,16 @@ def model(data):
     return fine_tune(data, TINY, seed=0, progress=False)
 
 
-def accuracy(model, part):
-    return (model.logits(part).argmax(1) == part.label_index).mean()
-
-
 def test_it_learns_what_is_plain_and_keeps_the_best_epoch(model, data):
-    assert accuracy(model, data.split("test")) == 1
+    accuracy = {
+        part: (model.logits(data.split(part)).argmax(1) == data.split(part).label_index).mean()
+        for part in ("val", "test")
+    }
+    assert accuracy["test"] == 1
     assert model.history[-1]["train_loss"] < model.history[0]["train_loss"]
     best = max(model.history, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
     assert model.best_epoch == best["epoch"]
-    assert accuracy(model, data.split("val")) == best["val_accuracy"]
+    assert accuracy["val"] == best["val_accuracy"]
 
 
 def test_the_same_seed_gives_the_same_numbers_also_a_batch_decoded_at_a_time(
@@ -69,12 +69,9 @@ def test_the_same_seed_gives_the_same_numbers_also_a_batch_decoded_at_a_time(
     assert fine_tune(data, TINY, seed=1, progress=False).history != model.history
 
 
-def test_a_batch_is_never_of_one_image(data):
+def test_a_batch_is_never_of_one_image_and_a_missing_split_is_named(data):
     # 48 images in batches of 47 would leave one over, on which batch norm cannot be trained.
     fine_tune(data, replace(TINY, batch_size=47, epochs=1), seed=0, progress=False)
-
-
-def test_a_missing_split_is_named(data):
     rest = data.select([i for i in data.ids if not i.startswith("val")])
     with pytest.raises(InputError, match="no image in the val split"):
         fine_tune(rest, TINY, seed=0, progress=False)
@@ -89,7 +86,6 @@ def test_pixels_are_the_middle_square_in_order(data):
     assert [len(batch) for batch in pixels.batches()] == [3]
     large = Pixels(data.select(ids), 2240, cache_megabytes=0)  # as many pixels as 100 of 224 a side
     assert [len(batch) for batch in large.batches()] == [1, 1, 1]
-    assert pixels[torch.tensor([0])].dtype == torch.uint8
 
 
 def augmented(images, crop=1.0, flip=0.0):
@@ -125,12 +121,10 @@ def test_schedule_by_hand():
     assert max(rates) == 1 == schedule(0, 10, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("test_resnet", 48), ("test_vit", 32), ("test_vit", 48)]
-)
-def test_models_are_built_for_the_size(name, size):
-    network = build_network(replace(TINY, name=name, image_size=size), 5)
-    assert network(torch.zeros(2, 3, size, size)).shape == (2, 5)
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_models_are_built_for_the_size(name):
+    network = build_network(replace(TINY, name=name, image_size=48), 5)
+    assert network(torch.zeros(2, 3, 48, 48)).shape == (2, 5)
 
 
 def test_training_starts_from_given_weights(tmp_path):
