@@ -17,9 +17,7 @@ def parse_answer(text: str, label_set: LabelSet) -> str | None:
     """The label that an answer names, or None.
 
     Accepts ``{'emotion': 'anger'}`` with any quotes or none, cut short or amid other words, a bare
-    label, known other spellings (``sad``), and a sentence that names exactly one label. Anything
-    else names no label: an answer outside the label set, or one that names several, is never turned
-    into a class.
+    label, known other spellings (``sad``), and a sentence that names exactly one label.
     """
     if answer := _ANSWER.search(text):
         return label_set.canonical(answer.group(1).strip())

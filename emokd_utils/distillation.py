@@ -1,37 +1,22 @@
 """Distillation: a frozen vision model's predictive pattern in a small head on the VLM's encoder.
 
-The head reads the mean-pooled output of the VLM's frozen visual encoder and learns from two
-sources: the labels, and the logits of a fine-tuned vision model (the teacher). Both networks are
-frozen, so each image passes each of them once; what is cached by image id is trained on here.
-
-Sources: Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network",
-arXiv 1503.02531; Lee, Lee & Park 2025, EmoVLM-KD, doi 10.1109/CVPRW67362.2025.00560, section on
-the distillation module.
+The head reads the mean-pooled output of the VLM's frozen visual encoder and learns from the labels
+and from the logits of a fine-tuned vision model (the teacher). Both networks are frozen, so each
+image passes each of them once (Hinton, Vinyals & Dean 2015, arXiv 1503.02531; Lee, Lee & Park 2025,
+doi 10.1109/CVPRW67362.2025.00560, section on the distillation module).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .errors import InputError
 from .settings import HeadSettings
-from .training import (
-    as_labels,
-    as_matrix,
-    copied_state,
-    fit,
-    gradient_steps,
-    load_trained,
-    save_trained,
-    seeded,
-)
+from .training import Array, Trained, as_labels, as_matrix, fit, gradient_steps, seeded
 
 HIDDEN_WIDTHS = (1024, 512, 256, 128, 64)
 HEAD_FORMAT = "emokd-head-2"
@@ -39,29 +24,19 @@ HEAD_FORMAT = "emokd-head-2"
 
 class DistillationHead(nn.Module):
     """The distilled module: `depth` blocks of Linear, GELU, Dropout, then Linear to the classes.
-
-    Hidden widths are (1024, 512, 256, 128, 64)[:depth]. The buffers `mean` and `std`, both
-    (in_features,), standardise the input; they start at 0 and 1, which changes nothing.
-    Qwen2-VL-7B's 3584 features and 8 classes at depth 1 make 3,679,240 parameters.
-    """
+    Qwen2-VL-7B's 3584 features and 8 classes make 3,679,240 parameters at depth 1."""
 
     def __init__(self, in_features: int, num_classes: int, depth: int = 1, dropout: float = 0.1):
         super().__init__()
-        self.in_features, self.num_classes = in_features, num_classes
+        self.in_features = in_features
         self.arguments = {"in_features": in_features, "num_classes": num_classes}
-        self.register_buffer("mean", torch.zeros(in_features))
+        self.register_buffer("mean", torch.zeros(in_features))  # 0 and 1 change nothing
         self.register_buffer("std", torch.ones(in_features))
-        widths = (in_features, *HIDDEN_WIDTHS[:depth])
-        layers: list[nn.Module] = []
-        for width_in, width_out in pairwise(widths):
-            layers += [nn.Linear(width_in, width_out), nn.GELU(), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_classes))
-
-    def standardise_by(self, features: torch.Tensor) -> None:
-        """Take mean and deviation from the training rows (n, in_features)."""
-        deviation = features.std(dim=0, unbiased=False)  # (in_features,)
-        self.mean.copy_(features.mean(dim=0))
-        self.std.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+        layers, width = [], in_features
+        for hidden in HIDDEN_WIDTHS[:depth]:
+            layers += [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout)]
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map features (n, in_features) to logits (n, num_classes)."""
@@ -77,19 +52,8 @@ def distillation_loss(
 ) -> torch.Tensor:
     """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE(student, labels), a scalar.
 
-    KL compares softmax(teacher / T) with softmax(student / T), summed over the classes and
-    averaged over the batch; CE is at temperature 1, averaged over the batch.
-
-    Why T squared: the gradient of KL by the student's logit z_i is (q_i - p_i) / T and, for T
-    large against zero-mean logits z (student) and v (teacher) of C classes, both softmaxes are
-    near-linear, so that it tends to (z_i - v_i) / (C T^2). Multiplied by T^2 it keeps its size as
-    T changes while that of CE never depended on T, so one alpha means one balance at every T.
-
-    student_logits, teacher_logits: (n, C); no gradient reaches the teacher's, which may be None
-    when alpha is 0. labels: int64 (n,). alpha in [0, 1]; temperature > 0.
-
-    Hinton et al. 2015, arXiv 1503.02531, section 2; Lee et al. 2025, section on the distillation
-    module.
+    KL is of the softmaxes at temperature T; CE is at temperature 1. student_logits, teacher_logits:
+    (n, C); the teacher's may be None when alpha is 0. labels: int64 (n,). alpha in [0, 1]. T > 0.
     """
     cross_entropy = F.cross_entropy(student_logits, labels)  # (n, C), (n,) -> ()
     if alpha == 0:
@@ -100,16 +64,15 @@ def distillation_loss(
         reduction="batchmean",  # sum over classes, mean over images: ()
         log_target=True,
     )
+    # The gradient of KL by a student's logit, (q - p) / T, falls with T^2 (Hinton et al. 2015,
+    # section 2), which T^2 undoes: one alpha means one balance at every temperature.
     return alpha * temperature**2 * divergence + (1 - alpha) * cross_entropy
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedHead:
-    """A trained head with what it was trained by.
-
-    head: in evaluation mode, at its best epoch. history: one dict an epoch (epoch from 1,
-    train_loss, val_loss, val_accuracy). best_epoch: the epoch kept.
-    """
+class TrainedHead(Trained):
+    """A trained head, in evaluation mode at its best epoch. history: one dict an epoch (epoch from 1,
+    train_loss, val_loss, val_accuracy)."""
 
     head: DistillationHead
     settings: HeadSettings
@@ -117,94 +80,65 @@ class TrainedHead:
     best_epoch: int
     history: list[dict[str, float]]
 
-    def logits(self, features: np.ndarray | torch.Tensor) -> np.ndarray:
+    file_format = HEAD_FORMAT
+    settings_type = HeadSettings
+
+    @staticmethod
+    def build(settings: HeadSettings, in_features: int, num_classes: int) -> DistillationHead:
+        """A head at random values."""
+        return DistillationHead(in_features, num_classes, settings.depth, settings.dropout)
+
+    def logits(self, features: Array) -> np.ndarray:
         """Logits (n, C) float32 of features (n, d); InputError when d is not the head's."""
         rows = as_matrix(features, "features", self.head.in_features)
         with torch.inference_mode():
             return torch.cat([self.head(part) for part in rows.split(4096)]).numpy()
 
-    def save(self, path: str | Path) -> None:
-        """Write weights, buffers, settings and history to one safetensors file."""
-        save_trained(path, self, HEAD_FORMAT)
-
-    @classmethod
-    def load(cls, path: str | Path) -> TrainedHead:
-        """Read what `save` wrote; InputError when the file is missing, damaged or foreign."""
-        return load_trained(path, HEAD_FORMAT, cls, HeadSettings, _build_head)
-
-
-def _build_head(settings: HeadSettings, in_features: int, num_classes: int) -> DistillationHead:
-    return DistillationHead(in_features, num_classes, settings.depth, settings.dropout)
-
 
 def train_head(
-    features: np.ndarray | torch.Tensor,
-    labels: np.ndarray | torch.Tensor,
-    teacher_logits: np.ndarray | torch.Tensor | None,
+    features: Array,
+    labels: Array,
+    teacher_logits: Array | None,
     *,
-    val_features: np.ndarray | torch.Tensor,
-    val_labels: np.ndarray | torch.Tensor,
+    val_features: Array,
+    val_labels: Array,
     num_classes: int,
     settings: HeadSettings,
     seed: int,
 ) -> TrainedHead:
     """Train a head on cached features with `distillation_loss`, AdamW and early stopping.
 
-    features (n, d) and val_features (m, d): mean-pooled outputs of the frozen visual encoder, one
-    row an image. labels (n,), val_labels (m,): int in [0, num_classes). teacher_logits
-    (n, num_classes), or None when settings.alpha is 0. Rows must be in one order throughout: see
-    `files.aligned_rows`. The same seed gives the same numbers; torch's global random state is left
-    as found. Raises InputError for shapes, labels or values that do not fit.
+    features (n, d), val_features (m, d): one row an image, in one order throughout. labels (n,),
+    val_labels (m,): int in [0, num_classes). teacher_logits (n, num_classes); None when alpha is 0.
+    The same seed gives the same numbers. Raises InputError for what does not fit.
     """
     x = as_matrix(features, "features")  # (n, d)
     y = as_labels(labels, "labels", len(x), num_classes)  # (n,)
     val_x = as_matrix(val_features, "val_features", x.shape[1])  # (m, d)
     val_y = as_labels(val_labels, "val_labels", len(val_x), num_classes)  # (m,)
-    teacher = _teacher_rows(teacher_logits, len(x), num_classes) if settings.alpha else None
+    teacher = x.new_zeros(len(x), num_classes)  # (n, C); alpha 0 does not look at it
+    if settings.alpha:
+        teacher = as_matrix(teacher_logits, "teacher_logits", num_classes, len(x))
 
     with seeded(seed, settings.threads) as order:
-        head = _build_head(settings, x.shape[1], num_classes)
+        head = TrainedHead.build(settings, x.shape[1], num_classes)
         if settings.standardize:
-            head.standardise_by(x)
+            deviation = x.std(dim=0, unbiased=False)  # (d,)
+            head.mean.copy_(x.mean(dim=0))
+            head.std.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
         optimizer = torch.optim.AdamW(
             head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
 
         def loss_of(rows: torch.Tensor) -> torch.Tensor:
-            taught = None if teacher is None else teacher[rows]  # (b, C)
-            return distillation_loss(
-                head(x[rows]), taught, y[rows], settings.alpha, settings.temperature
-            )
+            triple = head(x[rows]), teacher[rows], y[rows]  # (b, C), (b, C), (b,)
+            return distillation_loss(*triple, settings.alpha, settings.temperature)
 
         def train_epoch() -> float:
-            head.train()
             batches = torch.randperm(len(x), generator=order).split(settings.batch_size)
             return gradient_steps(batches, loss_of, optimizer)
 
-        def val_logits() -> torch.Tensor:
-            head.eval()
-            with torch.no_grad():
-                return head(val_x)  # (m, C)
-
-        fitted = fit(
-            train_epoch,
-            val_logits,
-            val_y,
-            lambda: copied_state(head),
-            epochs=settings.epochs,
-            patience=settings.patience,
-            monitor=settings.monitor,
-        )
-        head.load_state_dict(fitted.best)
-    return TrainedHead(head.eval(), settings, seed, fitted.best_epoch, fitted.history)
-
-
-def _teacher_rows(
-    teacher_logits: np.ndarray | torch.Tensor | None, rows: int, num_classes: int
-) -> torch.Tensor:
-    if teacher_logits is None:
-        raise InputError("teacher_logits is None but alpha is above 0: give them, or set alpha 0")
-    teacher = as_matrix(teacher_logits, "teacher_logits", num_classes)
-    if len(teacher) != rows:
-        raise InputError(f"teacher_logits has {len(teacher)} rows and features {rows}: align by id")
-    return teacher
+        history, best, _ = fit(
+            head, train_epoch, lambda: head(val_x), val_y, settings
+        )  # logits (m, C)
+    return TrainedHead(head, settings, seed, best, history)

@@ -1,9 +1,8 @@
 """What differs from one family of vision-language models to another (lesson 10).
 
 Transformers' models agree on most: a processor writes the image's places into the text, and
-``get_image_features`` gives what the visual encoder hands to the language model. What is left is
-said here, found from the model's config: where the language model is, how positions are counted,
-and how visual tokens lie over the image.
+``get_image_features`` gives what the visual encoder hands to the language model. Here is what is
+left: where the language model is, how positions are counted, how visual tokens lie over the image.
 """
 
 from __future__ import annotations
@@ -11,26 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .errors import InputError
-
-Inputs = dict[str, Any]  # what a processor gives, name -> tensor
 
 
 @dataclass(frozen=True)
 class Family:
-    """One family of models.
-
-    types: `model_type` of the configs. text: the language model's name inside of ``model.model``.
+    """types: `model_type` of the configs. text: the language model's name inside of ``model.model``.
     grid: (config, inputs of one image, count of its visual tokens) -> (rows, columns, first): the
     tokens from ``first`` on lie row by row over what is seen of the image. area: (processor, width
-    and height of an image) -> left, top, right and bottom of what is seen, in shares of them.
-    """
+    and height of an image) -> left, top, right and bottom of what is seen, in shares of them."""
 
     types: tuple[str, ...]
     text: str
-    grid: Callable[[object, Inputs, int], tuple[int, int, int]]
+    grid: Callable[[object, dict, int], tuple[int, int, int]]
     area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]]
 
     def lora_targets(self, projections: Sequence[str]) -> str:
@@ -39,18 +32,15 @@ class Family:
 
 
 def _qwen_grid(config, inputs, count):
-    _, rows, columns = (
-        inputs["image_grid_thw"][0] // config.vision_config.spatial_merge_size
-    ).tolist()
-    return rows, columns, 0
+    merged = inputs["image_grid_thw"][0] // config.vision_config.spatial_merge_size
+    return *merged[1:].tolist(), 0
 
 
 def _llava_grid(config, inputs, count):
     """CLIP sees a square, Pixtral a rectangle; the class token, where it is kept, comes first."""
+    rows = columns = math.isqrt(count)
     if "image_sizes" in inputs:
         rows, columns = (inputs["image_sizes"][0] // config.vision_config.patch_size).tolist()
-    else:
-        rows = columns = math.isqrt(count)
     return rows, columns, count - rows * columns
 
 
@@ -83,29 +73,24 @@ FAMILIES = {
 
 def family_of(config) -> Family:
     """The family of a model, by its config. Raises InputError for a model of none of them."""
-    for family in FAMILIES.values():
-        if config.model_type in family.types:
-            return family
-    known = ", ".join(kind for family in FAMILIES.values() for kind in family.types)
-    raise InputError(
-        f"models of the type {config.model_type!r} are not known here (known: {known}): "
-        "families.FAMILIES must say where its language model is and how its visual tokens lie"
-    )
+    of_type = {kind: family for family in FAMILIES.values() for kind in family.types}
+    if config.model_type not in of_type:
+        known = ", ".join(of_type)
+        raise InputError(
+            f"no model of the type {config.model_type!r} in families.FAMILIES (known: {known})"
+        )
+    return of_type[config.model_type]
 
 
-def image_inputs(inputs: Inputs) -> Inputs:
+def image_inputs(inputs: dict) -> dict:
     """Of a processor's output what the visual encoder needs."""
     names = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "image_sizes")
     return {name: inputs[name] for name in names if name in inputs}
 
 
-def positions(model, inputs: Inputs):
-    """Tensor (r, n, L) of rotary positions: r = 3 (time, row, column) where the model counts so, else 1."""
-    if hasattr(model.model, "get_rope_index"):
-        return model.model.get_rope_index(
-            inputs["input_ids"],
-            image_grid_thw=inputs["image_grid_thw"],
-            attention_mask=inputs["attention_mask"],
-            mm_token_type_ids=inputs["mm_token_type_ids"],
-        )[0]
-    return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[None]
+def positions(model, inputs: dict):
+    """Rotary positions (r, n, L): r = 3 (time, row, column) where the model counts so, else 1."""
+    if not hasattr(model.model, "get_rope_index"):
+        return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[None]
+    names = ("input_ids", "image_grid_thw", "attention_mask", "mm_token_type_ids")
+    return model.model.get_rope_index(**{name: inputs[name] for name in names})[0]

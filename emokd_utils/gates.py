@@ -1,12 +1,14 @@
 """Gates: five ways to make one prediction of the student head's output and the VLM's answer.
 
 A gate sees two inputs of C values an image, s from the student and v from the VLM, and returns C
-logits. The paper compares five kinds and settles on concatenation with a linear layer (Lee, Lee &
-Park 2025, EmoVLM-KD, doi 10.1109/CVPRW67362.2025.00560, section on the gate module). It names the
-kinds; apart from concat_linear, the equations below are this project's own reading of the names.
+logits. The paper compares five kinds by name and settles on concat_linear (Lee, Lee & Park 2025,
+doi 10.1109/CVPRW67362.2025.00560, section on the gate module); the other equations are this
+project's own reading of the names.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -16,8 +18,7 @@ from .errors import InputError
 from .settings import INPUT_MODES
 from .training import as_matrix
 
-FLOOR = 1e-4
-"""No probability is taken below this before its logarithm."""
+FLOOR = 1e-4  # no probability is taken below this before its logarithm
 
 
 class Gate(nn.Module):
@@ -29,26 +30,22 @@ class Gate(nn.Module):
         self.arguments = {"num_classes": num_classes}
 
     def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Shares (n, 2) of student and VLM in each decision, in [0, 1], rows summing to 1.
+        """Shares (n, 2) of student and VLM in each decision, in [0, 1], rows summing to 1: by how far
+        the winning logit's lead on the mean logit moves when a side is replaced by its mean, which
+        favours no class; so the share of a VLM answer outside the label set is 0."""
+        winner = self(student, vlm).argmax(dim=1, keepdim=True)  # (n, 1)
 
-        A side's contribution is how far the winning logit, taken against the mean logit, moves
-        when that side is flattened: every value replaced by the side's mean, which favours no
-        class. The shares are the two absolute contributions over their sum, or one half each
-        where both are zero. A VLM answer outside the label set is flat, so its share is 0.
-        """
-        full = self(student, vlm)
-        winner = full.argmax(dim=1, keepdim=True)
-        lead = _lead(full, winner)
-        without = torch.cat(
-            [
-                _lead(self(_flat(student), vlm), winner),
-                _lead(self(student, _flat(vlm)), winner),
-            ],
-            dim=1,
-        )
-        moved = (lead - without).abs()
+        def lead(s: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            logits = self(s, v)  # (n, C)
+            return logits.gather(1, winner) - logits.mean(dim=1, keepdim=True)  # (n, 1)
+
+        flat_s, flat_v = (x.mean(dim=1, keepdim=True).expand_as(x) for x in (student, vlm))
+        without = torch.cat([lead(flat_s, vlm), lead(student, flat_v)], dim=1)  # (n, 2)
+        moved = (lead(student, vlm) - without).abs()
         total = moved.sum(dim=1, keepdim=True)
-        return torch.where(total > 1e-6, moved / total.clamp_min(1e-6), 0.5)
+        return torch.where(
+            total > 1e-6, moved / total.clamp_min(1e-6), 0.5
+        )  # where none moves: half
 
 
 class ConcatLinear(Gate):
@@ -56,19 +53,16 @@ class ConcatLinear(Gate):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.linear = _two_identities(num_classes)
+        self.linear = _linear(torch.eye(num_classes).repeat(1, 2))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
-        return self.linear(torch.cat([student, vlm], dim=1))
+        """Logits (n, C)."""
+        return self.linear(torch.cat([student, vlm], dim=1))  # (n, 2 C) -> (n, C)
 
 
 class Bilinear(Gate):
-    """y_k = s^T W_k v + b_k: every pair of a student's and a VLM's value has a weight a class.
-
-    There are no terms in s or v alone, so an image whose VLM input is all zero (an answer outside
-    the label set) gets the logits b whatever the student says. Starts with W near zero.
-    """
+    """y_k = s^T W_k v + b_k. Starts with W near zero. Where v is zero (an answer outside the label
+    set), y is b whatever s is."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
@@ -77,25 +71,22 @@ class Bilinear(Gate):
         nn.init.zeros_(self.bilinear.bias)
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        """Logits (n, C)."""
         return self.bilinear(student, vlm)
 
 
 class MixtureOfExperts(Gate):
-    """y = r_s (A s + a) + r_v (B v + b), (r_s, r_v) = softmax(R [s; v] + r).
-
-    One linear expert a side and a router that weighs them image by image. Starts with both
-    experts the identity and both weights one half.
-    """
+    """y = r_s (A s + a) + r_v (B v + b), (r_s, r_v) = softmax(R [s; v] + r). Starts with both experts,
+    A and B, the identity and the router's weights one half."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.student_expert = _identity(num_classes)
-        self.vlm_expert = _identity(num_classes)
-        self.router = _zeros(2 * num_classes, 2)
+        self.student_expert = _linear(torch.eye(num_classes))
+        self.vlm_expert = _linear(torch.eye(num_classes))
+        self.router = _linear(torch.zeros(2, 2 * num_classes))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        """Logits (n, C)."""
         share = self.weights(student, vlm)
         return share[:, :1] * self.student_expert(student) + share[:, 1:] * self.vlm_expert(vlm)
 
@@ -105,11 +96,8 @@ class MixtureOfExperts(Gate):
 
 
 class DynamicWeighting(Gate):
-    """y = w c_s s + (1 - w) c_v v, with one w = sigmoid(MLP([s; v])) an image.
-
-    The MLP has one hidden layer of 16 GELU units. c_s and c_v are learned positive scales, one a
-    side, that bring a one-hot answer and unbounded logits to a common scale; both start at 1.
-    """
+    """y = w c_s s + (1 - w) c_v v, with one w = sigmoid(MLP([s; v])) an image. c_s and c_v bring a
+    one-hot answer and unbounded logits to a common scale; both start at 1."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
@@ -117,35 +105,40 @@ class DynamicWeighting(Gate):
         self.log_scale = nn.Parameter(torch.zeros(2))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
-        share = self.weights(student, vlm)
-        scale = self.log_scale.exp()
+        """Logits (n, C)."""
+        share, scale = self.weights(student, vlm), self.log_scale.exp()  # (n, 2), (2,)
         return share[:, :1] * scale[0] * student + share[:, 1:] * scale[1] * vlm
 
     def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
         """(w, 1 - w) for each row (n, 2)."""
-        w = torch.sigmoid(self.weigh(torch.cat([student, vlm], dim=1)))
+        w = torch.sigmoid(self.weigh(torch.cat([student, vlm], dim=1)))  # (n, 1)
         return torch.cat([w, 1 - w], dim=1)
 
 
 class CrossGating(Gate):
-    """y = P [g_s * s; g_v * v] + p, with g_s = sigmoid(A v + a) and g_v = sigmoid(B s + b).
-
-    Each side opens or closes every value of the other (* is element by element). Starts with all
-    gates half open and y = (s + v) / 2.
-    """
+    """y = P [g_s * s; g_v * v] + p, with g_s = sigmoid(A v + a), g_v = sigmoid(B s + b), * element
+    by element. Starts with all gates half open and y = (s + v) / 2."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
-        self.open_student = _zeros(num_classes, num_classes)
-        self.open_vlm = _zeros(num_classes, num_classes)
-        self.project = _two_identities(num_classes)
+        self.open_student = _linear(torch.zeros(num_classes, num_classes))
+        self.open_vlm = _linear(torch.zeros(num_classes, num_classes))
+        self.project = _linear(torch.eye(num_classes).repeat(1, 2))
 
     def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
-        """Logits (n, C) of student (n, C) and vlm (n, C)."""
+        """Logits (n, C)."""
         gated_student = torch.sigmoid(self.open_student(vlm)) * student
         gated_vlm = torch.sigmoid(self.open_vlm(student)) * vlm
         return self.project(torch.cat([gated_student, gated_vlm], dim=1))
+
+
+def _linear(weight: torch.Tensor) -> nn.Linear:
+    """A linear layer that starts with this weight (outputs, inputs), and no bias yet."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        linear.bias.zero_()
+    return linear
 
 
 GATES: dict[str, type[Gate]] = {
@@ -172,66 +165,19 @@ def gate_inputs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The two inputs of a gate, each float32 (n, C), from what the two models yield.
 
-    mode, one of INPUT_MODES:
-    - "logits_onehot": the student's raw logits and the VLM's one-hot answer, as in the paper's
-      published code;
-    - "softmax_onehot": the student's softmax and the one-hot answer, as in the paper's figure;
-    - "probabilities": the student's softmax and the VLM's label probabilities;
-    - "log_probabilities": the logarithms of both, no probability taken below 1e-4.
-
-    student_logits: (n, C). vlm_probabilities: (n, C), rows sum to 1. vlm_one_hot: (n, C), a single
-    1 a row, or none where the answer lay outside the label set. The one a mode does not use may be
-    None. Raises InputError for an unknown mode or arrays that do not fit.
+    student_logits, vlm_probabilities, vlm_one_hot: (n, C), the last without a 1 in the row of an
+    answer outside the label set; what a mode does not use may be None. mode: "logits_onehot" as in
+    the paper's published code, "softmax_onehot" as in its figure, "probabilities", or their
+    logarithms, "log_probabilities". Raises InputError for an unknown mode or what does not fit.
     """
     if mode not in INPUT_MODES:
         raise InputError(f"no mode is called {mode!r}: choose one of {', '.join(INPUT_MODES)}")
-    logits = as_matrix(student_logits, "student_logits")
-    one_hot = mode.endswith("onehot")
-    name, value = (
-        ("vlm_one_hot", vlm_one_hot) if one_hot else ("vlm_probabilities", vlm_probabilities)
-    )
-    if value is None:
-        raise InputError(f"{name} is None: mode {mode!r} needs it")
-    vlm = as_matrix(value, name, logits.shape[1])
-    if len(vlm) != len(logits):
-        raise InputError(f"{name} has {len(vlm)} rows, student_logits {len(logits)}: align by id")
-
-    if mode == "logits_onehot":
-        student = logits
-    elif mode == "log_probabilities":
-        student = torch.log_softmax(logits, dim=1).clamp_min(float(np.log(FLOOR)))
+    student = as_matrix(student_logits, "student_logits")
+    values = vlm_one_hot if mode.endswith("onehot") else vlm_probabilities
+    vlm = as_matrix(values, f"the VLM's input in mode {mode!r}", *student.shape[::-1])
+    if mode == "log_probabilities":
+        student = torch.log_softmax(student, dim=1).clamp_min(math.log(FLOOR))
         vlm = vlm.clamp_min(FLOOR).log()
-    else:
-        student = torch.softmax(logits, dim=1)
+    elif mode != "logits_onehot":
+        student = torch.softmax(student, dim=1)
     return student.numpy().copy(), vlm.numpy().copy()
-
-
-def _flat(values: torch.Tensor) -> torch.Tensor:
-    return values.mean(dim=1, keepdim=True).expand_as(values)
-
-
-def _lead(logits: torch.Tensor, winner: torch.Tensor) -> torch.Tensor:
-    return logits.gather(1, winner) - logits.mean(dim=1, keepdim=True)
-
-
-def _identity(num_classes: int) -> nn.Linear:
-    linear = nn.Linear(num_classes, num_classes)
-    nn.init.eye_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-def _two_identities(num_classes: int) -> nn.Linear:
-    """[s; v] -> s + v."""
-    linear = nn.Linear(2 * num_classes, num_classes)
-    with torch.no_grad():
-        linear.weight.copy_(torch.eye(num_classes).repeat(1, 2))
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-def _zeros(features: int, outputs: int) -> nn.Linear:
-    linear = nn.Linear(features, outputs)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear

@@ -2,9 +2,8 @@
 
 Three kinds per training image, as in the paper (Lee et al. 2025, doi:10.1109/CVPRW67362.2025.00560,
 section on visual emotion instruction data): *categorical* asks for the label, *conversation* for
-the key elements, and *reasoning* for how they lead to the emotion, with the label itself not named.
-A writer is told the label. The one here is offline and deterministic: it reads what is known of an
-image (its row of ``metadata.csv``). What a large model has written comes from a journal.
+the key elements, and *reasoning* for how they lead to the emotion, which it does not name. They are
+written from an image's row of ``metadata.csv``, or read from a journal of a large model's answers.
 """
 
 import re
@@ -30,8 +29,8 @@ REASONING_PROMPT = (
     "Explain how the elements of this image lead to what it evokes, without naming the emotion."
 )
 JOURNAL_FORMAT = "emokd-written-2"
-LEAKED = "names the emotion"
-"""What is wrong with an answer that gives the label away."""
+IGNORED = -100  # the label of a token that the loss passes over
+LEAKED = "names the emotion"  # what is wrong with an answer that gives the label away
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,9 @@ def answer_for(label: str) -> str:
     return f"{{'emotion': '{label}'}}"
 
 
-# Writing
-
-
 def leaks(text: str, label: str, label_set: LabelSet) -> bool:
-    """Whether a text names the label, or a close form of it (``sad``, ``sadly``, ``fearful``); of a
-    label of several words or of other letters than a to z, only the label itself is known."""
+    """Whether a text names the label, or a close form of it (``sad``, ``sadly``, ``fearful``) where it
+    is one word of the letters a to z."""
     name = normalise(label)
     if not re.fullmatch("[a-z]+", name):
         return bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", normalise(text)))
@@ -75,30 +71,16 @@ def leaks(text: str, label: str, label_set: LabelSet) -> bool:
     )
 
 
-def describe_caption(row: pd.Series, label: str) -> tuple[str | None, str | None]:
-    """The conversation and the reasoning about an image of which a caption is known at most: the
-    caption as a sentence, and none."""
-    caption = row.get("caption")
-    if not isinstance(caption, str) or not caption.strip():
-        return None, None
-    caption = caption.strip()
-    return caption[0].upper() + caption[1:] + "." * (not caption.endswith(".")), None
-
-
 def write_instructions(
     dataset: ImageDataset,
     kinds: Sequence[str] = KINDS,
     seed: int = 0,
-    describe: Callable[[pd.Series, str], tuple[str | None, str | None]] = describe_caption,
+    describe: Callable[[pd.Series, str], Sequence[str | None]] = lambda row, label: (None, None),
 ) -> tuple[list[Instruction], dict[str, int]]:
-    """Instructions for every image of ``dataset``, and how many of each kind were written or set
-    aside.
-
-    describe: from an image's row and its label to the texts of a conversation and of a reasoning,
-    each None where the row does not tell enough. A text that names the label or a close form of it
-    is set aside ("leaked"). Deterministic: the order is shuffled by ``seed``. Raises InputError for
-    an unknown kind.
-    """
+    """Instructions for every image of ``dataset``, in an order shuffled by ``seed``, and how many of
+    each kind were written or set aside, as "leaked" where a text names the label. describe: from an
+    image's row and its label to the texts of a conversation and of a reasoning, each None where the
+    row does not tell enough. Raises InputError for an unknown kind."""
     texts = {}
     for image_id, row in dataset.table.iterrows():
         for kind, text in zip(KINDS[1:], describe(row, row.label), strict=True):
@@ -110,12 +92,9 @@ def write_instructions(
 def _instructions(
     dataset: ImageDataset, kinds: Sequence[str], seed: int, texts: dict[tuple[str, str], str]
 ) -> tuple[list[Instruction], dict[str, int]]:
-    """The instructions in the order of ``seed``, and counts; texts: by image and kind, "" where one
-    leaked."""
-    if unknown := set(kinds) - set(KINDS):
-        raise InputError(
-            f"there is no instruction kind {sorted(unknown)[0]!r}; choose from {', '.join(KINDS)}"
-        )
+    """As `write_instructions`; texts: by image and kind, "" where one leaked."""
+    if unknown := sorted(set(kinds) - set(KINDS)):
+        raise InputError(f"no instruction kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
     prompts = (categorical_prompt(dataset.label_set), CONVERSATION_PROMPT, REASONING_PROMPT)
     prompt_of = dict(zip(KINDS, prompts, strict=True))
     written, counts = [], dict.fromkeys([*kinds, "leaked", "not written"], 0)
@@ -130,17 +109,13 @@ def _instructions(
     return written, counts
 
 
-# Reading what a large model has written
-
-
 def journal_answers(requests: Sequence[dict], dataset: ImageDataset) -> dict[str, list[dict]]:
     """The answers to each image of ``dataset``, in order; those to an image that has since got
     another label or other bytes do not count.
 
-    Each request has image, label, sha256 (of the file, 16 digits), in and out (tokens), measured
-    (whether the server told these). One that was answered has text, finish (why the server ended
-    it) and wrong ("" or what is wrong with it), and where nothing is, conversation and reasoning.
-    Where an answer may have been paid for and did not arrive, it has lost (1).
+    Each request has image, label, sha256 (16 digits), in and out (tokens), measured (whether the
+    server told these); an answer has text, finish (why the server ended it), wrong ("" or what is
+    wrong with it) and, where nothing is, conversation and reasoning. lost: 1 where none arrived.
     """
     asked = {request["image"] for request in requests}
     present = {
@@ -159,8 +134,8 @@ def journal_answers(requests: Sequence[dict], dataset: ImageDataset) -> dict[str
 def read_instructions(
     journal: Path | str, dataset: ImageDataset, kinds: Sequence[str] = KINDS, seed: int = 0
 ) -> tuple[list[Instruction], dict[str, int]]:
-    """As `write_instructions`, from the answers that pass the checks in a journal, JSON lines of
-    JOURNAL_FORMAT. InputError for a file that is missing, damaged or no journal."""
+    """As `write_instructions`, from the answers in a journal that pass the checks. InputError for a
+    file that is missing, damaged or of another format than JOURNAL_FORMAT."""
     texts = {}
     requests = load_lines(journal, JOURNAL_FORMAT)[1:]
     for image_id, answers in journal_answers(requests, dataset).items():
@@ -170,11 +145,6 @@ def read_instructions(
     return _instructions(dataset, kinds, seed, texts)
 
 
-# The collator
-
-IGNORED = -100
-
-
 def chat_text(processor, prompt: str) -> str:
     """One question about one image in the model's chat format, up to where its answer begins."""
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
@@ -182,10 +152,8 @@ def chat_text(processor, prompt: str) -> str:
 
 
 class AnswerCollator:
-    """Make a training batch in which only the answer, and the token that ends it, is learnt.
-
-    Takes examples with ``image`` (PIL), ``prompt`` and ``answer``. Everything before the answer
-    (image, question, role marks) and all padding gets the label -100, which the loss ignores.
+    """A training batch of examples with ``image`` (PIL), ``prompt`` and ``answer``, in which only the
+    answer and the token that ends it are learnt: all else has the label -100, which the loss ignores.
     """
 
     def __init__(self, processor):
@@ -205,14 +173,12 @@ class AnswerCollator:
         for number, example in enumerate(examples):
             answer = tokenizer(example["answer"], add_special_tokens=False)["input_ids"]
             answer = torch.tensor([*answer, tokenizer.eos_token_id])  # (a,)
-            known = asked["attention_mask"][number].bool()
-            question = asked["input_ids"][number, known]  # (q,)
-            rows["input_ids"].append(torch.cat([question, answer]))  # (q + a,)
-            rows["attention_mask"].append(torch.ones_like(rows["input_ids"][-1]))
-            rows["labels"].append(torch.cat([torch.full_like(question, IGNORED), answer]))
-            if "mm_token_type_ids" in asked:
-                kinds = asked["mm_token_type_ids"][number, known]
-                rows["mm_token_type_ids"].append(torch.cat([kinds, torch.zeros_like(answer)]))
+            zeros, known = torch.zeros_like(answer), asked["attention_mask"][number].bool()
+            ends = {"input_ids": answer, "attention_mask": zeros + 1, "mm_token_type_ids": zeros}
+            for name in [name for name in ends if name in asked]:
+                rows[name].append(torch.cat([asked[name][number, known], ends[name]]))  # (q + a,)
+            question = torch.full((int(known.sum()),), IGNORED)  # (q,)
+            rows["labels"].append(torch.cat([question, answer]))  # (q + a,)
         padding = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
         batch = {
             name: pad_sequence(values, batch_first=True, padding_value=padding.get(name, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isqrt
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from transformers.utils import logging
 from .errors import InputError
 from .families import family_of
 from .training import bf16_is_fast, default_device
+
+# peft causes it by asking transformers for a name that these are about to drop
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
 
 
 @contextmanager
@@ -31,23 +34,9 @@ def readable_errors(source: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def quiet_peft() -> Iterator[None]:
-    """Without the warning that peft causes by asking transformers for a name it is about to drop."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        yield
-
-
 def read_config(source: str, revision: str = ""):
-    """The configuration of a model: of the folder of a saved one, or by its id on the hub.
-
-    Raises InputError where there is none, and for a family that `families` does not know.
-    """
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise InputError(
-            f"{source} holds no config.json; name the folder of a saved model or a hub id"
-        )
+    """The configuration of a model: of the folder of a saved one, or by its id on the hub. Raises
+    InputError where there is none, and for a family that `families` does not know."""
     with readable_errors(source):
         config = AutoConfig.from_pretrained(source, revision=revision or "main")
     family_of(config)
@@ -56,45 +45,40 @@ def read_config(source: str, revision: str = ""):
 
 def load_model(
     source: str,
-    adapter: str | Path | None,
-    device: str | None,
-    quantize: str,
-    pixels: int,
+    adapter: str | Path | None = None,
+    device: str | None = None,
+    quantize: str = "",
+    pixels: int = 0,
     revision: str = "",
 ) -> tuple:
-    """The model and its processor; for arguments and errors see `vlm.VLM.load`."""
+    """A model, of a folder or the hub, with its adapter, and its processor; float32 on a CPU, else
+    the checkpoint's type. quantize "nf4": the linear layers but the last in 4 bits with double
+    quantisation (Dettmers et al. 2023, arXiv:2305.14314). pixels: see `limit_pixels`. Raises
+    InputError for what cannot be loaded, and where 4 bits cannot be had here."""
     logging.disable_progress_bar()
     read_config(source, revision)
-    of = {"revision": revision or "main"}
+    device, options = device or default_device().type, {"revision": revision or "main"}
     with readable_errors(source):  # what is small, before gigabytes are fetched
-        processor = AutoProcessor.from_pretrained(source, **of)
+        processor = AutoProcessor.from_pretrained(source, **options)
     if pixels:
         limit_pixels(processor.image_processor, pixels)
-    device = device or default_device().type
+    options["dtype"] = "auto"
     if device == "cpu":
         keep_freed_memory()
-    dtype = torch.float32 if device == "cpu" else "auto"
-    options = _four_bits(quantize, device) if quantize else {}
+        options["dtype"] = torch.float32
+    if quantize:
+        options |= _four_bits(quantize, device)
     with readable_errors(source):
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **of, **options)
-    if adapter is not None:
-        model = _adapted(model, Path(adapter))
+        model = AutoModelForImageTextToText.from_pretrained(source, **options)
+    if adapter:
+        from peft import PeftModel
+
+        with readable_errors(str(adapter)):
+            model = PeftModel.from_pretrained(model, str(adapter))
     return model.to(device), processor
 
 
-def _adapted(model, adapter: Path):
-    from peft import PeftModel
-
-    if not (adapter / "adapter_config.json").is_file():
-        raise InputError(
-            f"{adapter} holds no adapter_config.json; name the folder that tuning wrote"
-        )
-    with quiet_peft():
-        return PeftModel.from_pretrained(model, str(adapter))
-
-
 def _four_bits(kind: str, device: str) -> dict:
-    """What `from_pretrained` is to be told so that it quantises on this device."""
     if kind != "nf4":
         raise InputError(f"there is no quantisation {kind!r}; choose 'nf4', or '' for none")
     try:
@@ -119,11 +103,8 @@ def _four_bits(kind: str, device: str) -> dict:
 
 
 def limit_pixels(image_processor, pixels: int) -> None:
-    """Have an image processor make images smaller that have more than ``pixels`` pixels.
-
-    SmolVLM's makes every image as large as its number of tiles allows: here as many tiles a side as
-    fit a square of ``pixels``, at least one. One that makes all images of one size stays as it is.
-    """
+    """Have an image processor make images smaller that have more than ``pixels`` pixels. SmolVLM's is
+    given as many tiles a side as fit in; one that makes all images of one size stays as it is."""
     size = image_processor.size
     if hasattr(image_processor, "max_image_size"):
         tile = image_processor.max_image_size["longest_edge"]
@@ -133,15 +114,10 @@ def limit_pixels(image_processor, pixels: int) -> None:
         size["shortest_edge"] = min(size["shortest_edge"], pixels)
 
 
-def keep_freed_memory(megabytes: int = 256) -> None:
-    """Have glibc keep so much freed memory for the next layer, in place of a return to the system.
-
-    Without it each layer's outputs are fresh pages, and a CPU spends a tenth of a pass on them. The
-    numbers stay the same. Other C libraries are left as they are.
-    """
-    try:
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next layer: fresh pages for each layer's outputs would
+    cost a CPU a tenth of a pass. Other C libraries are left as they are."""
+    with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(-1, megabytes * 2**20)  # M_TRIM_THRESHOLD
-    mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, the largest that is taken
+        mallopt(-1, 256 * 2**20)  # M_TRIM_THRESHOLD
+        mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, the largest that is taken

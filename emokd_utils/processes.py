@@ -1,10 +1,9 @@
 """More than one process: who does what, and who writes (lesson 10).
 
 ``accelerate launch -m emokd_utils run`` starts the same command on each GPU of a machine (on CPUs
-``torchrun --nproc_per_node 2 -m emokd_utils run`` does). Every process goes through the same stages;
-tuning shares each batch, predictions and features are divided by image and gathered in order, and
-the first process alone trains what is small, writes and speaks. With one process nothing here does
-anything, and nothing imports torch.
+``torchrun --nproc_per_node 2 -m emokd_utils run`` does). Tuning shares each batch, predictions and
+features are divided by image and gathered in order, and the first process alone trains what is
+small, writes and speaks. With one process nothing here does anything, nor imports torch.
 """
 
 from __future__ import annotations
@@ -12,28 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import chain
-from typing import TypeVar
-
-T = TypeVar("T")
-
-PATIENCE = timedelta(hours=24)  # for a process that waits while the first one trains
+from typing import Any
 
 _world = (0, 1)
 
 
 def join(count: int) -> None:
-    """Meet the other processes; `count` is how many were launched together (WORLD_SIZE).
-
-    A second call does nothing.
-    """
+    """Meet the other processes, once; `count` is how many were launched together (WORLD_SIZE)."""
     global _world
     if count == 1 or _world[1] > 1:
         return
     import torch.distributed as dist
     from accelerate import PartialState
 
-    if not dist.is_initialized():
-        PartialState(timeout=PATIENCE)
+    PartialState(timeout=timedelta(hours=24))  # others wait while the first process trains
     _world = dist.get_rank(), dist.get_world_size()
 
 
@@ -47,13 +38,13 @@ def first() -> bool:
     return world()[0] == 0
 
 
-def part(items: Sequence[T]) -> Sequence[T]:
+def part(items: Sequence) -> Sequence:
     """The items that are this process's: a run of them, so that `gather` restores the order."""
     rank, count = world()
     return items[len(items) * rank // count : len(items) * (rank + 1) // count]
 
 
-def gather(items: list[T]) -> list[T]:
+def gather(items: list) -> list:
     """All processes' items, in the order of the processes, in every process."""
     _, count = world()
     if count == 1:
@@ -65,7 +56,7 @@ def gather(items: list[T]) -> list[T]:
     return list(chain.from_iterable(parts))
 
 
-def agree(value: T) -> T:
+def agree(value: Any) -> Any:
     """The first process's value, in every process."""
     return gather([value])[0]
 

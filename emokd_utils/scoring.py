@@ -1,12 +1,12 @@
 """Label scoring in one pass: all answers side by side, as a tree in the attention mask (lesson 3).
 
 After the prompt and the beginning that all answers share (the trunk) come the K endings (the
-branches), each at the position where it would stand alone and blind to the others. The result is
-that of scoring each answer by itself.
+branches), each where it would stand alone and blind to the others, as if scored by itself.
 """
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,49 +18,37 @@ from .families import image_inputs
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
     """The longest beginning that all token rows share, leaving at least one token of each."""
-    shared = []
-    for column in zip(*(row[:-1] for row in rows), strict=False):
-        if len(set(column)) > 1:
-            break
-        shared.append(column[0])
-    return shared
+    return os.path.commonprefix([row[:-1] for row in rows])  # of lists as of names
 
 
 def tree_mask(trunk: torch.Tensor, branches: int, length: int) -> torch.Tensor:
-    """(n, 1, L, L) additive attention mask, 0 where a token sees another and a very low number where
-    not, for rows of a trunk and ``branches`` continuations of ``length`` tokens each.
-
-    ``trunk``: (n, T) of 0 (padding) and 1; L = T + branches * length. Tokens see what is before them
-    in the trunk and in their own branch; a padding token sees itself.
-    """
-    width = trunk.shape[1]
+    """(n, 1, L, L) additive attention mask, 0 where a token sees another, else very low, for a trunk
+    (n, T) of 0 (padding) and 1 and ``branches`` of ``length`` tokens each; L = T + branches * length.
+    Tokens see what is before them in the trunk and in their own branch; padding sees itself."""
+    width, device = trunk.shape[1], trunk.device
     total = width + branches * length
-    place = torch.arange(total, device=trunk.device)
+    place = torch.arange(total, device=device)
     branch = torch.where(place < width, -1, (place - width) // max(length, 1))
     related = (branch[None, :] == -1) | (branch[None, :] == branch[:, None])
     related &= place[None, :] <= place[:, None]  # (L, L)
     real = torch.cat([trunk.bool(), trunk.new_ones(len(trunk), total - width).bool()], 1)  # (n, L)
-    sees = (related & real[:, None, :]) | torch.eye(total, dtype=torch.bool, device=trunk.device)
-    return torch.where(sees, 0.0, torch.finfo(torch.float16).min)[:, None]
+    sees = (related & real[:, None, :]) | torch.eye(total, dtype=torch.bool, device=device)
+    return torch.where(sees, 0.0, torch.finfo(torch.float16).min)[:, None]  # (n, 1, L, L)
 
 
 def append_tokens(inputs: dict[str, torch.Tensor], tokens: list[int]) -> dict[str, torch.Tensor]:
     """A model's inputs with the same text tokens after every row."""
     ids = inputs["input_ids"]  # (n, L)
     added = torch.tensor(tokens, dtype=torch.long, device=ids.device).expand(len(ids), -1)
-    longer = {"input_ids": added, "attention_mask": torch.ones_like(added)}
-    if (types := inputs.get("mm_token_type_ids")) is not None:
-        longer["mm_token_type_ids"] = torch.zeros_like(added, dtype=types.dtype)
-    return inputs | {name: torch.cat([inputs[name], end], 1) for name, end in longer.items()}
+    ends = {"input_ids": added, "attention_mask": added * 0 + 1, "mm_token_type_ids": added * 0}
+    longer = [(name, inputs[name], end) for name, end in ends.items() if name in inputs]
+    return inputs | {name: torch.cat([start, end.to(start)], 1) for name, start, end in longer}
 
 
 @dataclass(frozen=True, eq=False)
 class AnswerTree:
-    """K answers, each with the token that ends it.
-
-    prefix: the P tokens with which all begin. endings: int64 (K, S), what follows in each, padded.
-    real: bool (K, S), False where an ending is padding.
-    """
+    """K answers, each with the token that ends it: the P tokens with which all begin, what follows in
+    each, int64 (K, S), padded, and where that is real, bool (K, S)."""
 
     prefix: list[int]
     endings: torch.Tensor
@@ -91,15 +79,12 @@ class AnswerTree:
     def inputs(
         self, trunk: dict[str, torch.Tensor], rotary: torch.Tensor, dtype: torch.dtype
     ) -> dict[str, torch.Tensor]:
-        """Inputs for the model without the images': the branches after every row of a trunk.
-
-        trunk: inputs (n, T) that end with `prefix`. rotary: its positions (r, n, T). dtype: of the
-        mask, the model's.
-        """
+        """The model's inputs but for the images': the branches after every row of a trunk (n, T) that
+        ends with `prefix`. rotary: its positions (r, n, T). dtype: the model's."""
         count, length = self.branches.shape
         steps = torch.arange(1, length + 1, device=rotary.device).repeat(count)  # (K (S - 1),)
         further = rotary.amax((0, 2))[:, None] + steps  # (n, K (S - 1))
-        places = torch.cat([rotary, further.expand(len(rotary), -1, -1)], 2)
+        places = torch.cat([rotary, further.expand(len(rotary), -1, -1)], 2)  # (r, n, L)
         tree = append_tokens(trunk, self.branches.flatten().tolist())
         text = {name: value for name, value in tree.items() if name not in image_inputs(trunk)}
         return text | {

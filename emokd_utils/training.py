@@ -1,66 +1,50 @@
-"""Training: the one loop with early stopping; seeds, threads, device and precision.
-
-What is the same for head, gate and vision model is here, so that their modules hold the method.
-"""
+"""Training: what is the same for head, gate and vision model, so that their modules hold the method."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from .errors import InputError
 from .files import load_tensors, save_tensors
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training noted and kept.
-
-    history: one dict an epoch (epoch from 1, train_loss, val_loss, val_accuracy). best_epoch: the
-    one that was best on the val rows. best: what `snapshot` gave after it.
-    """
-
-    history: list[dict[str, float]]
-    best_epoch: int
-    best: Any
+Array = np.ndarray | torch.Tensor
 
 
 def fit(
+    module: nn.Module,
     train_epoch: Callable[[], float],
     val_logits: Callable[[], torch.Tensor],
     val_labels: torch.Tensor,
-    snapshot: Callable[[], Any],
-    *,
-    epochs: int,
-    patience: int,
-    monitor: str = "val_loss",
+    settings: Any,
     after_epoch: Callable[[dict[str, float]], object] = lambda record: None,
-) -> Fitted:
-    """Train until `patience` epochs have brought nothing better on the val rows.
+) -> tuple[list[dict[str, float]], int, torch.Tensor]:
+    """Train `module` until `settings.patience` epochs have brought nothing better on the val rows, by
+    `settings.monitor` or loss; it is left in evaluation mode with the weights of the best epoch.
 
-    train_epoch: trains for one epoch and returns its mean loss. val_logits: logits (m, C) of the
-    val rows. val_labels: int64 (m,). snapshot: a copy of what is to be kept of the epoch just
-    trained. monitor: what makes an epoch better, "val_loss" or "val_accuracy"; the other one
-    decides between equals. after_epoch: is told what was noted of the epoch.
-
-    Raises InputError where no epoch had a finite loss.
+    train_epoch: returns its mean loss. val_logits: (m, C). val_labels: int64 (m,). Returns one dict
+    an epoch (epoch from 1, train_loss, val_loss, val_accuracy), each of which `after_epoch` is told,
+    the best epoch, and its logits. Raises InputError where no epoch had a finite loss.
     """
+    monitor = getattr(settings, "monitor", "val_loss")
     history: list[dict[str, float]] = []
-    best_score, best_epoch, best = (-math.inf, -math.inf), 0, None
-    for epoch in range(1, epochs + 1):
+    best_score, best_epoch = (-math.inf, -math.inf), 0
+    for epoch in range(1, settings.epochs + 1):
+        module.train()
         train_loss = train_epoch()
-        logits = val_logits()  # (m, C)
+        module.eval()
+        with torch.no_grad():
+            logits = val_logits()  # (m, C)
         loss = F.cross_entropy(logits, val_labels).item()
         accuracy = (logits.argmax(dim=1) == val_labels).double().mean().item()
         history.append(
@@ -69,12 +53,14 @@ def fit(
         after_epoch(history[-1])
         score = (-loss, accuracy) if monitor == "val_loss" else (accuracy, -loss)
         if score > best_score and math.isfinite(loss):
-            best_score, best_epoch, best = score, epoch, snapshot()
-        elif epoch - best_epoch >= patience:
+            best_score, best_epoch, best_logits = score, epoch, logits
+            best_weights = copy.deepcopy(module.state_dict())
+        elif epoch - best_epoch >= settings.patience:
             break
-    if best is None:
+    if not best_epoch:
         raise InputError("training diverged: choose a smaller learning rate (lr)")
-    return Fitted(history, best_epoch, best)
+    module.load_state_dict(best_weights)
+    return history, best_epoch, best_logits
 
 
 def gradient_steps(
@@ -83,11 +69,8 @@ def gradient_steps(
     optimizer: torch.optim.Optimizer,
     after_step: Callable[[], object] = lambda: None,
 ) -> float:
-    """One step for each batch of rows; returns the mean loss over all rows.
-
-    batches: int64 (b,) each. loss_of: the mean loss of a batch, a scalar. The losses are read once,
-    at the end, so that a GPU need not wait at every step.
-    """
+    """One step for each batch of rows, int64 (b,), whose mean loss `loss_of` gives; returns that of
+    all rows. The losses are read once, at the end, so that a GPU need not wait at every step."""
     total, count = 0.0, 0
     for rows in batches:
         loss = loss_of(rows)
@@ -99,18 +82,10 @@ def gradient_steps(
     return float(total) / count
 
 
-def copied_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of a module's weights and buffers, untouched by further training."""
-    return copy.deepcopy(module.state_dict())
-
-
 @contextmanager
 def seeded(seed: int, threads: int = 0) -> Iterator[torch.Generator]:
     """Torch's random numbers start at `seed` inside the block, and afterwards go on as if there had
-    been none; gives a generator of its own for the order of batches.
-
-    threads: so many of torch's inside the block, 0: as many as before.
-    """
+    been none; gives a generator for the order of batches. threads: of torch, 0: as many as before."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
@@ -126,77 +101,66 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def bf16_is_fast(device: torch.device | str | None = None) -> bool:
+def bf16_is_fast(device: torch.device | str) -> bool:
     """Whether a device multiplies bfloat16 matrices in hardware: CUDA from Ampere on, or AMX."""
-    device = default_device() if device is None else torch.device(device)
+    device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
-def autocast(device: torch.device) -> AbstractContextManager:
+def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 inside the block where the device is fast at it."""
-    return torch.autocast(device.type, torch.bfloat16) if bf16_is_fast(device) else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16_is_fast(device))
 
 
-def as_matrix(
-    values: np.ndarray | torch.Tensor, name: str, columns: int | None = None
-) -> torch.Tensor:
-    """A finite float32 tensor (n, columns), n > 0; InputError naming `name` otherwise."""
+def as_matrix(values: Array, name: str, columns: int = 0, rows: int = 0) -> torch.Tensor:
+    """A finite float32 tensor (rows, columns), 0: any but 0; InputError naming `name` otherwise."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().float().numpy()
     array = np.asarray(values, dtype=np.float32)
-    if array.ndim != 2 or not array.size or columns not in (None, array.shape[1]):
-        wanted = "columns" if columns is None else columns
-        raise InputError(f"{name} must be of shape (n, {wanted}) with n > 0, not {array.shape}")
+    shape = None if array.ndim != 2 else (rows or len(array), columns or array.shape[1])
+    if array.shape != shape or not array.size:
+        wanted = f"({rows or 'n'}, {columns or 'columns'})"
+        raise InputError(f"{name} must be of shape {wanted}, one row an image, not {array.shape}")
     if not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-        raise InputError(f"{name} is not finite in row {row}: make it anew")
+        raise InputError(f"{name} has values that are not finite: make it anew")
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def as_labels(
-    values: np.ndarray | torch.Tensor, name: str, rows: int, num_classes: int
-) -> torch.Tensor:
+def as_labels(values: Array, name: str, rows: int, num_classes: int) -> torch.Tensor:
     """An int64 tensor (rows,) in [0, num_classes); InputError naming `name` otherwise."""
     array = np.asarray(values)
-    if array.shape != (rows,) or array.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} must be {rows} whole numbers, not {array.dtype} of shape {array.shape}"
-        )
-    outside = array[(array < 0) | (array >= num_classes)]
-    if len(outside):
-        raise InputError(f"{name} must lie in 0..{num_classes - 1}; found {outside[0]}")
+    whole = array.shape == (rows,) and array.dtype.kind in "iu"
+    if not whole or not ((array >= 0) & (array < num_classes)).all():
+        raise InputError(f"{name} must be {rows} whole numbers in 0..{num_classes - 1}")
     return torch.from_numpy(array.astype(np.int64))
 
 
-def save_trained(path: str | Path, trained: Any, file_format: str) -> None:
-    """Write a dataclass whose first field is a module, and the others its settings and what its
-    training noted. The module's `arguments` say how it is built."""
-    about = {field.name: getattr(trained, field.name) for field in fields(trained)}
-    module = about.pop(fields(trained)[0].name)
-    about |= {"settings": asdict(trained.settings), "arguments": module.arguments}
-    save_tensors(path, module.state_dict(), about, file_format)
+class Trained:
+    """A dataclass of a module, its settings and what its training noted, kept in one file. `build`
+    makes the module, the first field, of the settings and the module's `arguments`."""
 
+    file_format: ClassVar[str]
+    settings_type: ClassVar[type]
+    build: ClassVar[Callable[..., nn.Module]]
 
-def load_trained(
-    path: str | Path,
-    file_format: str,
-    kind: Callable[..., T],
-    settings: Callable[..., Any],
-    build: Callable[..., torch.nn.Module],
-) -> T:
-    """What `save_trained` wrote, in evaluation mode. kind: the dataclass. settings: of its settings.
-    build: (settings, **arguments) -> the module.
+    def save(self, path: str | Path) -> None:
+        """Write weights, buffers, settings and notes to one safetensors file."""
+        about = dict(vars(self))
+        module = about.pop(next(iter(about)))
+        about |= {"settings": asdict(self.settings), "arguments": module.arguments}
+        save_tensors(path, module.state_dict(), about, self.file_format)
 
-    Raises InputError when the file is missing, damaged or of another format.
-    """
-    arrays, about = load_tensors(path, file_format)
-    try:
-        own = settings(**about.pop("settings"))
-        with torch.random.fork_rng(devices=[]):
-            module = build(own, **about.pop("arguments"))
-        module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-        return kind(module.eval(), settings=own, **about)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path} does not hold what it should: train it anew ({error})") from error
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; InputError when the file is missing, damaged or foreign."""
+        arrays, about = load_tensors(path, cls.file_format)
+        try:
+            settings = cls.settings_type(**about.pop("settings"))
+            with torch.random.fork_rng(devices=[]):
+                module = cls.build(settings, **about.pop("arguments"))
+            module.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
+            return cls(module.eval(), settings=settings, **about)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise InputError(f"{path} holds something else: train it anew ({error})") from error

@@ -1,9 +1,8 @@
 """Instruction tuning with LoRA (lesson 5).
 
-Low-rank updates on the query, key, value and output projections of the language model, or on some
-of them; the visual encoder and every base weight stay frozen (Hu et al. 2022, arXiv:2106.09685; Lee
-et al. 2025, doi:10.1109/CVPRW67362.2025.00560: rank 8, alpha 8, dropout 0.05). The adapter is saved
-apart from the base.
+Low-rank updates on projections of the language model; the visual encoder and every base weight stay
+frozen (Hu et al. 2022, arXiv:2106.09685; Lee et al. 2025, doi:10.1109/CVPRW67362.2025.00560: query,
+key, value and output, rank 8, alpha 8, dropout 0.05). The adapter is saved apart from the base.
 """
 
 from __future__ import annotations
@@ -14,16 +13,13 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from PIL import Image
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from .data import ImageDataset
 from .errors import InputError
 from .families import family_of
 from .instructions import AnswerCollator, Instruction
-from .loading import quiet_peft
 from .processes import first, world
 from .settings import TuningSettings
 from .training import bf16_is_fast
@@ -31,10 +27,8 @@ from .vlm import VLM
 
 
 def add_lora(model, settings: TuningSettings):
-    """Wrap a model with LoRA; everything but the adapter is frozen.
-
-    Per adapted matrix (out x in) the adapter has rank * (in + out) parameters.
-    """
+    """Wrap a model with LoRA, W x + (alpha / rank) B A x; everything but A and B is frozen. For a W
+    (out x in), A (rank x in) and B (out x rank) have rank * (in + out) weights."""
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -43,65 +37,37 @@ def add_lora(model, settings: TuningSettings):
         bias="none",
         task_type="CAUSAL_LM",
     )
-    with quiet_peft():
-        return get_peft_model(model, config)
+    return get_peft_model(model, config)
 
 
 def recompute_layers(model) -> None:
-    """In the backward pass each layer computes its inside anew (gradient checkpointing).
-
-    transformers has gradients flow from the embeddings on, of text and image, which LoRA does not
-    need: with them the frozen visual encoder would be gone through backwards as well. To be called
-    once the adapter is there, for peft does the same to a model that recomputes.
-    """
+    """In the backward pass each layer computes its inside anew (gradient checkpointing). To be called
+    once the adapter is there, for peft does the same to a model that recomputes."""
     model.activation_checkpointing_enable()
-    model.disable_input_require_grads()
+    model.disable_input_require_grads()  # else the frozen visual encoder is gone through backwards
 
 
-class ProgressBar(TrainerCallback):
-    """One bar with the loss and the time left, in place of the Trainer's printed lines."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Open the bar."""
-        self.bar = tqdm(total=state.max_steps, desc="instruction tuning", unit="step", leave=False)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """Move the bar on."""
-        self.bar.update(state.global_step - self.bar.n)
+class ProgressBar(ProgressCallback):
+    """The Trainer's bar, with the loss on it in place of printed lines."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Show the loss."""
         if logs and "loss" in logs:
-            self.bar.set_postfix(loss=logs["loss"])
-
-    def on_train_end(self, args, state, control, **kwargs):
-        """Close the bar."""
-        self.bar.close()
+            self.training_bar.set_postfix(loss=logs["loss"])
 
 
 class InstructionDataset(Dataset):
-    """Instructions with their images, opened when asked for. The first ones stay in memory, as many
-    as take ``megabytes`` (10^6 bytes)."""
+    """Instructions with their images, opened when asked for."""
 
-    def __init__(
-        self, dataset: ImageDataset, instructions: Sequence[Instruction], megabytes: float = 500
-    ):
+    def __init__(self, dataset: ImageDataset, instructions: Sequence[Instruction]):
         self.dataset, self.instructions = dataset, list(instructions)
-        self.free_bytes = 1e6 * megabytes
-        self.opened: dict[str, Image.Image] = {}
 
     def __len__(self) -> int:
         return len(self.instructions)
 
     def __getitem__(self, number: int) -> dict:
         item = self.instructions[number]
-        image = self.opened.get(item.image_id)
-        if image is None:
-            image = self.dataset.open(item.image_id)
-            size = 3 * image.width * image.height
-            if size <= self.free_bytes:
-                self.free_bytes -= size
-                self.opened[item.image_id] = image
+        image = self.dataset.open(item.image_id)
         return {"image": image, "prompt": item.prompt, "answer": item.answer}
 
 
@@ -115,18 +81,12 @@ def instruction_tune(
     progress: bool = True,
     checkpoints: Path | None = None,
 ) -> list[dict]:
-    """Tune ``vlm`` on ``instructions`` about images of ``dataset`` and write the adapter to
-    ``out``.
-
-    The model in ``vlm`` is wrapped with the adapter. ``checkpoints``: a folder for the state after
-    every ``settings.checkpoint_steps`` steps; what is there is gone on from. Several processes share
-    each batch. Returns the training log (one dict per logged step). Raises InputError when there is
-    nothing to learn from, or the processes do not divide the batch.
-    """
+    """Tune ``vlm``, write the adapter to ``out`` and return the log, one dict a logged step.
+    ``checkpoints``: a folder for the state after every ``settings.checkpoint_steps`` steps; what is
+    there is gone on from. Raises InputError when there is nothing to learn from, or the processes,
+    which share each batch, do not divide it."""
     if not instructions:
-        raise InputError(
-            "there are no instructions to tune on; write_instructions made none for this data"
-        )
+        raise InputError("there are no instructions to tune on: none were written for this data")
     arguments = _arguments(settings, seed, vlm.device, out, checkpoints)
     torch.manual_seed(seed)
     model = add_lora(vlm.core, settings)
@@ -140,10 +100,10 @@ def instruction_tune(
         callbacks=[ProgressBar()] if progress and first() else [],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
+    trainer.train(resume_from_checkpoint=checkpoints and _last_checkpoint(checkpoints))
     shutil.rmtree(out / "trainer", ignore_errors=True)
     model.save_pretrained(out)
-    # The Trainer leaves its lower precision on the model: what was tuned answers as when loaded.
+    # The Trainer leaves its lower precision on the model; here it answers as when loaded.
     vlm.model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
     return trainer.state.log_history
 
@@ -151,22 +111,20 @@ def instruction_tune(
 def _arguments(
     settings: TuningSettings, seed: int, device: torch.device, out: Path, checkpoints: Path | None
 ) -> TrainingArguments:
-    _, count = world()
-    if settings.batch_size % count:
+    _, processes = world()
+    if settings.batch_size % processes:
         raise InputError(
-            f"a batch of {settings.batch_size} cannot be shared by {count} processes: choose a "
+            f"a batch of {settings.batch_size} cannot be shared by {processes} processes: choose a "
             "tuning.batch_size that they divide"
         )
     return TrainingArguments(
         output_dir=str(checkpoints or out / "trainer"),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size // count,
+        per_device_train_batch_size=settings.batch_size // processes,
         ddp_find_unused_parameters=False,
         learning_rate=settings.lr,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
         bf16=bf16_is_fast(device),
         use_cpu=device.type == "cpu",
         seed=seed,
@@ -181,9 +139,7 @@ def _arguments(
     )
 
 
-def _last_checkpoint(folder: Path | None) -> str | None:
+def _last_checkpoint(folder: Path) -> str | None:
     """The last whole checkpoint; one that was cut off while it was written has no state."""
-    if folder is None:
-        return None
     whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.partition("-")[2]))) if whole else None

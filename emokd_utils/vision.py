@@ -1,17 +1,14 @@
 """A conventional vision model: fine-tuned, it sees how an image looks, and it is the head's teacher.
 
-Any model of timm, trained on the train split with augmentation, AdamW and a warm-up followed by a
-cosine; the val split says which epoch is kept and when to stop. The test split is never opened.
-
-Sources: Wightman 2019, "PyTorch Image Models", doi 10.5281/zenodo.4414861; Loshchilov & Hutter
-2019, AdamW, arXiv 1711.05101.
+Any model of timm (Wightman 2019, doi 10.5281/zenodo.4414861), trained on the train split with
+augmentation, AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) and a warm-up followed by a cosine;
+the val split says which epoch is kept and when to stop. The test split is never opened.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -30,22 +27,19 @@ from .data import ImageDataset
 from .errors import InputError
 from .files import load_tensors, save_tensors, write_text
 from .settings import VisionSettings
-from .training import autocast, copied_state, default_device, fit, gradient_steps, seeded
+from .training import autocast, default_device, fit, gradient_steps, seeded
 from .weights import build_network
 
 VISION_FORMAT = "emokd-vision-2"
 
 
 class Pixels:
-    """The images of a data set as uint8 tensors (n, 3, size, size), in its order.
-
-    Each is scaled so that its shorter side is `size`, and cropped to its middle. All are decoded
-    once and kept where they fit in `cache_megabytes`; else each batch is decoded when asked for.
-    """
+    """The middle squares of a data set's images as uint8 (n, 3, size, size), in its order; kept where
+    all fit in `cache_megabytes`, else decoded when asked for."""
 
     def __init__(self, dataset: ImageDataset, size: int, cache_megabytes: int) -> None:
         self.dataset, self.ids, self.size = dataset, dataset.ids, size
-        self.threads = ThreadPoolExecutor(os.cpu_count())
+        self.threads = ThreadPoolExecutor()
         fits = len(self.ids) * 3 * size * size <= cache_megabytes * 2**20
         self.cache = self._decode(range(len(self.ids))) if fits else None
 
@@ -54,8 +48,7 @@ class Pixels:
         return self._decode(rows.tolist()) if self.cache is None else self.cache[rows]
 
     def batches(self) -> Iterator[torch.Tensor]:
-        """All images in order, a hundred at a time, or of more than 224 pixels a side as many as
-        make as many pixels."""
+        """All images in order, at once at most 100, and no more pixels than 100 of 224 a side have."""
         size = min(100, 100 * 224**2 // self.size**2) or 1
         for rows in torch.arange(len(self.ids)).split(size):
             yield self[rows]
@@ -64,24 +57,17 @@ class Pixels:
         pixels = np.empty((len(rows), self.size, self.size, 3), dtype=np.uint8)
 
         def decode(place: int, row: int) -> None:
-            pixels[place] = _fit(self.dataset.open(self.ids[row]), self.size)
+            pixels[place] = ImageOps.fit(self.dataset.open(self.ids[row]), (self.size, self.size))
 
         list(self.threads.map(decode, range(len(rows)), rows))  # raises what a thread raised
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (n, size, size, 3) -> channels first
 
 
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-
-
 def augment(
     images: torch.Tensor, settings: VisionSettings, generator: torch.Generator
 ) -> torch.Tensor:
-    """Crop and mirror each image (n, 3, h, w), float, by itself; the same shape.
-
-    One affine map an image does the crop (of an area in [settings.crop, 1], of sides in ratio 3 : 4
-    to 4 : 3, scaled to the whole) and the mirror.
-    """
+    """Crop each image (n, 3, h, w) to an area in [settings.crop, 1], of sides in ratio 3 : 4 to 4 : 3,
+    scale that to the whole and mirror it or not, by one affine map; the same shape."""
     if settings.crop == 1 and settings.flip == 0:
         return images
 
@@ -89,9 +75,7 @@ def augment(
         return low + (high - low) * torch.rand(len(images), generator=generator)  # (n,)
 
     side = uniform(settings.crop, 1).sqrt()
-    ratio = torch.exp(uniform(-1, 1) * math.log(4 / 3) / 2)
-    if settings.crop == 1:
-        ratio = torch.ones_like(side)
+    ratio = torch.exp(uniform(-1, 1) * math.log(4 / 3) / 2 * (settings.crop < 1))
     across, down = (side * ratio).clamp(max=1), (side / ratio).clamp(max=1)
     mirrored = torch.rand(len(images), generator=generator) < settings.flip
     maps = torch.zeros(len(images), 2, 3)  # from places in the result to places in the image
@@ -113,12 +97,9 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class VisionModel:
-    """A trained vision model with what it was trained by.
-
-    network: in evaluation mode, at its best epoch. classes: the order of the logits. history: one
-    dict an epoch (epoch from 1, train_loss on augmented images, val_loss, val_accuracy).
-    trained_on: fingerprint of the data set.
-    """
+    """A trained vision model, in evaluation mode at its best epoch; its classes in the order of the
+    logits; one dict an epoch (epoch from 1, train_loss on augmented images, val_loss, val_accuracy);
+    the fingerprint of the data set that it was trained on."""
 
     network: nn.Module
     classes: tuple[str, ...]
@@ -141,22 +122,20 @@ class VisionModel:
 
     def image_logits(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Logits (n, C) float32 of RGB images of any size, n > 0, all in one batch."""
-        return _logits(self.network, [self._pixels(images)]).cpu().numpy()
+        with torch.inference_mode():
+            return self.network(self.inputs(images)).cpu().numpy()
 
     def inputs(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """What the network is given for RGB images of any size: (n, 3, side, side), normalised."""
-        return _normalise(self._pixels(images), self.network)
-
-    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        pixels = np.stack([_fit(image, self.settings.image_size) for image in images])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        size = (self.settings.image_size, self.settings.image_size)
+        pixels = np.stack([ImageOps.fit(image, size) for image in images])
+        return _normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.network)
 
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors, which `load` reads, and what is known of the training once more,
-        to be read, as model.json; the folder is made if need be."""
+        """Write model.safetensors for `load`, and what is known of the training as model.json."""
         about = vars(self) | {"settings": asdict(self.settings)}
-        state = about.pop("network").state_dict()
-        tensors = {name: tensor.cpu() for name, tensor in state.items()}
+        weights = about.pop("network").state_dict()
+        tensors = {name: tensor.cpu() for name, tensor in weights.items()}
         save_tensors(Path(folder) / "model.safetensors", tensors, about, VISION_FORMAT)
         write_text(Path(folder) / "model.json", json.dumps(about, indent=1) + "\n")
 
@@ -179,11 +158,8 @@ class VisionModel:
 def fine_tune(
     dataset: ImageDataset, settings: VisionSettings, seed: int, progress: bool = True
 ) -> VisionModel:
-    """Train on the train split and keep the epoch that is best on the val split.
-
-    The same seed gives the same numbers on one machine and number of threads; torch's global random
-    state is left as found. Raises InputError for an empty split or a diverging training.
-    """
+    """Train on the train split and keep the epoch that is best on the val split. The same seed gives
+    the same numbers. Raises InputError for an empty split or a diverging training."""
     pixels, labels = _examples(dataset, "train", settings)  # labels (n,)
     val_pixels, val_labels = _examples(dataset, "val", settings)
     per_epoch = max(1, len(labels) // settings.batch_size)
@@ -204,23 +180,19 @@ def fine_tune(
             return F.cross_entropy(logits.float(), truth, label_smoothing=epsilon)
 
         def train_epoch() -> float:
-            network.train()
             batches = torch.randperm(len(labels), generator=generator).tensor_split(per_epoch)
             return gradient_steps(batches, loss_of, optimizer, lambda: (rates.step(), bar.update()))
 
-        fitted = fit(
+        history, best, _ = fit(
+            network,
             train_epoch,
             lambda: _logits(network, val_pixels.batches()),
             val_labels,
-            lambda: copied_state(network),
-            epochs=settings.epochs,
-            patience=settings.patience,
-            monitor=settings.monitor,
-            after_epoch=bar.set_postfix,
+            settings,
+            bar.set_postfix,
         )
-        network.load_state_dict(fitted.best)
-    about = (seed, fitted.best_epoch, fitted.history, dataset.fingerprint)
-    return VisionModel(network.eval(), tuple(dataset.label_set), settings, *about)
+    classes = tuple(dataset.label_set)
+    return VisionModel(network, classes, settings, seed, best, history, dataset.fingerprint)
 
 
 def _examples(
@@ -234,8 +206,7 @@ def _examples(
 
 
 def _logits(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Logits (n, C) float32 of batches of pixels, in evaluation mode and single precision."""
-    network.eval()
+    """Logits (n, C) float32 of batches of pixels, in single precision."""
     with torch.inference_mode():
         return torch.cat([network(_normalise(batch, network)) for batch in batches])
 

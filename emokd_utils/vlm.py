@@ -1,16 +1,14 @@
 """A vision-language model as a classifier of emotions (lesson 3).
 
-It answers in two ways. *Generate and parse*, as the paper does: let it write, then read the label
-out of what it wrote; an answer outside the label set is counted as such. *Label scoring*: how
-likely is each label's answer given the image and the prompt; this yields probabilities, and never
-an answer outside the set.
+It answers in two ways. *Generate and parse*, as the paper does: the label is read out of what it
+writes, which may lie outside the label set. *Label scoring*: how likely is each label's answer,
+given the image and the prompt; this yields probabilities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,17 +25,13 @@ from .predictions import Predictions, versions
 from .processes import first, gather, part
 from .scoring import AnswerTree, append_tokens
 
-T = TypeVar("T")
-
 REASON_TOKENS = 64
+Images = Sequence[Image.Image]
 
 
 class VLM:
-    """A vision-language model with its processor. ``VLM.load`` takes a folder or a hub id.
-
-    ``batch_size``: so many images pass the model at once, however many are given. Raises InputError
-    for a model of a family that `families` does not know.
-    """
+    """A vision-language model with its processor; at most ``batch_size`` images pass it at once.
+    Raises InputError for a model of a family that `families` does not know."""
 
     def __init__(self, model, processor, name: str = "", adapter: str = "", batch_size: int = 32):
         self.model, self.processor, self.name, self.adapter = model.eval(), processor, name, adapter
@@ -48,27 +42,11 @@ class VLM:
 
     @classmethod
     def load(
-        cls,
-        source: str | Path,
-        adapter: str | Path | None = None,
-        device: str | None = None,
-        quantize: str = "",
-        pixels: int = 0,
-        batch_size: int = 32,
-        revision: str = "",
+        cls, source: str | Path, adapter: str | Path | None = None, batch_size: int = 32, **options
     ) -> VLM:
-        """Load a model and, where given, its LoRA adapter. float32 on a CPU, else the checkpoint's
-        own type.
-
-        ``quantize`` "nf4": the linear layers but the last in 4-bit NF4 with double quantisation
-        (Dettmers et al. 2023, arXiv:2305.14314), as in the paper's published code. ``pixels``: see
-        `loading.limit_pixels`. ``revision``: of a model on the hub. Raises InputError when a local
-        folder holds no model or no adapter,
-        for a hub id that cannot be had, and where 4 bits cannot be had here.
-        """
-        model, processor = load_model(str(source), adapter, device, quantize, pixels, revision)
-        tuned = Path(adapter).name if adapter else ""
-        return cls(model, processor, Path(source).name, tuned, batch_size)
+        """A model and, where given, its LoRA adapter; options and errors of `loading.load_model`."""
+        model, processor = load_model(str(source), adapter, **options)
+        return cls(model, processor, Path(source).name, Path(adapter or "").name, batch_size)
 
     @property
     def core(self):
@@ -80,7 +58,7 @@ class VLM:
         """Where the model's weights are."""
         return next(self.model.parameters()).device
 
-    def inputs(self, images: Sequence[Image.Image], prompt: str) -> dict[str, torch.Tensor]:
+    def inputs(self, images: Images, prompt: str) -> dict[str, torch.Tensor]:
         """The model's inputs for one question about each image, padded on the left."""
         batch = self.processor(
             text=[chat_text(self.processor, prompt)] * len(images),
@@ -92,24 +70,20 @@ class VLM:
         return {name: value.to(self.device) for name, value in batch.items()}
 
     @torch.inference_mode()
-    def visual_tokens(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
+    def visual_tokens(self, images: Images) -> Sequence[torch.Tensor]:
         """Per image what the visual encoder hands to the language model: (tokens, width)."""
         batch = self.processor.image_processor(images=[[i] for i in images], return_tensors="pt")
-        return list(self._encode(batch.to(self.device)).pooler_output)
+        return self._encode(batch.to(self.device)).pooler_output
 
     def _encode(self, inputs):
-        """The visual encoder's output; its ``pooler_output`` has (tokens, width) for each image."""
         return self.core.get_image_features(**image_inputs(inputs), return_dict=True)
 
-    def features(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """(n, width) float32: the mean over an image's visual tokens, the input of the distilled
-        head."""
+    def features(self, images: Images) -> np.ndarray:
+        """(n, width) float32: the mean over an image's visual tokens, what the head reads."""
         return np.concatenate([_pool(self.visual_tokens(batch)) for batch in self._batches(images)])
 
     @torch.inference_mode()
-    def generate(
-        self, images: Sequence[Image.Image], prompt: str, max_new_tokens: int = 48
-    ) -> list[str]:
+    def generate(self, images: Images, prompt: str, max_new_tokens: int = 48) -> list[str]:
         """The answer to one question about each image, by greedy decoding."""
         texts = []
         for batch in self._batches(images):
@@ -119,52 +93,39 @@ class VLM:
             texts += self.processor.batch_decode(answers, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def reasons(
-        self, images: Sequence[Image.Image], max_new_tokens: int = REASON_TOKENS
-    ) -> list[str]:
+    def reasons(self, images: Images) -> list[str]:
         """Why, in the model's words: its answers to the reasoning prompt."""
-        return self.generate(images, REASONING_PROMPT, max_new_tokens)
+        return self.generate(images, REASONING_PROMPT, REASON_TOKENS)
 
-    def score(
-        self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
-    ) -> np.ndarray:
+    def score(self, images: Images, prompt: str, answers: Sequence[str]) -> np.ndarray:
         """(n, K) log-likelihood (nats) of each answer, with the token that ends it, given image and
-        prompt: for all answers in one pass (`scoring`), as if each were scored by itself."""
+        prompt: in one pass for all answers (`scoring`), as if each were scored by itself."""
         return self.score_with_features(images, prompt, answers)[0]
 
+    @torch.inference_mode()
     def score_with_features(
-        self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
+        self, images: Images, prompt: str, answers: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         """`score` and `features` from one and the same pass of the visual encoder."""
+        tree = AnswerTree.of(answers, self.processor.tokenizer, self.device)
         scores, features = [], []
         for batch in self._batches(images):
-            log_likelihood, visual_tokens = self._score(batch, prompt, answers)
-            scores.append(log_likelihood)
-            features.append(_pool(visual_tokens))
-        return np.concatenate(scores), np.concatenate(features)
-
-    @torch.inference_mode()
-    def _score(
-        self, images: Sequence[Image.Image], prompt: str, answers: Sequence[str]
-    ) -> tuple[np.ndarray, Sequence[torch.Tensor]]:
-        """`score` of one batch of n images, and each image's visual tokens."""
-        tree = AnswerTree.of(answers, self.processor.tokenizer, self.device)
-        trunk = append_tokens(self.inputs(images, prompt), tree.prefix)  # input_ids (n, T)
-        encoded = self._encode(trunk)
-        logits = self.model(
-            **tree.inputs(trunk, positions(self.core, trunk), self.model.dtype),
-            mm_encoder_outputs={"image": encoded},
-            use_cache=False,
-            logits_to_keep=tree.kept,
-        ).logits
-        scores = tree.log_likelihood(logits[:, -tree.kept :])  # (n, K)
-        return scores.double().cpu().numpy(), encoded.pooler_output
+            trunk = append_tokens(self.inputs(batch, prompt), tree.prefix)  # input_ids (b, T)
+            encoded = self._encode(trunk)
+            logits = self.model(
+                **tree.inputs(trunk, positions(self.core, trunk), self.model.dtype),
+                mm_encoder_outputs={"image": encoded},
+                use_cache=False,
+                logits_to_keep=tree.kept,
+            ).logits  # (b, at least tree.kept, vocabulary)
+            scores.append(tree.log_likelihood(logits[:, -tree.kept :]))  # (b, K)
+            features.append(_pool(encoded.pooler_output))
+        return torch.cat(scores).double().cpu().numpy(), np.concatenate(features)
 
     @torch.inference_mode()
     def attention(self, image: Image.Image, prompt: str, answers: Sequence[str]) -> np.ndarray:
         """(layers, heads, rows, columns): attention to each visual token of the token after which
-        the ``answers`` part, the one that decides between them. What is missing to 1 goes to the
-        text."""
+        the ``answers`` part. What is missing to 1 goes to the text."""
         prefix = AnswerTree.of(answers, self.processor.tokenizer, self.device).prefix
         inputs = append_tokens(self.inputs([image], prompt), prefix)
         before = self.core.config._attn_implementation
@@ -179,8 +140,7 @@ class VLM:
         return weights.unflatten(2, (rows, columns)).float().cpu().numpy()
 
     def area(self, image: Image.Image) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom of what the model sees of an image, in shares of its width and
-        height; what `attention` lies over."""
+        """Left, top, right and bottom, in shares of an image, of what `attention` lies over."""
         return self.family.area(self.processor, image.size)
 
     def predict(
@@ -191,13 +151,10 @@ class VLM:
         max_new_tokens: int = 48,
         progress: bool = True,
     ) -> Predictions:
-        """The VLM's predictions for a data set; ``prompt`` defaults to the categorical one.
-        Several processes share the images.
-
-        ``method`` "score": probabilities from label scoring, the answer is the likeliest one.
-        "generate": what the model wrote, parsed; the probabilities are one-hot, and an answer
-        without a label is invalid. Raises InputError for another method.
-        """
+        """The VLM's predictions for a data set, whose images several processes share. ``method``
+        "score": probabilities from label scoring, the answer is the likeliest one. "generate": what
+        the model wrote, parsed; the probabilities are one-hot, and an answer without a label is
+        invalid. ``prompt``: None stands for the categorical one."""
         if method not in ("score", "generate"):
             raise InputError(f"there is no method {method!r}; choose 'score' or 'generate'")
         classes = dataset.label_set
@@ -215,6 +172,7 @@ class VLM:
                 answers += texts
         probabilities, answers = np.stack(gather(rows)), gather(answers)
         about = {"model": self.name, "adapter": self.adapter, "method": method, "prompt": prompt}
+        about |= {"data": dataset.fingerprint, "versions": versions()}
         return Predictions(
             ids=tuple(dataset.ids),
             splits=tuple(dataset.table["split"]),
@@ -223,7 +181,7 @@ class VLM:
             probabilities=probabilities / probabilities.sum(1, keepdims=True),
             answers=tuple(answers),
             invalid=np.array([parse_answer(text, classes) is None for text in answers]),
-            provenance={**about, "data": dataset.fingerprint, "versions": versions()},
+            provenance=about,
         )
 
     def dataset_features(self, dataset: ImageDataset, progress: bool = True) -> np.ndarray:
@@ -231,13 +189,11 @@ class VLM:
         parts = self._opened(dataset, f"{self.name} features", progress)
         return np.stack(gather([row for images in parts for row in self.features(images)]))
 
-    def _batches(self, items: Sequence[T]) -> list[Sequence[T]]:
+    def _batches(self, items: Sequence) -> list[Sequence]:
         size = self.batch_size
         return [items[start : start + size] for start in range(0, len(items), size)]
 
-    def _opened(
-        self, dataset: ImageDataset, title: str, progress: bool
-    ) -> Iterator[list[Image.Image]]:
+    def _opened(self, dataset: ImageDataset, title: str, progress: bool) -> Iterator[list]:
         batches = self._batches(part(list(dataset.ids)))
         quiet = not (progress and first())
         for ids in tqdm(batches, desc=title, unit="batch", disable=quiet, leave=False):

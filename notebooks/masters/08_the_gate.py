@@ -516,10 +516,8 @@ for mode in modes:
 rows, how_much = {}, {}
 for (mode, split), gate in leak.items():
     seen, unseen = ((*inputs(mode, part), labels[part]) for part in (splits[split], test))
-    found = optimism(gate, seen, unseen)
-    n = len(seen[2]) + len(unseen[2])
-    how_much[mode, split] = Estimate(found.difference, found.low, found.high, n)
-    shares = [figures.percent(found.seen, 1), figures.percent(found.unseen, 1)]
+    *accuracies, how_much[mode, split] = optimism(gate, seen, unseen)
+    shares = [figures.percent(accuracy, 1) for accuracy in accuracies]
     rows[mode, f"trained on {split}"] = [*shares, how_much[mode, split].points]
 pd.DataFrame(rows, index=["its own rows", "test", "optimism"]).T
 
