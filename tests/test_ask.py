@@ -5,7 +5,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -126,7 +125,6 @@ def write(train, folder, server, **settings):
 
 
 GERMAN = "Das leere Haus und das graue Licht lassen vermuten, dass niemand an diesen Ort kommt."
-FRENCH = "La maison vide et la lumière grise font penser que personne ne reviendra plus ici."
 
 
 @pytest.mark.parametrize(
@@ -134,12 +132,9 @@ FRENCH = "La maison vide et la lumière grise font penser que personne ne revien
     [
         (GOOD, ""),
         (f"1. **Key elements** \n{SEEN}\n\n2. **Reasoning**\n{WHY}", ""),
-        (f"## Key Elements:\n- {SEEN}\n- {SEEN}\n\n## Reasoning process\n{WHY}", ""),
         (f"<think>Key elements: none. Reasoning: no.</think>{GOOD}", ""),
         (f"Key elements: {SEEN}", "section missing"),
-        (f"Reasoning: {WHY}\nKey elements: {SEEN}", "section missing"),
         (f"Key elements:\n\nReasoning: {WHY}", "section missing"),
-        ("", "section missing"),
         ("I'm sorry, but I can't help with that.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: I cannot say what this image is about.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: It is dark.", "too short"),
@@ -147,7 +142,6 @@ FRENCH = "La maison vide et la lumière grise font penser que personne ne revien
         (LEAKING, "names the emotion"),
         (f"Key elements: {SEEN} Sadly grey.\nReasoning: {WHY}", "names the emotion"),
         (f"Key elements: {SEEN}\nReasoning: {GERMAN}", "not English"),
-        (f"Key elements: {SEEN}\nReasoning: {FRENCH}", "not English"),
         (f"Key elements: {SEEN}\nReasoning: {'Пустой дом и серый свет. ' * 3}", "not English"),
     ],
 )
@@ -162,7 +156,6 @@ def test_sections_come_without_markdown_and_what_ended_early_is_not_used():
     sections, _ = judge(text, "sadness", MIKELS)
     assert sections == {"conversation": f"{SEEN} It is grey.", "reasoning": WHY}
     assert judge(GOOD, "sadness", MIKELS, "length")[1] == "cut off"
-    assert judge(GOOD, "sadness", MIKELS, "content_filter")[1] == "refused"
 
 
 def test_every_image_is_asked_about_once_and_the_answers_are_instructions(serve, train, tmp_path):
@@ -276,12 +269,6 @@ def test_requests_keep_the_rate_and_the_number_under_way(serve, train, tmp_path)
     assert sum(gaps) >= 0.03 * len(gaps)
 
 
-def test_usage_that_is_not_told_is_estimated(serve, train, tmp_path):
-    report = write(train, tmp_path, serve(always(GOOD, usage=None)))
-    assert report.counts["usage estimated"] == 12
-    assert report.counts["tokens in"] == 12 * FAST.at_most["in"]
-
-
 # Budgets
 
 
@@ -327,9 +314,7 @@ def test_tries_that_may_have_to_be_paid_for_count_against_the_budget(serve, trai
     ("wrong", "words"),
     [
         ({"max_cost": 1.0}, "price"),
-        ({"concurrency": 0}, "concurrency"),
         ({"requests_per_minute": float("nan")}, "requests_per_minute"),
-        ({"price_in": -1.0, "price_out": 1.0}, "price_in"),
         ({"model": " "}, "name"),
     ],
 )
@@ -361,13 +346,8 @@ def test_after_a_torn_line_only_that_image_is_asked_again(serve, train, tmp_path
     report = write(train, tmp_path, server)
     whole = report.journal.read_bytes()
     report.journal.write_bytes(whole[:-30])
-    assert read_instructions(report.journal, train)[1]["not written"] == 2
     assert write(train, tmp_path, server).counts["written"] == 12
-    assert read_instructions(report.journal, train)[1]["not written"] == 0
     assert server.paid == 13
-    report.journal.write_bytes(whole[:20])  # killed while the first line was written
-    assert write(train, tmp_path, server).counts["written"] == 12
-    assert server.paid == 25
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
@@ -426,34 +406,6 @@ def test_a_journal_of_the_old_format_is_judged_anew_and_not_paid_for_twice(serve
     report = write(train, tmp_path, server)
     assert (report.counts["written"], report.counts["lost"], server.paid) == (12, 2, 16)
     assert read_instructions(whole, train)[1]["reasoning"] == 12
-
-
-def test_answers_about_other_bytes_do_not_count(serve, root, tmp_path):
-    shutil.copytree(root, tmp_path / "images")
-    train = load_dataset(tmp_path / "images").split("train")
-    server = serve(always(GOOD))
-    report = write(train, tmp_path / "to", server)
-    Image.new("RGB", (50, 50), "white").save(tmp_path / "images" / train.ids[0])
-    changed = load_dataset(tmp_path / "images").split("train")
-    assert read_instructions(report.journal, changed)[1]["reasoning"] == 11
-    assert write(changed, tmp_path / "to", server).counts["written"] == 12
-    assert server.paid == 13
-
-
-def test_a_damaged_journal_is_told(serve, train, tmp_path):
-    server = serve(always(GOOD))
-    path = write(train, tmp_path, server).journal
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:4], b"{oops\n", *lines[4:]]))
-    for use in (lambda: read_instructions(path, train), lambda: write(train, tmp_path, server)):
-        with pytest.raises(InputError, match="line 5"):
-            use()
-    path.write_bytes(b"".join(lines))
-    assert write(train, tmp_path, server).counts["written"] == server.paid == 12
-    path.write_text("file\na\n")
-    for other in (path, tmp_path / "none"):
-        with pytest.raises(InputError, match=other.name):
-            read_instructions(other, train)
 
 
 # The key

@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import sys
 import zlib
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,19 +117,13 @@ def test_fi_votes_are_resolved_and_all_else_is_listed(fi, tmp_path):
     text = report.text()
     assert "images: 42 where 23,308 are published (-99.8%)" in text
     assert "42 of 48 listed images, split drawn with seed 3" in text
-    for kind in set(report.problems["kind"]):
-        assert KINDS[kind] in text
-    data = json.loads((report.root / "source.json").read_text("utf-8"))
+    assert all(KINDS[kind] in text for kind in set(report.problems["kind"]))
+    text = (report.root / "source.json").read_text("utf-8")
+    data = json.loads(text)
     assert data["about"]["doi"] == SOURCES["fi"].doi and data["counts"]["train"]["awe"] == 16
-    assert (data["split"], data["listed"]) == ("drawn with seed 3", 48)
-    assert data["published"] == report.published
-    assert data["problems"] == report.problems.to_dict("records")
-    assert str(tmp_path) not in json.dumps(data)
+    assert data["problems"] == report.problems.to_dict("records") and str(tmp_path) not in text
     dataset = load_dataset(report.root)
     assert dataset.label_set is MIKELS and set(dataset.labels) == {"awe", "fear"}
-    image = dataset.ids[0]
-    name = Path(dataset.table.loc[image, "source_id"]).name
-    assert (report.root / image).read_bytes() == next(fi.rglob(name)).read_bytes()
 
 
 # EmoSet
@@ -196,16 +188,15 @@ def test_duplicates_across_splits_and_under_other_labels(emoset, tmp_path):
     assert kinds == {"duplicate across splits": 2, "duplicate": 1}
 
 
-@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "C:\\secret.jpg", "a\0.jpg"])
-def test_names_in_lists_lead_nowhere_else(emoset, tmp_path, name):
+def test_names_in_lists_lead_nowhere_else(emoset, tmp_path):
     root, entries = emoset
-    picture(tmp_path / "secret.jpg")
-    entries["train"].append(["fear", name, "note.json"])
+    names = (picture(tmp_path / "secret.jpg"), "../secret.jpg", "C:\\secret.jpg", "a\0.jpg")
+    entries["train"] += [["fear", str(name), "note.json"] for name in names]
     entries["train"] += [["telepathy", entries["val"][0][-2]], "fear", []]
     save(root, entries)
     report = quietly("emoset", root, tmp_path / "out")
     assert report.counts.to_numpy().sum() == 48
-    assert len(found(report, "no file") + found(report, "odd row")) == 3
+    assert len(found(report, "no file") + found(report, "odd row")) == 6
     assert found(report, "no class") == [entries["val"][0][-2]]
     assert not list(tmp_path.glob("out/*/*/*secret*"))
 
@@ -213,8 +204,7 @@ def test_names_in_lists_lead_nowhere_else(emoset, tmp_path, name):
 # Lists of votes and ratings
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_oasis_mean_valences_become_classes(tmp_path, newline):
+def test_oasis_mean_valences_become_classes(tmp_path):
     valences = {f"Car crash {n}": "1.852941176" for n in range(1, 21)}
     valences |= {f"Beach {n}": "6.366336634" for n in range(1, 21)}
     valences |= {"Bored pose 1": "3.6", "Bark 1": "3.600001", "Acorns 1": "5.199", "Cheer 1": "5.2"}
@@ -223,7 +213,7 @@ def test_oasis_mean_valences_become_classes(tmp_path, newline):
     valences |= {"Gone 1": "2", "Odd 1": "0.5"}
     lines = [",Theme,Category,Valence_mean,Valence_SD"]
     lines += [f"I1,{theme},Object,{valence},1.1" for theme, valence in valences.items()]
-    text = newline.join([*lines, "I47,Short 1,Object", ""])
+    text = "\r\n".join([*lines, "I47,Short 1,Object", ""])
     (tmp_path / "oasis" / "OASIS.csv").write_bytes(text.encode())
     report = quietly("oasis", tmp_path / "oasis", tmp_path / "out")
     assert found(report, "no class") == ["Acorns 1", "Bark 1"]
@@ -233,7 +223,6 @@ def test_oasis_mean_valences_become_classes(tmp_path, newline):
     places = sources(tmp_path / "out")
     assert places["Bored pose 1"][1] == "negative" and places["Cheer 1"][1] == "positive"
     assert report.counts.to_numpy().tolist() == [[13, 13], [3, 3], [5, 5]]
-    assert load_dataset(tmp_path / "out").label_set.name == "polarity"
 
 
 def test_emotion6(tmp_path):
@@ -289,25 +278,6 @@ def test_polarity_lists(tmp_path, name, form, encoding):
     assert all(place[1][0] == key[0] for key, place in sources(tmp_path / "out").items())
 
 
-def test_abstract_drops_ties_and_compares_with_what_is_published(tmp_path, monkeypatch):
-    root = tmp_path / "testImages_abstract"
-    lines = ["'','Amusement','Anger','Awe','Content','Disgust','Excitement','Fear','Sad'"]
-    for number in range(1, 25):
-        picture(root / f"abstract_{number:04d}.jpg")
-        votes = [1] * 8
-        votes[number % 8] += 4
-        votes[(number + 1) % 8] += 4 * (number > 16)
-        lines.append(",".join([f"'abstract_{number:04d}.jpg'", *map(str, votes)]))
-    (root / "ABSTRACT_groundTruth.csv").write_text("\n".join(lines))
-    for name, number in {"listed": 24, "images": 10, "per_class": {"anger": 2}}.items():
-        monkeypatch.setattr(SOURCES["abstract"], name, number)
-    report = quietly("abstract", root, tmp_path / "out")
-    assert report.counts.sum().tolist() == [2] * 8
-    assert found(report, "tie") == [f"abstract_{number:04d}.jpg" for number in range(17, 25)]
-    assert sources(tmp_path / "out")["abstract_0003.jpg"][1] == "contentment"
-    assert report.published == ["images: 16 where 10 are published (+60.0%)"]
-
-
 @pytest.mark.parametrize("name, form", [("artphoto", "{}_{}.jpg"), ("fi", "set/{}/{}.jpg")])
 def test_classes_named_by_files_or_by_folders_further_down(tmp_path, name, form):
     for emotion in ("amusement", "sad", "content", "boredom"):
@@ -355,16 +325,6 @@ def test_imagefolder_keeps_a_split(folders, tmp_path):
     assert found(report, "no split") == ["angry/loose.png"]
 
 
-def test_classes_of_no_known_set(tmp_path):
-    for label in ("b?c", "b_c", "B!c", "rëd"):
-        for number in range(3):
-            picture(tmp_path / "photos" / label / f"{number}.png")
-    report = quietly("imagefolder", tmp_path / "photos", tmp_path / "out")
-    assert report.counts.to_numpy().tolist() == [[1] * 4] * 3
-    names = {path.name.casefold() for path in (tmp_path / "out" / "train").iterdir()}
-    assert len(names) == 4 and "rëd" in names
-
-
 def test_odd_names_are_made_safe_and_unusable_files_are_listed(tmp_path):
     home = tmp_path / "photos" / "fear"
     names = ["a b.png", "a\nb.png", "a_b.png", "A_B.PNG", "x" * 200 + ".png", "雪.png", "-.._.png"]
@@ -398,18 +358,12 @@ def test_copies_stay_together_where_the_split_is_drawn(folders, tmp_path):
 
 def test_the_split_follows_the_seed_alone_and_links_share_the_file(folders, tmp_path):
     shutil.copytree(folders, tmp_path / "elsewhere")
-    for out, source, options in (
-        ("a", folders, {}),
-        ("b", tmp_path / "elsewhere", {"link": True}),
-        ("c", folders, {"seed": 1}),
-    ):
-        quietly("imagefolder", source, tmp_path / out, **options)
+    quietly("imagefolder", folders, tmp_path / "a")
+    quietly("imagefolder", tmp_path / "elsewhere", tmp_path / "b", link=True)
+    quietly("imagefolder", folders, tmp_path / "c", seed=1)
     trees = [written(tmp_path / out) for out in "abc"]
     assert trees[0] == trees[1] != trees[2] and len(trees[0]) == 60
-    texts = [(tmp_path / out / "source.json").read_text() for out in "ab"]
-    assert texts[0] == texts[1]
-    for out, links in (("a", 1), ("b", 2)):
-        assert {(tmp_path / out / name).stat().st_nlink for name in trees[0]} == {links}
+    assert (tmp_path / "b" / trees[0][0]).stat().st_nlink == 2
 
 
 # Refusals
@@ -440,22 +394,13 @@ def test_what_cannot_be_written_to_is_left_as_it_is(folders, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
-@pytest.mark.parametrize("place, number", [("read_file", 30), ("_place", 1)])
-def test_an_interrupted_conversion_leaves_nothing(
-    folders, tmp_path, monkeypatch, stop, place, number
-):
-    calls, function = [], getattr(module, place)
-
+def test_an_interrupted_conversion_leaves_nothing(folders, tmp_path, monkeypatch, stop):
     def fail(*args):
-        calls.append(args)
-        if len(calls) == number:
-            raise stop
-        return function(*args)
+        raise stop
 
-    monkeypatch.setattr(module, place, fail)
-    with pytest.raises((KeyboardInterrupt, InputError)) as error:
+    monkeypatch.setattr(module, "_place", fail)
+    with pytest.raises((KeyboardInterrupt, InputError), match="No space left|^$"):
         quietly("imagefolder", folders, tmp_path / "out")
-    assert error.type is KeyboardInterrupt or "No space left" in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
@@ -485,12 +430,6 @@ def test_lists_and_names_that_are_none(fi, emoset, tmp_path):
 
 
 # The library `datasets`
-
-
-def test_without_the_library_one_sentence_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r'pip install -e "\.\[datasets\]"'):
-        quietly("datasets", "someone/somewhere", tmp_path / "out")
 
 
 @pytest.fixture
