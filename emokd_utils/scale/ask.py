@@ -11,7 +11,6 @@ import base64
 import io
 import math
 import re
-import threading
 import time
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -130,99 +129,53 @@ def estimate(dataset: ImageDataset, settings: WriterSettings, folder: Path | str
     )
 
 
-# Asking
-
-
 class _Lost(Exception):
     """An answer that may have to be paid for did not arrive."""
 
 
-class _Server:
-    """Chat completions at an address."""
-
-    def __init__(self, settings: WriterSettings, base_url: str | None, api_key: str | None):
-        try:
-            import openai
-        except ModuleNotFoundError:
-            raise InputError('writing needs openai: `pip install -e ".[openai]"`') from None
-        key = (api_key or "").strip()
-        if not key and not base_url:
-            raise InputError(
-                "there is no key: set OPENAI_API_KEY in the environment; for a server of your own "
-                "that needs none, set OPENAI_BASE_URL alone"
-            )
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise InputError("OPENAI_API_KEY holds characters that no key has: copy it again")
-        if base_url and not base_url.startswith(("http://", "https://")):
-            raise InputError(f"OPENAI_BASE_URL is {base_url}: give an address, as http://HOST/v1")
-        self.settings, self.key, self.error = settings, key, openai.OpenAIError
-        self.ended = threading.Event()
-        ended = self.ended
-
-        class Client(openai.DefaultHttpxClient):
-            def send(self, request, **options):
-                if ended.is_set():
-                    raise openai.OpenAIError("the run has ended")
-                try:
-                    return super().send(request, **options)
-                except Exception as error:
-                    if "Connect" in type(error).__name__:  # nothing was sent: openai tries again
-                        raise
-                    raise _Lost(f"{type(error).__name__} {error}") from error
-
-        self.client = openai.OpenAI(
-            api_key=key or "none",
-            base_url=base_url or None,
-            max_retries=settings.max_retries,
-            timeout=settings.timeout,
-            http_client=Client(timeout=settings.timeout),
+def _connected(settings: WriterSettings, base_url: str | None, key: str):
+    """A client of openai, which tries again what the server turns away but not what was lost, and
+    the class of its errors."""
+    try:
+        import openai
+    except ModuleNotFoundError:
+        raise InputError('writing needs openai: `pip install -e ".[openai]"`') from None
+    if not key and not base_url:
+        raise InputError(
+            "there is no key: set OPENAI_API_KEY in the environment; for a server of your own "
+            "that needs none, set OPENAI_BASE_URL alone"
         )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError("OPENAI_API_KEY holds characters that no key has: copy it again")
+    if base_url and not base_url.startswith(("http://", "https://")):
+        raise InputError(f"OPENAI_BASE_URL is {base_url}: give an address, as http://HOST/v1")
 
-    def ask(self, image: Image.Image, prompt: str) -> tuple[dict, str]:
-        """What the journal is to keep of a request, nothing if it costs nothing, and why it failed;
-        it is tried again while the server turns it away."""
-        jpeg, side = io.BytesIO(), self.settings.image_side
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-        image.save(jpeg, "JPEG", quality=90)
-        url = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
-        picture = {"type": "image_url", "image_url": {"url": url}}
-        content = [picture, {"type": "text", "text": prompt}]
-        try:
-            completion = self.client.chat.completions.create(
-                model=self.settings.model,
-                messages=[{"role": "user", "content": content}],
-                max_completion_tokens=self.settings.answer_tokens,
-            )
-            return self._entry(completion), ""
-        except _Lost as error:
-            return {"lost": 1}, f"an answer was lost on the way: {error}"
-        except self.error as error:
-            words = self._without_key(f"{error} {error.__cause__ or ''}")
-            return {}, " ".join(words.split())[:200]
-        except (ValueError, LookupError, TypeError, AttributeError):
-            return {"lost": 1}, "what came is no chat completion; is the address right?"
+    class Client(openai.DefaultHttpxClient):
+        def send(self, request, **options):
+            try:
+                return super().send(request, **options)
+            except Exception as error:
+                if "Connect" in type(error).__name__:  # nothing was sent: openai tries again
+                    raise
+                raise _Lost(f"{type(error).__name__} {error}") from error
 
-    def _entry(self, completion) -> dict:
-        choice, usage = completion.choices[0], completion.usage
-        text = self._without_key(choice.message.content or choice.message.refusal or "")
-        text = text.encode("utf-8", "replace").decode()  # a half of a pair is no text
-        counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-        measured = None not in counts
-        if not measured:
-            counts = [self.settings.at_most["in"], math.ceil(len(text) / CHARACTERS_PER_TOKEN)]
-        about = {"in": counts[0], "out": counts[1], "measured": measured}
-        return {"text": text, "finish": str(choice.finish_reason)} | about
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self.key, "[key]") if len(self.key) >= MIN_SECRET else text
+    client = openai.OpenAI(
+        api_key=key or "none",
+        base_url=base_url or None,
+        max_retries=settings.max_retries,
+        timeout=settings.timeout,
+        http_client=Client(timeout=settings.timeout),
+    )
+    return client, openai.OpenAIError
 
 
 class _Run:
     """One run of `write_with_model`. The threads only ask; all else happens in the main one."""
 
-    def __init__(self, server: _Server, journal: Journal):
-        self.server, self.settings, self.journal = server, server.settings, journal
-        self.queue = deque(journal.left(self.settings.attempts))
+    def __init__(self, journal: Journal, settings: WriterSettings, client, refusal, key: str):
+        self.journal, self.settings = journal, settings
+        self.client, self.refusal, self.key = client, refusal, key
+        self.queue = deque(journal.left(settings.attempts))
         self.under_way: dict[Future, dict] = {}  # request -> what the journal says of its image
         self.failures, self.failed_in_a_row, self.why, self.turn = Counter(), 0, "", 0.0
 
@@ -240,7 +193,6 @@ class _Run:
                     self._send(pool)
             except KeyboardInterrupt:
                 self.why = "interrupted"
-                self.server.ended.set()
                 for future in wait(self.under_way).done:  # they may have to be paid for
                     self._settle(future)
 
@@ -261,9 +213,6 @@ class _Run:
                 prompt += AGAIN.format(hint=hint)
             self.under_way[pool.submit(self._ask, about["image"], prompt)] = about
 
-    def _ask(self, image: str, prompt: str) -> tuple[dict, str]:
-        return self.server.ask(self.journal.dataset.open(image), prompt)
-
     def _at_most(self) -> dict[str, int]:
         """Tokens of the next request: by the formula, or more where an answer has cost more."""
         most = self.journal.most
@@ -273,14 +222,53 @@ class _Run:
         """Which budget does not bear a request about ``image`` beside those under way, or ""."""
         budget, paid, number = self.settings, self.journal.paid, len(self.under_way) + 1
         tokens = [self.journal.spent[name] + number * n for name, n in self._at_most().items()]
-        first = {about["image"] for about in self.under_way.values()} - paid
-        if image not in paid and len(paid) + len(first) >= budget.max_images:
+        images = paid | {image} | {about["image"] for about in self.under_way.values()}
+        if image not in paid and len(images) > budget.max_images:
             return f"the budget of {budget.max_images:,} images is used up"
         if sum(tokens) > budget.max_tokens:
             return f"one more request may exceed the budget of {budget.max_tokens:,} tokens"
         if (budget.cost(*tokens) or 0) > budget.max_cost:
             return f"one more request may exceed the budget of {budget.max_cost:g}"
         return ""
+
+    def _ask(self, image: str, prompt: str) -> tuple[dict, str]:
+        """What the journal is to keep of a request, nothing if it costs nothing, and why it
+        failed."""
+        jpeg, side = io.BytesIO(), self.settings.image_side
+        shown = self.journal.dataset.open(image)
+        shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+        shown.save(jpeg, "JPEG", quality=90)
+        url = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+        picture = {"type": "image_url", "image_url": {"url": url}}
+        content = [picture, {"type": "text", "text": prompt}]
+        try:
+            completion = self.client.chat.completions.create(
+                model=self.settings.model,
+                messages=[{"role": "user", "content": content}],
+                max_completion_tokens=self.settings.answer_tokens,
+            )
+            return self._entry(completion), ""
+        except _Lost as error:
+            return {"lost": 1}, f"an answer was lost on the way: {error}"
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return {"lost": 1}, "what came is no chat completion; is the address right?"
+        except self.refusal as error:
+            words = self._without_key(f"{error} {error.__cause__ or ''}")
+            return {}, " ".join(words.split())[:200]
+
+    def _entry(self, completion) -> dict:
+        choice, usage = completion.choices[0], completion.usage
+        text = self._without_key(choice.message.content or choice.message.refusal or "")
+        text = text.encode("utf-8", "replace").decode()  # a half of a pair is no text
+        counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        measured = None not in counts
+        if not measured:
+            counts = [self.settings.at_most["in"], math.ceil(len(text) / CHARACTERS_PER_TOKEN)]
+        about = {"in": counts[0], "out": counts[1], "measured": measured}
+        return {"text": text, "finish": str(choice.finish_reason)} | about
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self.key, "[key]") if len(self.key) >= MIN_SECRET else text
 
     def _settle(self, future: Future) -> None:
         """Write a reply to the journal, and put its image back where it is to be asked again."""
@@ -318,13 +306,14 @@ def write_with_model(
     Raises InputError where the package openai or the key is missing, or another process writes to
     the journal. What a server refuses is told in the report.
     """
-    server, path = _Server(settings, base_url, api_key), journal_path(folder, settings)
+    key, path = (api_key or "").strip(), journal_path(folder, settings)
+    connected = _connected(settings, base_url, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{path}.lock", timeout=0):
             journal = _opened(dataset, settings, folder)
             journal.save()
-            run = _Run(server, journal)
+            run = _Run(journal, settings, *connected, key)
             run.all(progress)
     except Timeout:
         raise InputError(f"another process is writing to {path}: wait for it") from None
