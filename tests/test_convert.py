@@ -193,9 +193,12 @@ def test_names_in_lists_lead_nowhere_else(emoset, tmp_path):
     names = (picture(tmp_path / "secret.jpg"), "../secret.jpg", "C:\\secret.jpg", "a\0.jpg")
     entries["train"] += [["fear", str(name), "note.json"] for name in names]
     entries["train"] += [["telepathy", entries["val"][0][-2]], "fear", []]
+    (root / "image" / "awe" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    entries["train"].append(["awe", "image/awe/link.jpg", "note.json"])
     save(root, entries)
     report = quietly("emoset", root, tmp_path / "out")
     assert report.counts.to_numpy().sum() == 48
+    assert found(report, "outside") == ["image/awe/link.jpg"]
     assert len(found(report, "no file") + found(report, "odd row")) == 6
     assert found(report, "no class") == [entries["val"][0][-2]]
     assert not list(tmp_path.glob("out/*/*/*secret*"))
@@ -348,21 +351,19 @@ def test_odd_names_are_made_safe_and_unusable_files_are_listed(tmp_path):
     assert report.text().encode("utf-8")
 
 
-def test_copies_stay_together_where_the_split_is_drawn(folders, tmp_path):
+def test_the_split_follows_the_seed_alone_links_share_the_file_and_copies_stay_together(
+    folders, tmp_path
+):
     for path in list(folders.rglob("*.png")):
         shutil.copy(path, path.with_name(f"twin_{path.name}"))
-    report = quietly("imagefolder", folders, tmp_path / "out")
+    shutil.copytree(folders, tmp_path / "elsewhere")
+    report = quietly("imagefolder", folders, tmp_path / "a")
     assert len(found(report, "duplicate")) == 60 and not found(report, "duplicate across splits")
     assert report.counts["joy"].tolist() == [32, 2, 6]
-
-
-def test_the_split_follows_the_seed_alone_and_links_share_the_file(folders, tmp_path):
-    shutil.copytree(folders, tmp_path / "elsewhere")
-    quietly("imagefolder", folders, tmp_path / "a")
     quietly("imagefolder", tmp_path / "elsewhere", tmp_path / "b", link=True)
     quietly("imagefolder", folders, tmp_path / "c", seed=1)
     trees = [written(tmp_path / out) for out in "abc"]
-    assert trees[0] == trees[1] != trees[2] and len(trees[0]) == 60
+    assert trees[0] == trees[1] != trees[2] and len(trees[0]) == 120
     assert (tmp_path / "b" / trees[0][0]).stat().st_nlink == 2
 
 
@@ -460,6 +461,21 @@ def test_saved_data_sets_with_and_without_splits(library, tmp_path):
     report = quietly("datasets", tmp_path / "whole", tmp_path / "drawn")
     assert report.split == "drawn with seed 0"
     assert report.counts[["joy", "sadness"]].to_numpy().tolist() == [[7, 7], [1, 1], [2, 2]]
+
+
+def test_images_outside_of_the_saved_folder_are_not_read(library, tmp_path):
+    held = {"bytes": library.Value("binary"), "path": library.Value("string")}
+    paths = [picture(tmp_path / "secret.png"), picture(tmp_path / "saved" / "raw" / "0.png")]
+    features = library.Features({"image": held, "label": library.Value("string")})
+    images = [{"bytes": None, "path": str(path)} for path in paths]
+    columns = {"image": images, "label": ["fear", "fear"]}
+    library.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
+    info = tmp_path / "saved" / "dataset_info.json"
+    data = json.loads(info.read_text())
+    data["features"]["image"] = {"_type": "Image"}
+    info.write_text(json.dumps(data))
+    report = quietly("datasets", tmp_path / "saved", tmp_path / "out")
+    assert report.counts.to_numpy().sum() == len(found(report, "outside")) == 1
 
 
 def test_a_data_set_of_the_library_that_does_not_fit(library, tmp_path):

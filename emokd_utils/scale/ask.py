@@ -1,10 +1,9 @@
 """Instructions written by a large model that sees the image and is told its label (lesson 4).
 
-Asked is any server that speaks OpenAI's chat completions. Sent of an image are its pixels, shrunk,
-as a JPEG without metadata. `judging` has the question and says which answers can be used, `journal`
-keeps them: what a kill can lose is the requests under way. The package openai tries again what the
-server turns away. A request that may have been paid for without an answer is kept with its cost at
-most; then its image is asked about anew, if the budget bears it.
+Asked is any server that speaks OpenAI's chat completions; it sees the pixels of an image, shrunk.
+What a kill can lose is the requests under way. The package openai tries again what the server turns
+away. A request that may have been paid for without an answer is kept with its cost at most; then
+its image is asked about anew, if the budget bears it.
 """
 
 import base64
@@ -193,7 +192,8 @@ class _Run:
                     self._send(pool)
             except KeyboardInterrupt:
                 self.why = "interrupted"
-                for future in wait(self.under_way).done:  # they may have to be paid for
+            finally:  # what is under way may have to be paid for
+                for future in wait(self.under_way).done:
                     self._settle(future)
 
     def _send(self, pool: ThreadPoolExecutor) -> None:

@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pandas as pd
+from huggingface_hub.constants import HF_HOME
 
 from ..data import stratified_split
 from ..emotions import LABEL_SETS, LabelSet, infer_label_set
@@ -47,6 +48,7 @@ KINDS = {
     "no split": "in no split of the release: left out",
     "no file": "listed without a file: it was not fetched, or is no longer to be had",
     "bad file": "no usable image: left out",
+    "outside": "leads out of the source folder: not followed",
     "odd row": "a line of a list that cannot be read: left out",
     "unlisted": "in no list, or in no class folder: left out",
     "duplicate across splits": "known from training when tested: `skip_bad` leaves the earlier out",
@@ -192,12 +194,14 @@ def _take(
 ) -> tuple[str, ...]:
     """A row of _TAKEN; the image is copied to the draft as `n`, if nothing is wrong with it."""
     label, kind, detail = row.decided(labels)
+    path, sha256, suffix = Path(source, row.file or "").resolve(), "", ""
     if not kind and row.file is None and row.data is None:
         kind = "no file"
-    sha256 = suffix = ""
+    elif not kind and row.file:
+        homes = (Path(home).resolve() for home in (source, HF_HOME))
+        kind = "" if any(map(path.is_relative_to, homes)) else "outside"
     if not kind:
         try:
-            path = Path(source, row.file or "").resolve()
             data = read_file(path) if row.file else row.data
             suffix = _SUFFIX[decode(data)[1]]
             sha256 = hashlib.sha256(data).hexdigest()

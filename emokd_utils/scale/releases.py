@@ -1,7 +1,7 @@
 """Released data sets, read row by row in the forms that `sources.toml` names.
 
 A release is not trusted: what its lists name is only compared with the names of the files that are
-below its folder, so no name leads elsewhere.
+below its folder, so no name leads elsewhere; `convert` follows no link out of it.
 """
 
 import csv
@@ -22,8 +22,8 @@ from ..errors import InputError
 from ..folders import SPLITS
 from ..images import FORMATS
 
-_SPLIT_OF = {"training": "train", "validation": "val", "valid": "val", "dev": "val"}
-_SPLIT_OF |= {"testing": "test"} | {name: name for name in SPLITS}
+_SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "testing": "test"}
+_SPLIT_OF |= dict.fromkeys(("validation", "valid", "dev"), "val")
 _FOLDERS = rf"(?:(?P<split>{'|'.join(_SPLIT_OF)})/)?(?P<label>[^/]+)/[^/]+"
 _HIDDEN = re.compile(r"(?i)(?:^|/)(?:\.|__macosx/)")
 _FLICKR = re.compile(r"(?:^|(?<=/))(\d+)_[0-9a-f]{10}(?:_[a-z])?$")  # photo, secret, size
