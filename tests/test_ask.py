@@ -1,15 +1,15 @@
 """The writer against scripted servers on this machine: budgets, faults, kill and resume."""
 
+import base64
+import contextlib
+import io
 import json
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
-import socket
 import threading
 import time
-import urllib.request
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,7 +20,7 @@ from emokd_utils.data import load_dataset
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import CONVERSATION_PROMPT, REASONING_PROMPT, read_instructions
-from emokd_utils.scale.ask import WriterSettings, estimate, journal_path, write_with_model
+from emokd_utils.scale.ask import WriterSettings, estimate, write_with_model
 from emokd_utils.scale.journal import import_written
 from emokd_utils.scale.judging import judge
 
@@ -40,71 +40,48 @@ def completion(text, usage=USAGE, finish="stop"):
 
 
 class Server:
-    """Chat completions on this machine, by a script.
-
-    script(n, request) gives the reply to the n-th request (from 0): (status, headers, body), or
-    "cut" for a connection closed amid the body, or "drop" for one closed before it. ``paid`` counts the
-    answers that a provider would ask money for.
-    """
+    """Chat completions on this machine: script(n, request) gives the reply to the n-th request, as
+    (status, headers, body), or "cut" or "drop" for a connection closed amid the body or before it.
+    ``paid`` counts the answers that a provider would ask money for."""
 
     def __init__(self, script):
-        self.requests, self.times, self.paid, self.most = [], [], 0, 0
-        self.under_way, self.lock = 0, threading.Lock()
+        self.requests, self.times, self.paid, self.most, self.under_way = [], [], 0, 0, 0
+        lock, server = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_POST(self):
-                data = self.rfile.read(int(self.headers["Content-Length"]))
-                about = json.loads(data)
-                about["path"], about["key"] = self.path, self.headers["Authorization"]
-                with server.lock:
+                about = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                about |= {"path": self.path, "key": self.headers["Authorization"]}
+                with lock:
                     number = len(server.requests)
                     server.requests.append(about)
                     server.times.append(time.monotonic())
                     server.under_way += 1
                     server.most = max(server.most, server.under_way)
-                try:
-                    self.answer(script(number, about))
-                except OSError:  # the client has gone
-                    pass
-                finally:
-                    with server.lock:
-                        server.under_way -= 1
-
-            def answer(self, reply):
-                if reply in ("cut", "drop"):
-                    server.paid += 1
+                reply = script(number, about)
+                with lock:
+                    server.under_way -= 1
+                    server.paid += reply in ("cut", "drop") or reply[0] == 200
+                with contextlib.suppress(OSError):  # the client may have gone
                     if reply == "cut":
                         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{")
-                    self.close_connection = True
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    return
-                status, headers, body = reply
-                server.paid += status == 200
+                    elif reply != "drop":
+                        self.answer(*reply)
+
+            def answer(self, status, headers, body):
                 self.send_response(status)
-                for name, value in ({"Content-Type": "application/json"} | headers).items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body.encode())))
+                headers = {"Content-Type": "application/json"} | headers
+                for name, value in (headers | {"Content-Length": len(body.encode())}).items():
+                    self.send_header(name, str(value))
                 self.end_headers()
                 self.wfile.write(body.encode())
 
             def log_message(self, *_):
                 pass
 
-        server = self
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def settle(self):
-        """Wait until no request is under way: the client may have left before its answer."""
-        while self.under_way:
-            time.sleep(0.01)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.http.server_port}/v1"
 
 
 @pytest.fixture
@@ -149,7 +126,6 @@ def write(train, folder, server, **settings):
 
 
 GERMAN = "Das leere Haus und das graue Licht lassen vermuten, dass niemand an diesen Ort kommt."
-FRENCH = "La maison vide et la lumière grise font penser que personne ne reviendra plus ici."
 
 
 @pytest.mark.parametrize(
@@ -157,12 +133,9 @@ FRENCH = "La maison vide et la lumière grise font penser que personne ne revien
     [
         (GOOD, ""),
         (f"1. **Key elements** \n{SEEN}\n\n2. **Reasoning**\n{WHY}", ""),
-        (f"## Key Elements:\n- {SEEN}\n- {SEEN}\n\n## Reasoning process\n{WHY}", ""),
         (f"<think>Key elements: none. Reasoning: no.</think>{GOOD}", ""),
         (f"Key elements: {SEEN}", "section missing"),
-        (f"Reasoning: {WHY}\nKey elements: {SEEN}", "section missing"),
         (f"Key elements:\n\nReasoning: {WHY}", "section missing"),
-        ("", "section missing"),
         ("I'm sorry, but I can't help with that.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: I cannot say what this image is about.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: It is dark.", "too short"),
@@ -170,7 +143,6 @@ FRENCH = "La maison vide et la lumière grise font penser que personne ne revien
         (LEAKING, "names the emotion"),
         (f"Key elements: {SEEN} Sadly grey.\nReasoning: {WHY}", "names the emotion"),
         (f"Key elements: {SEEN}\nReasoning: {GERMAN}", "not English"),
-        (f"Key elements: {SEEN}\nReasoning: {FRENCH}", "not English"),
         (f"Key elements: {SEEN}\nReasoning: {'Пустой дом и серый свет. ' * 3}", "not English"),
     ],
 )
@@ -185,16 +157,14 @@ def test_sections_come_without_markdown_and_what_ended_early_is_not_used():
     sections, _ = judge(text, "sadness", MIKELS)
     assert sections == {"conversation": f"{SEEN} It is grey.", "reasoning": WHY}
     assert judge(GOOD, "sadness", MIKELS, "length")[1] == "cut off"
-    assert judge(GOOD, "sadness", MIKELS, "content_filter")[1] == "refused"
 
 
 def test_every_image_is_asked_about_once_and_the_answers_are_instructions(serve, train, tmp_path):
     server = serve(always(GOOD))
     report = write(train, tmp_path, server)
-    assert report.images == {"written": 12, "rewritten": 0}
+    assert (report.counts["written"], report.counts["rewritten"]) == (12, 0)
     assert (report.counts["tokens in"], report.counts["tokens out"]) == (12 * 400, 12 * 60)
-    assert report.stopped == "" and not report.failures
-    assert "written: 100.0 %" in str(report)
+    assert report.stopped == "" and not report.failures and "written: 12" in str(report)
     written, counts = read_instructions(report.journal, train)
     kinds = {"categorical": 12, "conversation": 12, "reasoning": 12}
     assert counts == kinds | {"leaked": 0, "not written": 0}
@@ -205,16 +175,18 @@ def test_every_image_is_asked_about_once_and_the_answers_are_instructions(serve,
     assert len(server.requests) == server.paid == 12
 
 
-def test_the_request_tells_the_label_and_shows_the_image_small(serve, train, tmp_path):
+def test_requests_show_the_image_small_and_keep_the_rate(serve, train, tmp_path):
     server = serve(always(GOOD))
-    write(train.select(train.ids[:1]), tmp_path, server, image_side=64)
-    (request,) = server.requests
+    write(train, tmp_path, server, image_side=64, requests_per_minute=60 / 0.04)
+    gaps = [b - a for a, b in zip(server.times[1:], server.times[2:], strict=False)]
+    assert server.most <= FAST.concurrency and sum(gaps) >= 0.03 * len(gaps)
+    request = server.requests[0]
     assert (request["path"], request["key"]) == ("/v1/chat/completions", f"Bearer {SECRET}")
     assert (request["model"], request["max_completion_tokens"]) == ("gpt-test", 100)
     picture, text = request["messages"][0]["content"]
-    assert "evokes awe." in text["text"]
-    with urllib.request.urlopen(picture["image_url"]["url"]) as data:
-        shown = Image.open(data)
+    assert "evokes awe." in text["text"] or "evokes sadness." in text["text"]
+    data = base64.b64decode(picture["image_url"]["url"].partition(",")[2])
+    with Image.open(io.BytesIO(data)) as shown:
         assert (shown.format, shown.size, dict(shown.getexif())) == ("JPEG", (64, 27), {})
 
 
@@ -225,10 +197,10 @@ def test_a_bad_answer_is_asked_for_again_with_the_reason_and_then_set_aside(serv
 
     server = serve(script)
     report = write(train, tmp_path, server)
-    assert report.images == {"written": 0, "rewritten": 6, "set aside: names the emotion": 6}
-    assert report.answers == {"rejected: names the emotion": 6 + 6 * 3}
-    assert server.paid == report.counts["answers"] == 6 * 2 + 6 * 3
-    assert "rejected: names the emotion: 80.0 %" in str(report)
+    known = {name: report.counts.get(name) for name in ("written", "rewritten", "answers")}
+    assert known == {"written": 0, "rewritten": 6, "answers": 6 * 2 + 6 * 3}
+    assert report.counts["set aside: names the emotion"] == 6
+    assert report.counts["rejected: names the emotion"] == 6 + 6 * 3
     assert write(train, tmp_path, server) == report
     assert server.paid == report.counts["answers"]
     _, counts = read_instructions(report.journal, train)
@@ -248,8 +220,9 @@ def test_faults_are_tried_again_and_what_may_have_been_paid_for_is_counted(serve
     server = serve(script)
     report = write(train, tmp_path, server, concurrency=1, timeout=2)
     gone.set()
-    server.settle()
-    assert report.images["written"] == 12 and not report.failures
+    while server.under_way:  # the client has left before the answer
+        time.sleep(0.01)
+    assert report.counts["written"] == 12 and not report.failures
     assert server.times[2] - server.times[1] >= 0.7
     assert report.counts["lost"] == 4  # cut, drop, no JSON, and the one too slow
     assert server.paid == 12 + report.counts["lost"]
@@ -262,48 +235,29 @@ def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, trai
     bad = [True]
     server = serve(lambda n, _: (200, {}, body) if n < 3 and bad else completion(GOOD))
     report = write(train, tmp_path, server)
-    assert report.images["written"] == 11 and report.counts["lost"] == 3
+    assert report.counts["written"] == 11 and report.counts["lost"] == 3
     assert [*report.failures.values()] == [1] and "no chat completion" in str(report)
-    assert write(train, tmp_path, server).images["written"] == 12
+    assert write(train, tmp_path, server).counts["written"] == 12
 
 
-def test_a_server_that_is_not_there_ends_the_run_and_costs_nothing(serve, train, tmp_path):
-    server = serve(always(GOOD))
-    server.http.server_close()
-    report = write(train, tmp_path, server, concurrency=1, max_retries=0)
-    assert "in a row failed" in report.stopped
-    assert all(report.counts[name] == 0 for name in ("answers", "lost", "tokens in"))
-
-
-def test_a_refused_key_ends_the_run_at_once(serve, train, tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_a_server_that_refuses_or_is_not_there_ends_the_run_and_costs_nothing(
+    serve, train, tmp_path, there
+):
     server = serve(lambda number, request: (401, {}, '{"error": {"message": "no such key"}}'))
-    assert "no such key" in write(train, tmp_path, server).stopped
-    assert len(server.requests) == 1
+    if not there:
+        server.http.server_close()
+    report = write(train, tmp_path, server, concurrency=1, max_retries=0)
+    assert "5 requests in a row failed" in report.stopped
+    assert ("no such key" in report.stopped) == there and len(server.requests) == 5 * there
+    assert all(report.counts[name] == 0 for name in ("answers", "lost", "tokens in"))
 
 
 def test_one_image_that_the_server_refuses_does_not_end_the_run(serve, train, tmp_path):
     server = serve(lambda n, _: (400, {}, '{"error": "policy"}') if n == 2 else completion(GOOD))
     report = write(train, tmp_path, server)
-    assert report.images["written"] == server.paid == 11
+    assert report.counts["written"] == server.paid == 11
     assert [*report.failures.values()] == [1]
-
-
-def test_requests_keep_the_rate_and_the_number_under_way(serve, train, tmp_path):
-    def script(number, request):
-        time.sleep(0.15)
-        return completion(GOOD)
-
-    server = serve(script)
-    write(train, tmp_path, server, concurrency=3, requests_per_minute=60 / 0.04)
-    assert server.most == 3
-    gaps = [b - a for a, b in zip(server.times[1:], server.times[2:], strict=False)]
-    assert sum(gaps) >= 0.03 * len(gaps)
-
-
-def test_usage_that_is_not_told_is_estimated(serve, train, tmp_path):
-    report = write(train, tmp_path, serve(always(GOOD, usage=None)))
-    assert report.counts["usage estimated"] == 12
-    assert report.counts["tokens in"] == 12 * FAST.at_most["in"]
 
 
 # Budgets
@@ -312,12 +266,12 @@ def test_usage_that_is_not_told_is_estimated(serve, train, tmp_path):
 def test_a_budget_of_images_mixes_the_classes_and_is_resumed(serve, train, tmp_path):
     server = serve(always(GOOD))
     report = write(train, tmp_path, server, max_images=5)
-    assert (server.paid, report.images["written"]) == (5, 5)
+    assert (server.paid, report.counts["written"]) == (5, 5)
     assert "5 images" in report.stopped
     written, _ = read_instructions(report.journal, train, ["reasoning"])
     assert len({item.image_id.split("/")[1] for item in written}) == 2
-    assert write(train, tmp_path, server, max_images=5).images["written"] == server.paid == 5
-    assert write(train, tmp_path, server).images["written"] == server.paid == 12
+    assert write(train, tmp_path, server, max_images=5).counts["written"] == server.paid == 5
+    assert write(train, tmp_path, server).counts["written"] == server.paid == 12
 
 
 @pytest.mark.parametrize(
@@ -334,12 +288,6 @@ def test_a_budget_is_never_exceeded(serve, train, tmp_path, budget):
     assert "may exceed the budget" in report.stopped
 
 
-def test_the_first_answer_corrects_the_estimate_before_the_others_are_asked(serve, train, tmp_path):
-    server = serve(always(GOOD, usage={"prompt_tokens": 9000, "completion_tokens": 60}))
-    assert write(train, tmp_path, server, max_tokens=20_000).counts["tokens in"] == 18_000
-    assert server.paid == 2
-
-
 def test_tries_that_may_have_to_be_paid_for_count_against_the_budget(serve, train, tmp_path):
     server = serve(lambda number, request: "drop")
     report = write(train, tmp_path, server, max_tokens=2 * sum(FAST.at_most.values()) + 1)
@@ -351,9 +299,7 @@ def test_tries_that_may_have_to_be_paid_for_count_against_the_budget(serve, trai
     ("wrong", "words"),
     [
         ({"max_cost": 1.0}, "price"),
-        ({"concurrency": 0}, "concurrency"),
         ({"requests_per_minute": float("nan")}, "requests_per_minute"),
-        ({"price_in": -1.0, "price_out": 1.0}, "price_in"),
         ({"model": " "}, "name"),
     ],
 )
@@ -364,12 +310,10 @@ def test_settings_that_cannot_be(wrong, words):
 
 def test_an_estimate_asks_nothing_and_learns_from_the_journal(serve, train, tmp_path):
     settings = replace(FAST, requests_per_minute=6, price_in=2.0, price_out=8.0)
-    tokens, each = FAST.at_most["in"] * 12, FAST.at_most
-    text = estimate(train, settings, tmp_path)
+    tokens = FAST.at_most["in"] * 12
     cost = (tokens * 2 + 1200 * 8) / 1e6
-    assert f"12 of 12 images left, 12 requests: {tokens:,} tokens in, 1,200 out" in text
-    assert f"cost {cost:,.2f}, 2 min" in text and f"{each['in']} in all" in text
-    assert estimate(train, replace(settings, max_images=4), tmp_path).startswith("4 of 12")
+    words = f"12 of 12 images left, 12 requests: {tokens:,} tokens in, 1,200 out, cost {cost:,.2f},"
+    assert estimate(train, settings, tmp_path).startswith(f"{words} 2 min")
     assert not list(tmp_path.iterdir())
     write(train, tmp_path, serve(always(GOOD)), max_images=4)
     text = estimate(train, settings, tmp_path)
@@ -385,28 +329,8 @@ def test_after_a_torn_line_only_that_image_is_asked_again(serve, train, tmp_path
     report = write(train, tmp_path, server)
     whole = report.journal.read_bytes()
     report.journal.write_bytes(whole[:-30])
-    assert read_instructions(report.journal, train)[1]["not written"] == 2
-    assert write(train, tmp_path, server).images["written"] == 12
-    assert read_instructions(report.journal, train)[1]["not written"] == 0
+    assert write(train, tmp_path, server).counts["written"] == 12
     assert server.paid == 13
-    report.journal.write_bytes(whole[:20])  # killed while the first line was written
-    assert write(train, tmp_path, server).images["written"] == 12
-    assert server.paid == 25
-
-
-def test_an_answer_that_cannot_be_kept_ends_the_run(serve, train, tmp_path, monkeypatch):
-    server = serve(always(GOOD))
-    report = write(train, tmp_path, server, max_images=2)
-
-    def full(descriptor):
-        raise OSError(28, "no space left")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr(os, "fsync", full)
-        write(train, tmp_path, server, concurrency=1)
-    assert server.paid == 3
-    assert read_instructions(report.journal, train)[1]["reasoning"] == 2
-    assert write(train, tmp_path, server).images["written"] == 12
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
@@ -431,7 +355,7 @@ def test_after_a_kill_nothing_in_the_journal_is_paid_for_twice(serve, train, tmp
     process.join()
     held.set()
     under_way = 2
-    assert write(train, tmp_path, server).images["written"] == 12
+    assert write(train, tmp_path, server).counts["written"] == 12
     assert len(server.requests) == 12 + under_way
 
 
@@ -446,43 +370,25 @@ def test_ctrl_c_ends_the_run_after_the_requests_under_way(serve, train, tmp_path
     server = serve(script)
     report = write(train, tmp_path, server, concurrency=2)
     assert report.stopped == "interrupted"
-    assert report.images["written"] == server.paid == len(server.requests) < 12
-    assert write(train, tmp_path, server).images["written"] == server.paid == 12
+    assert report.counts["written"] == server.paid == len(server.requests) < 12
+    assert write(train, tmp_path, server).counts["written"] == server.paid == 12
 
 
-def test_other_settings_of_what_is_asked_have_another_journal(tmp_path):
-    path = journal_path(tmp_path, FAST)
-    assert path == journal_path(tmp_path, replace(FAST, concurrency=9, max_images=2))
-    assert path != journal_path(tmp_path, replace(FAST, model="other/model"))
-    assert path != journal_path(tmp_path, replace(FAST, image_side=99))
-
-
-def test_answers_about_other_bytes_do_not_count(serve, root, tmp_path):
-    shutil.copytree(root, tmp_path / "images")
-    train = load_dataset(tmp_path / "images").split("train")
+def test_a_journal_of_the_old_format_is_judged_anew_and_not_paid_for_twice(serve, train, tmp_path):
     server = serve(always(GOOD))
-    report = write(train, tmp_path / "to", server)
-    Image.new("RGB", (50, 50), "white").save(tmp_path / "images" / train.ids[0])
-    changed = load_dataset(tmp_path / "images").split("train")
-    assert read_instructions(report.journal, changed)[1]["reasoning"] == 11
-    assert write(changed, tmp_path / "to", server).images["written"] == 12
-    assert server.paid == 13
-
-
-def test_a_damaged_journal_is_told(serve, train, tmp_path):
-    server = serve(always(GOOD))
-    path = write(train, tmp_path, server).journal
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:4], b"{oops\n", *lines[4:]]))
-    for use in (lambda: read_instructions(path, train), lambda: write(train, tmp_path, server)):
-        with pytest.raises(InputError, match="line 5"):
-            use()
-    path.write_bytes(b"".join(lines))
-    assert write(train, tmp_path, server).images["written"] == server.paid == 12
-    path.write_text("file\na\n")
-    for other in (path, tmp_path / "none"):
-        with pytest.raises(InputError, match=other.name):
-            read_instructions(other, train)
+    whole = write(train, tmp_path, server).journal
+    requests = [json.loads(line) for line in whole.read_text().splitlines()[1:]]
+    added = {"conversation", "reasoning", "wrong"}
+    old = [{k: v for k, v in one.items() if k not in added} for one in requests[:8]]
+    lost = {k: v for k, v in old[0].items() if k not in ("text", "finish")} | {"lost": 2}
+    lines = [{"format": "emokd-written-1", "model": "gpt-test"}, *old, lost]
+    whole.unlink()
+    old_path = whole.with_name("gpt-test-2ea73a4f9bc37812.jsonl")
+    old_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert estimate(train, FAST, tmp_path).startswith("4 of 12 images left")
+    report = write(train, tmp_path, server)
+    assert (report.counts["written"], report.counts["lost"], server.paid) == (12, 2, 16)
+    assert read_instructions(whole, train)[1]["reasoning"] == 12
 
 
 # The key
@@ -505,20 +411,17 @@ def test_the_key_is_nowhere(serve, train, tmp_path, capsys, caplog, status):
     assert SECRET[:10] not in "".join(texts)
 
 
-def test_a_missing_or_broken_key_is_told_without_it_and_a_server_may_need_none(
-    serve, train, tmp_path
-):
-    url = serve(always(GOOD)).url
-    report = write_with_model(train, FAST, tmp_path, base_url=url, progress=False)
-    assert report.images["written"] == 12
-    with pytest.raises(InputError, match="set OPENAI_API_KEY"):
-        write_with_model(train, FAST, tmp_path)
-    for key in ("sk-0123456789\u2026abc", "sk-0123456789\nabc"):
-        with pytest.raises(InputError) as error:
-            write_with_model(train, FAST, tmp_path, api_key=key)
-        assert key[:9] not in str(error.value)
-    with pytest.raises(InputError, match="OPENAI_BASE_URL is localhost"):
-        write_with_model(train, FAST, tmp_path, base_url="localhost:8000/v1")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "set OPENAI_API_KEY"),
+        ({"api_key": "sk-01234\u2026abc"}, "OPENAI_API_KEY holds characters that no key has: copy"),
+        ({"base_url": "localhost:8000/v1"}, "OPENAI_BASE_URL is localhost"),
+    ],
+)
+def test_a_missing_or_broken_key_or_address_is_told(train, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        write_with_model(train, FAST, tmp_path, **options)
 
 
 # Answers that others have got
@@ -541,8 +444,8 @@ def test_import_of_the_published_form(train, tmp_path):
     path = tmp_path / "FI_annotations_train.json"
     path.write_text(json.dumps(items), "utf-8")
     journal, report = import_written(path, train, tmp_path)
-    aside = {"set aside: names the emotion": 1, "set aside: refused": 1}
-    assert report.images == {"written": 8, "rewritten": 0} | aside
+    assert report.counts["written"] == 8
+    assert report.counts["set aside: names the emotion"] == report.counts["set aside: refused"] == 1
     names = ("images/FI/train/awe/stranger.png", items[-1]["img_path"])
     assert report.failures == {f"no image is {name}": 1 for name in names}
     written, counts = read_instructions(journal, train)

@@ -1,8 +1,6 @@
 """Which answers of a large model can be learnt from: both sections, in English, of a fair length,
 without the label and no refusal (lesson 4)."""
 
-from __future__ import annotations
-
 import re
 
 from ..emotions import LabelSet

@@ -1,44 +1,38 @@
-"""The forms in which data sets are released, read row by row: lists of votes, lists of splits,
-class folders, data sets of the `datasets` library.
+"""Released data sets, read row by row in the forms that `sources.toml` names.
 
 A release is not trusted: what its lists name is only compared with the names of the files that are
-below its folder, so no name leads elsewhere; links out of the folder are not followed.
+below its folder, so no name leads elsewhere; `convert` follows no link out of it.
 """
 
-from __future__ import annotations
-
 import csv
-import io
 import json
-import math
 import os
 import posixpath
 import re
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..emotions import LabelSet
 from ..errors import InputError
+from ..folders import SPLITS
 from ..images import FORMATS
-from ..scan import SPLITS
 
-OASIS_NEGATIVE, OASIS_POSITIVE = 3.6, 5.2
-"""Of OASIS's mean valences, 1 to 7: the highest of the negative, the lowest of the positive."""
-
-_SPLIT_OF = {"training": "train", "validation": "val", "valid": "val", "dev": "val"}
-_SPLIT_OF |= {"testing": "test"} | {name: name for name in SPLITS}
-_LISTS = (".csv", ".tsv", ".txt")
-_LABELS = ("label", "labels", "emotion", "emotions", "category")
+_SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "testing": "test"}
+_SPLIT_OF |= dict.fromkeys(("validation", "valid", "dev"), "val")
+_FOLDERS = rf"(?:(?P<split>{'|'.join(_SPLIT_OF)})/)?(?P<label>[^/]+)/[^/]+"
+_HIDDEN = re.compile(r"(?i)(?:^|/)(?:\.|__macosx/)")
 _FLICKR = re.compile(r"(?:^|(?<=/))(\d+)_[0-9a-f]{10}(?:_[a-z])?$")  # photo, secret, size
 
 
 class Row(NamedTuple):
     """An image as its release has it.
 
-    votes: class -> votes. file: below the folder; or data: its bytes. odd: why it cannot be read.
+    votes: class -> votes. file: below the source; or data: its bytes. odd: why it cannot be read.
     """
 
     id: str
@@ -48,210 +42,169 @@ class Row(NamedTuple):
     data: bytes | None = None
     odd: str = ""
 
-    def decided(self, labels: LabelSet | None) -> tuple[str | None, str, str]:
-        """The class with most votes, or None and what is wrong with the row: kind and detail."""
+    def decided(self, labels: LabelSet | None) -> tuple[str, str, str]:
+        """The class with most votes, and what is wrong with the row: kind and detail."""
         if self.odd:
-            return None, "odd row", self.odd
+            return "", "odd row", self.odd
         best = max(self.votes.values())
         winners = [label for label, votes in self.votes.items() if votes == best]
-        if best <= 0 or len(winners) > 1:
-            return None, "tie", f"{best:g} each for {', '.join(winners)}"
+        tie = best <= 0 or len(winners) > 1
         label = labels.canonical(winners[0]) if labels else winners[0]
-        of_all = f"{winners[0]}: {best:g} of {sum(self.votes.values()):g}"
-        return label, "no class", of_all
+        if label and not tie:
+            return label, "", ""
+        votes = ", ".join(f"{label} {n:g}" for label, n in self.votes.items() if n)
+        return "", "tie" if tie else "no class", votes
 
 
 class Folder:
-    """The files below a folder: relative paths, sorted; hidden ones and links to folders are passed
+    """The files below `root`: relative paths, sorted; hidden ones and links to folders are passed
     over."""
 
     def __init__(self, root: Path):
-        self.root, self.real, self.files = root, os.path.realpath(root), []
-        for folder, folders, names in os.walk(root, onerror=_stop):
-            folders[:] = [f for f in folders if f[0] != "." and f.lower() != "__macosx"]
-            base = Path(folder).relative_to(root)
-            self.files += [(base / name).as_posix() for name in names if name[0] != "."]
-        self.files.sort()
-        self.images = [f for f in self.files if posixpath.splitext(f)[1].lower() in FORMATS]
+        paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+        self.root, self.files = root, sorted(path for path in paths if not _HIDDEN.search(path))
+        self.images = [file for file in self.files if _is_image(file)]
         self._named: dict[str, str] = {}  # the last part, and the last two, of a name -> the image
-        for file in self.images:
+        for file in reversed(self.images):
             parts = _key(file).split("/")
-            self._named.setdefault(parts[-1], file)
-            self._named.setdefault("/".join(parts[-2:]), file)
+            self._named |= dict.fromkeys((parts[-1], "/".join(parts[-2:])), file)
 
     def find(self, name: str) -> str | None:
         """The image that a list calls `name`; its suffix and its outer folders do not matter."""
         return self._named.get("/".join(_key(name.replace("\\", "/")).split("/")[-2:]))
 
-    def inside(self, file: str) -> bool:
-        """Whether it is a file that lies below the folder, all links followed."""
-        real = os.path.realpath(self.root / file)
-        return Path(real).is_relative_to(self.real) and os.path.isfile(real)
-
     def lists(self) -> Iterator[tuple[str, list[list[str]]]]:
-        """The text files that may hold a list, and their lines as cells."""
+        """The text files that may hold a list, and their lines as cells without quotes."""
         for file in self.files:
-            if posixpath.splitext(file)[1].lower() in _LISTS and self.inside(file):
-                yield file, _cells(self.root / file)
+            if file.lower().endswith((".csv", ".tsv", ".txt")):
+                text = (self.root / file).read_bytes().decode("utf-8-sig", "replace")
+                lines = text.lstrip().splitlines() or [""]
+                mark = max("\t,;", key=lines[0].count)
+                cells = csv.reader(lines, delimiter=mark if mark in lines[0] else " ")
+                yield file, [[c.strip(" \t'\"") for c in line] for line in cells if any(line)]
 
 
-def _stop(error: OSError) -> None:
-    raise error
+def _is_image(name: str) -> bool:
+    return posixpath.splitext(name)[1].lower() in FORMATS
 
 
 def _key(name: str) -> str:
     """`name` without suffix, Flickr's secret and size, in lower case."""
-    stem, suffix = posixpath.splitext(name)
-    return _FLICKR.sub(r"\1", (stem if suffix.lower() in FORMATS else name).casefold())
+    return _FLICKR.sub(r"\1", (posixpath.splitext(name)[0] if _is_image(name) else name).casefold())
 
 
-def _cells(path: Path) -> list[list[str]]:
-    """The lines of a list, cut at tabs, commas, semicolons or white space, without quotes."""
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
-    first = text.lstrip().partition("\n")[0]
-    separator = max("\t,;", key=first.count)
-    try:
-        lines: Iterable[list[str]] = (line.split() for line in text.splitlines())
-        if separator in first:
-            lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        return [[cell.strip(" \t'\"") for cell in cells] for cells in lines if any(cells)]
-    except csv.Error as error:
-        raise InputError(f"{path} cannot be read as a list ({error}): save it anew") from error
-
-
-def _number(text: str, low: float = 0, high: float = math.inf) -> float:
-    value = float(text)
-    if not low <= value <= high or math.isinf(value):
+def _number(text: str, low: float = 0, high: float = sys.float_info.max) -> float:
+    if not low <= float(text) <= high:
         raise ValueError(f"{text} is not in its range")
-    return value
+    return float(text)
 
 
-def _parsed(file: str, lines: list[list[str]], parse: Callable[[list[str]], Row]) -> Iterator[Row]:
-    """What `parse` makes of the lines after the first, which names the columns."""
-    for number, cells in enumerate(lines[1:], 2):
-        try:
-            yield parse(cells)
-        except (ValueError, LookupError) as error:
-            yield Row(f"{file}, line {number}", odd=str(error))
+def _votes(header: list[str], labels: LabelSet) -> Callable | None:
+    """Columns named after classes hold their votes; the first column is the image."""
+    columns = [
+        (place, labels.canonical(word) or word)
+        for place, cell in enumerate(header)
+        for word in re.findall("[a-z]+", cell.lower())
+        if place and (word == "neutral" or labels.canonical(word))
+    ]
+
+    def parse(cells: list[str]) -> tuple[str, Counter]:
+        votes: Counter[str] = Counter()
+        for place, label in columns:
+            votes[label] += _number(cells[place])
+        return cells[0], votes
+
+    return parse if len({label for _, label in columns} - {"neutral"}) > 1 else None
 
 
-def _read_votes(folder: Folder, labels: LabelSet) -> Iterator[Row]:
-    """Lists whose first line names columns after classes; the first column is the image."""
+def _ratings(
+    header: list[str], labels: LabelSet, image: str, mean: str, classes: Mapping[str, Sequence]
+) -> Callable | None:
+    """The columns `image` and `mean`; classes: the lowest and the highest mean of each."""
+
+    def parse(cells: list[str]) -> tuple[str, dict]:
+        row = dict(zip(header, cells, strict=False))
+        value = _number(row[mean], *(end(map(end, classes.values())) for end in (min, max)))
+        within = [label for label, (low, high) in classes.items() if low <= value <= high]
+        return row[image], dict.fromkeys(within or [f"mean {value:.3f}"], 1)
+
+    return parse if {image, mean} <= set(header) else None
+
+
+def _read_lists(parser: Callable, folder: Folder, labels: LabelSet, **form) -> Iterator[Row]:
+    """Lists whose first line names the columns: `parser` makes of it what reads the other lines, or
+    None where this is another list."""
     for file, lines in folder.lists():
-        columns = [
-            (place, labels.canonical(word) or word)
-            for place, cell in enumerate(lines[0] if lines else [])
-            for word in re.findall("[a-z]+", cell.lower())
-            if place and (word == "neutral" or labels.canonical(word))
-        ]
-
-        def parse(cells: list[str], columns: list[tuple[int, str]] = columns) -> Row:
-            votes: Counter[str] = Counter()
-            for place, label in columns:
-                votes[label] += _number(cells[place])
-            return Row(cells[0], votes, folder.find(cells[0]))
-
-        if len({label for _, label in columns} - {"neutral"}) > 1:
-            yield from _parsed(file, lines, parse)
+        parse = parser(lines[0], labels, **form) if lines else None
+        for number, cells in enumerate(lines[1:] if parse else [], 2):
+            try:
+                image, votes = parse(cells)
+                yield Row(image, votes, folder.find(image))
+            except (ValueError, LookupError) as error:
+                yield Row(f"{file}, line {number}", odd=str(error))
 
 
-def _read_fi(folder: Folder, labels: LabelSet) -> Iterator[Row]:
-    """Lines of emotion, address, workers against, workers for; batches of one image add up."""
-    votes: dict[str, dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
+def _read_judgements(folder: Folder, labels: LabelSet, columns: Sequence[str]) -> Iterator[Row]:
+    """Lists without a first line of names: an image's address, a class, how many said yes and no.
+    The lines of an image add up."""
+    added: dict[str, Counter] = defaultdict(Counter)
     for file, lines in folder.lists():
         for number, cells in enumerate(lines, 1):
             try:
-                emotion, address, against, agree = cells[:4]
-                added = {"for": _number(agree), "against": _number(against)}
-                votes[address][emotion.lower()].update(added)
-            except ValueError as error:
+                row = dict(zip(columns, cells, strict=False))
+                label, yes, no = row["class"].lower(), _number(row["yes"]), _number(row["no"])
+                added[row["image"]].update({label: yes, f"not {label}": no})
+            except (ValueError, LookupError) as error:
                 if "://" in "".join(cells):  # neither a header nor a text about the lists
                     yield Row(f"{file}, line {number}", odd=str(error))
-    for address, judged in sorted(votes.items()):
-        chosen = {e: says["for"] for e, says in judged.items() if says["for"] > says["against"]}
-        emotion = max(chosen or judged, key=lambda emotion: judged[emotion]["for"])
-        if not chosen:
-            says = judged[emotion]
-            chosen = {emotion: says["for"], f"not {emotion}": says["against"]}
+    for address, votes in added.items():
         name = posixpath.basename(urlsplit(address).path)
-        yield Row(address, chosen, folder.find(f"{emotion}/{name}") or folder.find(name))
+        agreed = {label: n for label, n in votes.items() if n > votes.get(f"not {label}", n)}
+        best = max(agreed or votes, key=votes.get)
+        file = folder.find(f"{best}/{name}") or folder.find(name)
+        yield Row(address, agreed or votes, file)
 
 
-def _read_emoset(folder: Folder, labels: LabelSet) -> Iterator[Row]:
-    """train.json, val.json, test.json: lists of [emotion, (id,) image, annotation]."""
-    for file in folder.files:
-        split, suffix = posixpath.splitext(posixpath.basename(file))
-        if split not in SPLITS or suffix != ".json" or not folder.inside(file):
+def _read_entries(folder: Folder, labels: LabelSet) -> Iterator[Row]:
+    """train.json, val.json, test.json: lists of [class, (id,) image, annotation]."""
+    for path in (folder.root / file for file in folder.files if file.endswith(".json")):
+        if path.stem not in SPLITS:
             continue
         try:
-            entries = json.loads((folder.root / file).read_bytes())
-            if not isinstance(entries, list):
-                raise ValueError("no list")
-        except ValueError as error:
-            path = folder.root / file
+            entries = list(json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path} is no list of images ({error}): copy it again") from error
         for number, entry in enumerate(entries, 1):
             cells = [str(cell) for cell in entry] if isinstance(entry, list) else []
-            image = [c for c in cells[1:] if posixpath.splitext(c)[1].lower() in FORMATS]
-            if image:
-                yield Row(image[0], {cells[0]: 1}, folder.find(image[0]), split)
+            if images := [cell for cell in cells[1:] if _is_image(cell)]:
+                yield Row(images[0], {cells[0]: 1}, folder.find(images[0]), path.stem)
             else:
-                yield Row(f"{file}, entry {number}", odd="names no image")
+                yield Row(f"{path.name}, entry {number}", odd="names no image")
 
 
-def _read_artphoto(folder: Folder, labels: LabelSet) -> Iterator[Row]:
-    """Files <emotion>_<number>."""
-    named = {file: posixpath.basename(file).partition("_")[0] for file in folder.images}
-    if any(labels.canonical(label) for label in named.values()):
-        yield from (Row(file, {label: 1}, file) for file, label in named.items())
-
-
-def _read_oasis(folder: Folder, labels: LabelSet) -> Iterator[Row]:
-    """Lists with the columns Theme, which names the image, and Valence_mean."""
-    for file, lines in folder.lists():
-        names = lines[0] if lines else []
-
-        def parse(cells: list[str], names: list[str] = names) -> Row:
-            row = dict(zip(names, cells, strict=False))
-            valence = _number(row["Valence_mean"], 1, 7)
-            label = "negative" if valence <= OASIS_NEGATIVE else f"mean valence {valence:.3f}"
-            label = "positive" if valence >= OASIS_POSITIVE else label
-            return Row(row["Theme"], {label: 1}, folder.find(row["Theme"]))
-
-        if {"Theme", "Valence_mean"} <= set(names):
-            yield from _parsed(file, lines, parse)
-
-
-def _read_folders(folder: Folder, labels: LabelSet | None) -> Iterator[Row]:
-    """<class>/<image> or <split>/<class>/<image>, or else the same one folder further down."""
-    for outer in (0, 1):
-        rows = []
-        for file in folder.images:
-            parts = file.split("/")[outer:]
-            split = _SPLIT_OF.get(parts[0].lower(), "") if len(parts) == 3 else ""
-            if len(parts) == 2 or split:
-                rows.append(Row(file, {parts[-2]: 1}, file, split))
-        if any(labels is None or labels.canonical(next(iter(row.votes))) for row in rows):
-            yield from rows
+def _read_paths(
+    folder: Folder,
+    labels: LabelSet | None,
+    patterns: Sequence[str] = (_FOLDERS, "[^/]+/" + _FOLDERS),
+) -> Iterator[Row]:
+    """Images whose paths tell class and split, by the first of `patterns` that finds a class."""
+    for pattern in patterns:
+        found = [m for f in folder.images if (m := re.fullmatch(pattern, f, re.IGNORECASE))]
+        if any(labels is None or labels.canonical(match["label"]) for match in found):
+            for match in found:
+                split = match.groupdict().get("split") or ""
+                yield Row(match[0], {match["label"]: 1}, match[0], _SPLIT_OF.get(split.lower(), ""))
             return
 
 
-READERS: dict[str, tuple[Callable[[Folder, LabelSet | None], Iterator[Row]], ...]] = {
-    "fi": (_read_fi, _read_folders),
-    "emoset": (_read_emoset, _read_folders),
-    "emotion6": (_read_votes,),
-    "flickr": (_read_votes, _read_folders),
-    "instagram": (_read_votes, _read_folders),
-    "abstract": (_read_votes,),
-    "artphoto": (_read_artphoto, _read_folders),
-    "oasis": (_read_oasis,),
-    "imagefolder": (_read_folders,),
+READERS = {
+    "votes": partial(_read_lists, _votes),
+    "ratings": partial(_read_lists, _ratings),
+    "judgements": _read_judgements,
+    "entries": _read_entries,
+    "paths": _read_paths,
 }
-"""Name -> readers; the next one reads where the one before found nothing."""
+"""Form -> reader of a Folder with a LabelSet; what else it takes is told in `sources.toml`."""
 
 
 def read_library(source: str | os.PathLike) -> Iterator[Row]:
@@ -260,39 +213,22 @@ def read_library(source: str | os.PathLike) -> Iterator[Row]:
         import datasets as library
     except ModuleNotFoundError:
         raise InputError('`datasets` is not installed: `pip install -e ".[datasets]"`') from None
-    here = Path(source)
-    saved = any((here / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+    saved = any(Path(source).glob("dataset_*.json"))  # _dict or _info
     try:
         loaded = (library.load_from_disk if saved else library.load_dataset)(str(source))
     except Exception as error:  # the library and its file formats raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{source} cannot be loaded by `datasets`: {reason}") from error
-    homes = [os.path.realpath(home) for home in (here, library.config.HF_CACHE_HOME)]
     for key, part in loaded.items() if isinstance(loaded, dict) else [("", loaded)]:
-        kinds = part.features
-        image = next((k for k, v in kinds.items() if isinstance(v, library.Image)), None)
-        classes = [k for k, v in kinds.items() if isinstance(v, library.ClassLabel)]
-        label = next((k for k in (*classes, *_LABELS) if k in kinds), None)
-        if image is None or label is None:
-            raise InputError(
-                f"{source} has the columns {', '.join(kinds)}: it needs one of images, and one of "
-                "classes called `label`"
-            )
-        names = getattr(kinds[label], "names", None)
-        part = part.select_columns([image, label]).cast_column(image, library.Image(decode=False))
-        for number, row in enumerate(part):
-            value = row[label]
-            if names and isinstance(value, int):
-                value = names[value] if 0 <= value < len(names) else None
-            odd = "" if isinstance(value, str | int) else f"{label} is {row[label]!r}"
-            data, split = _bytes(row[image] or {}, homes), _SPLIT_OF.get(key.lower(), "")
-            yield Row(f"{key}/{number:06d}", {str(value): 1}, None, split, data, odd)
-
-
-def _bytes(image: Mapping, homes: list[str]) -> bytes | None:
-    """Those of an image, held or in a file below one of `homes`."""
-    if image.get("bytes") is not None or not image.get("path"):
-        return image.get("bytes")
-    path = Path(os.path.realpath(image["path"]))
-    inside = path.is_file() and any(path.is_relative_to(home) for home in homes)
-    return path.read_bytes() if inside else None
+        if not {"image", "label"} <= {*part.features}:
+            columns = ", ".join(part.features)
+            raise InputError(f"{source} has the columns {columns}: it needs `image` and `label`")
+        names = dict(enumerate(getattr(part.features["label"], "names", ())))
+        part = part.cast_column("image", library.Image(decode=False))
+        for number, row in enumerate(part.select_columns(["image", "label"])):
+            image, label = row["image"] or {}, row["label"]
+            label = names.get(label) if names else label
+            odd = "" if isinstance(label, str | int) else f"label is {row['label']!r}"
+            data, split = image.get("bytes"), _SPLIT_OF.get(key.lower(), "")
+            file = image.get("path") if data is None else None
+            yield Row(f"{key}/{number:06d}", {str(label): 1}, file, split, data, odd)
