@@ -156,7 +156,7 @@ def test_a_bad_file_gives_a_sentence_no_answer_and_the_page_goes_on(page, tiny_e
     upload(page, HOSTILE, b"dear diary")
     told = page.get_by_test_id("toast-text")
     told.wait_for()
-    assert "not an image but text" in told.inner_text() and "/" not in told.inner_text()
+    assert "not recognised as an image" in told.inner_text() and "/" not in told.inner_text()
     assert page.locator("meter").count() == 0
     upload(page, "good.png", encoded(images[0]))
     wait_for(page, tiny_emovlm_kd.answer([images[0]])[0])
@@ -169,7 +169,7 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path):
 import sys
 from unittest.mock import MagicMock
 from emokd_utils.cli import commands, demo
-demo.Pipeline = MagicMock()
+demo.open_run = MagicMock()
 sys.exit(commands.main(["demo"]))
 """
     process = subprocess.Popen(
