@@ -19,15 +19,14 @@ class Device:
     """What computes.
 
     memory: GB (10**9 bytes). half, single: peak operations a second of matrix products in 16 bits
-    (summed in 32, no sparsity) and in 32 bits. bandwidth: bytes a second of its memory. bf16:
-    whether it has bfloat16. shares: of the peak, the pessimistic and the optimistic one.
+    (summed in 32, no sparsity) and in 32 bits. bf16: whether it has bfloat16. shares: of the peak,
+    the pessimistic and the optimistic one.
     """
 
     name: str
     memory: float
     half: float
     single: float
-    bandwidth: float
     bf16: bool = True
     shares: tuple[float, float] = (0.2, 0.4)
 
@@ -45,13 +44,13 @@ class Device:
 GPUS = {
     gpu.name: gpu
     for gpu in (  # NVIDIA's data sheets and white papers of the architectures
-        Device("T4", 16, 65e12, 8.1e12, 320e9, bf16=False),
-        Device("L4", 24, 121e12, 30.3e12, 300e9),
-        Device("RTX 3090", 24, 71e12, 35.6e12, 936e9),
-        Device("RTX 4090", 24, 165e12, 82.6e12, 1008e9),
-        Device("A100-40", 40, 312e12, 19.5e12, 1555e9),
-        Device("A100-80", 80, 312e12, 19.5e12, 2039e9),
-        Device("H100", 80, 989e12, 67e12, 3350e9),
+        Device("T4", 16, 65e12, 8.1e12, bf16=False),
+        Device("L4", 24, 121e12, 30.3e12),
+        Device("RTX 3090", 24, 71e12, 35.6e12),
+        Device("RTX 4090", 24, 165e12, 82.6e12),
+        Device("A100-40", 40, 312e12, 19.5e12),
+        Device("A100-80", 80, 312e12, 19.5e12),
+        Device("H100", 80, 989e12, 67e12),
     )
 }
 
@@ -81,4 +80,4 @@ def _this_cpu(side: int = 1024) -> Device:
         a = torch.ones(side, side, dtype=dtype)
         speed.append(2 * side**3 / min(repeat(lambda a=a: a @ a, number=1)))
     memory = psutil.virtual_memory().available / 1e9
-    return Device("cpu", memory, *speed, 10e9, fast, (0.08, 0.8))
+    return Device("cpu", memory, *speed, fast, (0.08, 0.8))

@@ -216,13 +216,12 @@ class _Stages:
         answer = max(vlm.length(answer_for(label)) for label in images.labels) + 1
         shared = vlm.length(answer_for("")) - 1  # the beginning of all answers; then all endings
         tree = shared + 1 + classes * (answer - shared - 1)
-        judged = images.total + images.val + images.test
+        judged = images.total + images.val + 2 * images.test  # scored, and some written
         models = {self.name: (vlm.parameters, vlm.adapter, vlm.fetch)}
         stages = {
             "features": self.answering(images.total, 0, 0),
             f"tuning, {self.profile.tuning.epochs} epochs": self.tuning(),
-            "answers scored": self.answering(judged, question + tree, tree),
-            "answers written": self.answering(images.test, question, 1, answer),
+            "answers": self.answering(judged, question + tree, tree),
         }
         for text, network in self.networks.items():
             name, _, start = text.partition("@")
@@ -240,29 +239,23 @@ class _Stages:
         table = pd.DataFrame.from_dict(stages, orient="index", columns=COLUMNS)
         return Plan(self.profile, images, self.device, models, table, kept / 1e9)
 
-    def row(self, steps, half=0.0, single=0.0, held=0.0, step=0.0, wait=0.0) -> tuple[float, ...]:
+    def row(self, steps, half, single, held, step) -> tuple[float, ...]:
         """half, single: operations in 16 and in 32 bits. held, step: bytes that stay, and that a step
-        takes beside them. wait: further seconds, at best."""
-        seconds = half / self.device.half + single / self.device.single
+        takes beside them."""
+        hours = (half / self.device.half + single / self.device.single) / 3600
         slow, fast = self.device.shares
-        hours = (seconds / fast + wait) / 3600, (seconds / slow + 5 * wait) / 3600
         peak = CONTEXT * (not self.device.on_cpu) + (held + IDLE * step) / 1e9
-        return math.ceil(steps), (half + single) / 1e12, *hours, peak
+        return math.ceil(steps), (half + single) / 1e12, hours / fast, hours / slow, peak
 
-    def answering(self, count: int, text: int, kept: int, tokens: int = 0) -> tuple[float, ...]:
-        """So many images with a text; its last ``kept`` tokens get an output, and for each of
-        ``tokens`` that are written the weights are read once a batch."""
-        vlm, size, batch = self.vlm, self.device.size, self.profile.vlm.batch_size
+    def answering(self, count: int, text: int, kept: int) -> tuple[float, ...]:
+        """So many images with a text, of which the last ``kept`` tokens get an output."""
+        vlm, batch = self.vlm, self.profile.vlm.batch_size
         work = vlm.seeing(self.usual)
         work += vlm.reading(self.usual.tokens + text, kept) if text else 0
-        step = vlm.answering_bytes(self.largest, text, kept, size)
-        if tokens:  # the cache of keys and values
-            longest = self.largest.tokens + text + self.profile.vlm.max_new_tokens
-            step += 2 * size * longest * vlm.text.num_hidden_layers * vlm.keys
-        wait = tokens * math.ceil(count / batch) * self.weights / self.device.bandwidth
-        work = {"single" if self.device.on_cpu else "half": count * work}
+        half = 0.0 if self.device.on_cpu else count * work
+        step = batch * vlm.answering_bytes(self.largest, text, kept, self.device.size)
         held = self.weights + (self.waiting if text else 0.0)
-        return self.row(count / batch, **work, held=held, step=batch * step, wait=wait)
+        return self.row(count / batch, half, count * work - half, held, step)
 
     def tuning(self) -> tuple[float, ...]:
         vlm, size, settings = self.vlm, self.device.size, self.profile.tuning
@@ -275,7 +268,7 @@ class _Stages:
         held += 12 * vlm.adapter  # gradients, and AdamW's two averages
         low = 2 if self.device.bf16 else size
         step = rows * vlm.tuning_bytes(self.largest.tokens + max(lengths), size, low, settings)
-        return self.row(steps, half=steps * rows * work, held=held, step=step)
+        return self.row(steps, steps * rows * work, 0.0, held, step)
 
     def vision(self, network: SizedNetwork) -> tuple[float, ...]:
         """Training, with the val split judged after each epoch, and logits of every image."""
@@ -287,10 +280,9 @@ class _Stages:
         at_once = min(100, 100 * 224**2 // settings.image_size**2) or 1  # as `Pixels.batches`
         size, of_weights = (2, 6) if self.device.bf16 else (4, 4)  # gradients, weights in 16 bits
         step = rows * size * network.values + of_weights * network.total
+        half = trained * self.device.bf16
         step = max(step, 4 * at_once * network.widest)
-        if self.device.bf16:
-            return self.row(steps, trained, judged, held, step)
-        return self.row(steps, 0.0, trained + judged, held, step)
+        return self.row(steps, half, trained + judged - half, held, step)
 
     def small(self) -> tuple[float, ...]:
         """Two heads, every gate that the report compares, that as published and both models' own."""
