@@ -40,7 +40,7 @@ def test_without_a_run_the_command_says_in_one_sentence_what_makes_it(tmp_path, 
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "of seed 2" in error
     assert (
-        f"`python -m emokd_utils run --vision resnet18 --data '{data}' --runs {runs} --seed 2 "
+        f"`python -m emokd_utils run --profile mini --vision resnet18 --data '{data}' --runs {runs} --seed 2 "
         "--set=tuning.epochs=1`"
     ) in error
 

@@ -8,7 +8,6 @@ and multiplied by the number of epochs; ours is timed whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from timeit import repeat, timeit
 
@@ -39,6 +38,7 @@ class Loops:
         self.vlm, self.vision, self.profile = run.tuned_vlm(0), run.vision(0), run.profile
         self.data, classes = data, len(data.label_set)
         self.images = [data.open(image_id) for image_id in data.ids]
+        self.labels = torch.from_numpy(data.label_index)
         self.question = categorical_prompt(data.label_set)
         self.head = DistillationHead(self.vlm.features(self.images[:1]).shape[1], classes)
         self.gate = build_gate("concat_linear", classes)
@@ -54,37 +54,23 @@ class Loops:
         label = parse_answer(text, self.data.label_set)
         return np.array([[label == name for name in self.data.label_set.labels]], np.float32)
 
-    def _student(self, images: list[Image.Image]) -> torch.Tensor:
-        """The head's logits (n, C), with the visual encoder run for them."""
-        return self.head(torch.from_numpy(self.vlm.features(images)))
-
-    def _train(self, module: torch.nn.Module, lr: float, loss_of: Callable) -> None:
-        optimizer = torch.optim.AdamW(module.parameters(), lr=lr)
-        labels = torch.from_numpy(self.data.label_index).split(1)
-        for image, label in zip(self.images, labels, strict=True):
-            loss = loss_of(image, label)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    def _student(self, image: Image.Image) -> torch.Tensor:
+        """The head's logits (1, C), with the visual encoder run for them."""
+        return self.head(torch.from_numpy(self.vlm.features([image])))
 
     def published_head(self) -> None:
         """Teacher and visual encoder run for each image."""
-
-        def loss_of(image: Image.Image, label: torch.Tensor) -> torch.Tensor:
+        optimizer = torch.optim.AdamW(self.head.parameters(), lr=1e-5)
+        for image, label in zip(self.images, self.labels.split(1), strict=True):
             teacher = torch.from_numpy(self.vision.image_logits([image]).copy())  # (1, C)
-            return distillation_loss(self._student([image]), teacher, label)
-
-        self._train(self.head, 1e-5, loss_of)
+            _step(optimizer, distillation_loss(self._student(image), teacher, label))
 
     def published_gate(self) -> None:
         """Visual encoder, head and the VLM's sampled answer for each image."""
-
-        def loss_of(image: Image.Image, label: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                student = self._student([image])
-            return cross_entropy(self.gate(student, torch.from_numpy(self._answer(image))), label)
-
-        self._train(self.gate, 1e-4, loss_of)
+        optimizer = torch.optim.AdamW(self.gate.parameters(), lr=1e-4)
+        for image, label in zip(self.images, self.labels.split(1), strict=True):
+            student, answer = self._student(image).detach(), torch.from_numpy(self._answer(image))
+            _step(optimizer, cross_entropy(self.gate(student, answer), label))
 
     def published_answers(self) -> np.ndarray:
         """(n, C): the VLM's sampled answers, one image at a time."""
@@ -114,6 +100,12 @@ class Loops:
         answers = [answer_for(label) for label in self.data.label_set.labels]
         scores, features = self.vlm.score_with_features(self.images, self.question, answers)
         return softmax(scores, axis=1), features
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
 
 
 def bench(run: Run, count: int = 64) -> pd.DataFrame:

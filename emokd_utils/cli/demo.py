@@ -20,7 +20,6 @@ from PIL import Image
 from ..emovlm_kd import EmoVLMKD
 from ..errors import InputError
 from ..images import open_image
-from ..profiles import project_root
 from ..run.environment import asked_profile
 from ..run.run import open_run
 from ..run.store import NotMadeError
@@ -85,7 +84,6 @@ def build(emovlm_kd: EmoVLMKD, examples: Sequence[tuple[Image.Image, str]]):
 
 def launch(blocks, port: int | None = None, open_browser: bool = False) -> str:
     """Serve the page in the background, to this machine alone, until ``blocks.close()``; its address.
-
     port: None takes the first free one from 7860. Raises InputError where it is taken."""
     gr = _gradio()
     from starlette.middleware import Middleware
@@ -146,10 +144,9 @@ def demo(args: Namespace) -> None:
 
 def _run_command(args: Namespace) -> str:
     """The command that trains what the arguments of ``demo`` ask for."""
-    usual = {"profile": os.environ.get("EMOKD_PROFILE") or "mini", "runs": project_root() / "runs"}
-    words = ["python", "-m", "emokd_utils", "run"]
-    for name in ("profile", "vlm", "vision", "data", "runs", "seed"):
-        if (value := getattr(args, name)) and value != usual.get(name):
+    words = ["python", "-m", "emokd_utils", "run", "--profile", args.profile]
+    for name in ("vlm", "vision", "data", "runs", "seed"):
+        if value := getattr(args, name):
             words += [f"--{name}", str(value)]
     words += [f"--set={setting}" for setting in args.settings]
     return shlex.join(words + ["--skip-bad"] * args.skip_bad)
