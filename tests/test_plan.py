@@ -81,7 +81,7 @@ def test_a_tuning_step_takes_what_is_counted(dataset, recompute):
     operations = rows * size.tuning(size.view(112, 112), length, recompute)
     assert operations == pytest.approx(counter.get_total_flops(), rel=0.15)
     if not recompute:  # else a layer's inside is there only while the backward pass is at it
-        assert rows * size.tuning_bytes(length, 4, 4, settings) == pytest.approx(memory, rel=0.3)
+        assert rows * size.tuning_bytes(length, 4, settings) == pytest.approx(memory, rel=0.3)
 
 
 def test_known_models_are_those_of_the_profiles_and_have_the_published_parameters():
@@ -110,7 +110,7 @@ def test_formulas_by_hand():
     assert vlm.tuning(view, 500, True) == eye + 3 * words + 2 * output
     inside = 2 * (5 * h + 2 * kv + 4 * inner) + 20 * h
     kept = 500 * (2 * h * 28 + inside + 10 * vocabulary)
-    assert vlm.tuning_bytes(500, 2, 2, TuningSettings(recompute=True)) == kept
+    assert vlm.tuning_bytes(500, 2, TuningSettings(recompute=True)) == kept
 
 
 def test_a_vision_model_by_hand():

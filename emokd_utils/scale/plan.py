@@ -59,16 +59,15 @@ class Images:
     @classmethod
     def of(cls, dataset: ImageDataset, profile: Profile) -> Images:
         """Those of a data set; of a sample of its images sizes and instructions are looked at."""
-        kinds, journal = profile.tuning.kinds, profile.tuning.instructions
-        train, sizes = dataset.split("train"), []
+        sizes = []
         for image_id in dataset.ids[:: max(1, len(dataset) // SAMPLE)]:
             with Image.open(dataset.root / image_id) as image:
                 sizes.append(image.size)
+        train, kinds = dataset.split("train"), profile.tuning.kinds
         some = train.select(train.ids[:: max(1, len(train) // SAMPLE)])
-        if journal:
+        written, _ = write_instructions(some, kinds, describe=describe_scene)
+        if journal := profile.tuning.instructions:
             written, _ = read_instructions(profile.path(journal), some, kinds)
-        else:
-            written, _ = write_instructions(some, kinds, describe=describe_scene)
         counts = (len(dataset.split(split)) for split in ("train", "val", "test"))
         texts = tuple((item.prompt, item.answer) for item in written)
         instructions = round(len(written) * len(train) / len(some))
@@ -198,7 +197,6 @@ class _Stages:
     def __init__(self, profile: Profile, images: Images, device: Device) -> None:
         self.profile, self.images, self.device = profile, images, device
         folder, vision = profile.path(profile.vlm.name), profile.vision
-        self.name = folder.name if folder.is_dir() else profile.vlm.name
         source = str(folder) if folder.is_dir() else profile.vlm.name
         self.vlm = sized_vlm(source, profile.vlm.pixels, profile.tuning)
         self.weights = self.vlm.weights(profile.vlm.quantize == "nf4", device.size)
@@ -212,12 +210,12 @@ class _Stages:
 
     def plan(self) -> Plan:
         vlm, images, classes = self.vlm, self.images, len(self.images.labels)
-        question = vlm.question(categorical_prompt(images.labels))
+        question = vlm.length(categorical_prompt(images.labels), chat=True)
         answer = max(vlm.length(answer_for(label)) for label in images.labels) + 1
         shared = vlm.length(answer_for("")) - 1  # the beginning of all answers; then all endings
         tree = shared + 1 + classes * (answer - shared - 1)
         judged = images.total + images.val + 2 * images.test  # scored, and some written
-        models = {self.name: (vlm.parameters, vlm.adapter, vlm.fetch)}
+        models = {self.profile.vlm.name: (vlm.parameters, vlm.adapter, vlm.fetch)}
         stages = {
             "features": self.answering(images.total, 0, 0),
             f"tuning, {self.profile.tuning.epochs} epochs": self.tuning(),
@@ -260,14 +258,13 @@ class _Stages:
     def tuning(self) -> tuple[float, ...]:
         vlm, size, settings = self.vlm, self.device.size, self.profile.tuning
         rows, texts = settings.batch_size, self.images.texts
-        lengths = [vlm.question(asked) + vlm.length(text) + 1 for asked, text in texts]
+        lengths = [vlm.length(asked, chat=True) + vlm.length(text) + 1 for asked, text in texts]
         padded = np.quantile(lengths, rows / (rows + 1)) if rows > 1 else np.mean(lengths)
         steps = math.ceil(self.images.instructions / rows) * settings.epochs
         work = vlm.tuning(self.usual, self.usual.tokens + padded, settings.recompute)
         held = vlm.weights(bool(self.profile.vlm.quantize), size) + self.waiting
         held += 12 * vlm.adapter  # gradients, and AdamW's two averages
-        low = 2 if self.device.bf16 else size
-        step = rows * vlm.tuning_bytes(self.largest.tokens + max(lengths), size, low, settings)
+        step = rows * vlm.tuning_bytes(self.largest.tokens + max(lengths), size, settings)
         return self.row(steps, steps * rows * work, 0.0, held, step)
 
     def vision(self, network: SizedNetwork) -> tuple[float, ...]:

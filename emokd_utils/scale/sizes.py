@@ -65,17 +65,13 @@ class SizedVLM(NamedTuple):
     eye: int
     keys: int
 
-    def length(self, text: str) -> int:
-        """Tokens of a text; four characters each where no tokenizer is at hand."""
+    def length(self, text: str, chat: bool = False) -> int:
+        """Tokens of a text, or of a question in the chat's format but for its image's; four
+        characters each where no tokenizer is at hand."""
         if self.processor is None:
-            return math.ceil(len(text) / 4)
-        return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def question(self, prompt: str) -> int:
-        """Tokens of a question in the chat's format, without those of the image."""
-        if self.processor is None:
-            return self.length(prompt) + FRAME
-        return self.length(chat_text(self.processor, prompt)) - 1
+            return math.ceil(len(text) / 4) + FRAME * chat
+        text = chat_text(self.processor, text) if chat else text
+        return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) - chat
 
     def view(self, width: int, height: int) -> View:
         """What is seen of an image of this size in pixels."""
@@ -102,8 +98,8 @@ class SizedVLM(NamedTuple):
         return work + 2 * output * kept * self.products["output"]
 
     def tuning(self, view: View, tokens: float, recompute: bool) -> float:
-        """Operations of a step with one instruction: forward, backward to the adapters, and where
-        layers are computed anew forward once more. Base weights get no gradient."""
+        """Operations of a step with one instruction: forward, with ``recompute`` twice, and backward
+        to the adapters; base weights get no gradient."""
         return self.seeing(view) + self.reading(tokens, tokens, 2 + recompute, 2)
 
     def weights(self, nf4: bool, size: int) -> float:
@@ -123,14 +119,13 @@ class SizedVLM(NamedTuple):
         seen = view.patches * ((4 + size) * pixels + size * 12 * self.eye)
         return max(seen, size * read, (size + 4 + 4) * kept * self.text.vocab_size)
 
-    def tuning_bytes(self, tokens: int, size: int, low: int, settings: TuningSettings) -> float:
-        """Bytes that the backward pass needs of a row of tokens. size, low: bytes of what passes
-        from layer to layer, and of what products give."""
+    def tuning_bytes(self, tokens: int, size: int, settings: TuningSettings) -> float:
+        """Bytes that the backward pass needs of a row of tokens, with values of ``size`` bytes."""
         width, layers = self.text.hidden_size, self.text.num_hidden_layers
-        inside = low * (5 * width + 2 * self.keys + 4 * self.text.intermediate_size)
+        inside = size * (5 * width + 2 * self.keys + 4 * self.text.intermediate_size)
         inside += 5 * width * len(settings.projections)  # LoRA's input after dropout, and the mask
         kept = size * width * layers + inside if settings.recompute else inside * layers
-        return tokens * (kept + (low + 4 + 4) * self.text.vocab_size)
+        return tokens * (kept + (size + 4 + 4) * self.text.vocab_size)
 
 
 @functools.cache
