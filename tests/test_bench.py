@@ -8,7 +8,7 @@ from emokd_utils.data import load_dataset
 from emokd_utils.profiles import MINI
 from emokd_utils.settings import VisionSettings
 from emokd_utils.vision import VisionModel, build_network
-from emokd_utils.world.scenes import ensure_scenes
+from emokd_utils.world.files import ensure_scenes
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The demo: a page that answers as the model does, reaches no other host and names what is missing."""
 
 import io
+import itertools
 import os
 import signal
 import socket
@@ -28,19 +29,18 @@ def encoded(image):
 
 
 def test_without_a_run_the_command_says_in_one_sentence_what_makes_it(tmp_path, capsys):
-    for split in ("train", "test"):
-        for label in ("joy", "anger"):
-            (tmp_path / "my photos" / split / label).mkdir(parents=True)
-            for k in range(3):
-                image = Image.effect_noise((30, 30), 50 + len(label + split) + k)
-                image.save(tmp_path / "my photos" / split / label / f"{k}.png")
+    names = itertools.product(("train", "test"), ("joy", "anger"), range(3))
+    for shade, (split, label, k) in enumerate(names):
+        (tmp_path / "my photos" / split / label).mkdir(parents=True, exist_ok=True)
+        image = Image.effect_noise((30, 30), 50 + shade)
+        image.save(tmp_path / "my photos" / split / label / f"{k}.png")
     data, runs = str(tmp_path / "my photos"), str(tmp_path / "runs")
     asked = ["demo", "--data", data, "--runs", runs, "--seed", "2", "--profile", "mini"]
     assert commands.main([*asked, "--vision", "resnet18", "--set", "tuning.epochs=1"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "of seed 2" in error
     assert (
-        f"`python -m emokd_utils run --vision resnet18 --data '{data}' --runs {runs} --seed 2 "
+        f"`python -m emokd_utils run --profile mini --vision resnet18 --data '{data}' --runs {runs} --seed 2 "
         "--set=tuning.epochs=1`"
     ) in error
 
@@ -60,11 +60,8 @@ def test_an_unknown_gate_and_a_missing_gradio_are_told_before_anything_is_loaded
 
 def test_the_page_is_served_on_the_loopback_alone_and_asks_nobody_else(monkeypatch, capfd):
     asked, look_up = [], socket.getaddrinfo
-    monkeypatch.setattr(
-        socket,
-        "getaddrinfo",
-        lambda host, *more, **k: asked.append(host) or look_up(host, *more, **k),
-    )
+    noted = lambda host, *more, **k: asked.append(host) or look_up(host, *more, **k)  # noqa: E731
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
     for name, value in (("SERVER_NAME", "0.0.0.0"), ("SHARE", "True")):
         monkeypatch.setenv(f"GRADIO_{name}", value)
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
@@ -156,7 +153,7 @@ def test_a_bad_file_gives_a_sentence_no_answer_and_the_page_goes_on(page, tiny_e
     upload(page, HOSTILE, b"dear diary")
     told = page.get_by_test_id("toast-text")
     told.wait_for()
-    assert "not an image but text" in told.inner_text() and "/" not in told.inner_text()
+    assert "not recognised as an image" in told.inner_text() and "/" not in told.inner_text()
     assert page.locator("meter").count() == 0
     upload(page, "good.png", encoded(images[0]))
     wait_for(page, tiny_emovlm_kd.answer([images[0]])[0])
@@ -169,7 +166,7 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path):
 import sys
 from unittest.mock import MagicMock
 from emokd_utils.cli import commands, demo
-demo.Pipeline = MagicMock()
+demo.open_run = MagicMock()
 sys.exit(commands.main(["demo"]))
 """
     process = subprocess.Popen(

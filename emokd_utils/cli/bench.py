@@ -8,7 +8,6 @@ and multiplied by the number of epochs; ours is timed whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from timeit import repeat, timeit
 
@@ -32,19 +31,18 @@ WANTED = {"distillation": 10, "gate": 20, "VLM prediction": 5}  # least ratios
 
 
 class Loops:
-    """Both ways through the stages, on the models of a run and some of its images.
+    """Both ways through the stages, on the models of a run and some of its images; the published
+    way trains one epoch, ours whole."""
 
-    The published way trains one epoch, an image at a time, every network run anew; ours trains
-    whole, after an image has passed each frozen network once, in batches.
-    """
-
-    def __init__(self, run: Run, data: ImageDataset, seed: int = 0) -> None:
-        self.vlm, self.vision, self.profile = run.tuned_vlm(seed), run.vision(seed), run.profile
-        self.data, self.seed, self.classes = data, seed, len(data.label_set)
+    def __init__(self, run: Run, data: ImageDataset) -> None:
+        self.vlm, self.vision, self.profile = run.tuned_vlm(0), run.vision(0), run.profile
+        self.data, classes = data, len(data.label_set)
         self.images = [data.open(image_id) for image_id in data.ids]
+        self.labels = torch.from_numpy(data.label_index)
         self.question = categorical_prompt(data.label_set)
-        self.head = DistillationHead(self.vlm.features(self.images[:1]).shape[1], self.classes)
-        self.gate = build_gate("concat_linear", self.classes)
+        self.head = DistillationHead(self.vlm.features(self.images[:1]).shape[1], classes)
+        self.gate = build_gate("concat_linear", classes)
+        self.common = {"num_classes": classes, "seed": 0}  # of head and gate
 
     def _answer(self, image: Image.Image) -> np.ndarray:
         """The VLM's sampled answer: (1, C), one-hot, or zeros where it names no label."""
@@ -56,34 +54,23 @@ class Loops:
         label = parse_answer(text, self.data.label_set)
         return np.array([[label == name for name in self.data.label_set.labels]], np.float32)
 
-    def _train(self, module: torch.nn.Module, lr: float, loss_of: Callable) -> None:
-        optimizer = torch.optim.AdamW(module.parameters(), lr=lr)
-        labels = torch.from_numpy(self.data.label_index).split(1)
-        for image, label in zip(self.images, labels, strict=True):
-            loss = loss_of(image, label)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    def _student(self, image: Image.Image) -> torch.Tensor:
+        """The head's logits (1, C), with the visual encoder run for them."""
+        return self.head(torch.from_numpy(self.vlm.features([image])))
 
     def published_head(self) -> None:
         """Teacher and visual encoder run for each image."""
-
-        def loss_of(image: Image.Image, label: torch.Tensor) -> torch.Tensor:
-            features = torch.from_numpy(self.vlm.features([image]))  # (1, d)
+        optimizer = torch.optim.AdamW(self.head.parameters(), lr=1e-5)
+        for image, label in zip(self.images, self.labels.split(1), strict=True):
             teacher = torch.from_numpy(self.vision.image_logits([image]).copy())  # (1, C)
-            return distillation_loss(self.head(features), teacher, label)
-
-        self._train(self.head, 1e-5, loss_of)
+            _step(optimizer, distillation_loss(self._student(image), teacher, label))
 
     def published_gate(self) -> None:
         """Visual encoder, head and the VLM's sampled answer for each image."""
-
-        def loss_of(image: Image.Image, label: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                student = self.head(torch.from_numpy(self.vlm.features([image])))  # (1, C)
-            return cross_entropy(self.gate(student, torch.from_numpy(self._answer(image))), label)
-
-        self._train(self.gate, 1e-4, loss_of)
+        optimizer = torch.optim.AdamW(self.gate.parameters(), lr=1e-4)
+        for image, label in zip(self.images, self.labels.split(1), strict=True):
+            student, answer = self._student(image).detach(), torch.from_numpy(self._answer(image))
+            _step(optimizer, cross_entropy(self.gate(student, answer), label))
 
     def published_answers(self) -> np.ndarray:
         """(n, C): the VLM's sampled answers, one image at a time."""
@@ -91,35 +78,22 @@ class Loops:
 
     def our_head(self) -> None:
         """On features and teacher logits of all images."""
-        features, labels = (
-            self.vlm.dataset_features(self.data, progress=False),
-            self.data.label_index,
-        )
-        train_head(
-            features,
-            labels,
-            self.vision.logits(self.data),
-            val_features=features[:8],
-            val_labels=labels[:8],
-            num_classes=self.classes,
-            settings=replace(self.profile.head, epochs=EPOCHS, patience=EPOCHS),
-            seed=self.seed,
-        )
+        features = self.vlm.dataset_features(self.data, progress=False)
+        labels, teacher = self.data.label_index, self.vision.logits(self.data)
+        settings = replace(self.profile.head, epochs=EPOCHS, patience=EPOCHS)
+        val = {"val_features": features[:8], "val_labels": labels[:8]}
+        train_head(features, labels, teacher, **val, settings=settings, **self.common)
 
     def our_gate(self) -> None:
         """On the head's logits and the VLM's scored answers."""
         probabilities, features = self.our_answers()
         with torch.no_grad():
             student = self.head(torch.from_numpy(features)).numpy()
-        one_hot = np.eye(self.classes)[probabilities.argmax(1)]
-        train_gate(
-            *gate_inputs(student, probabilities, one_hot, self.profile.gate.inputs),
-            self.data.label_index,
-            num_classes=self.classes,
-            settings=replace(self.profile.gate, epochs=EPOCHS, folds=0),
-            seed=self.seed,
-            trained_on="train",
-        )
+        one_hot = np.eye(len(self.data.label_set))[probabilities.argmax(1)]
+        inputs = gate_inputs(student, probabilities, one_hot, self.profile.gate.inputs)
+        settings = replace(self.profile.gate, epochs=EPOCHS, folds=0)
+        labels, about = self.data.label_index, {"settings": settings, "trained_on": "train"}
+        train_gate(*inputs, labels, **about, **self.common)
 
     def our_answers(self) -> tuple[np.ndarray, np.ndarray]:
         """The VLM's probabilities (n, C) by scoring, and features (n, d) from the same pass."""
@@ -128,11 +102,17 @@ class Loops:
         return softmax(scores, axis=1), features
 
 
-def bench(run: Run, count: int = 64, seed: int = 0) -> pd.DataFrame:
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def bench(run: Run, count: int = 64) -> pd.DataFrame:
     """Seconds of both ways for ``count`` training images, and their ratio, a row per stage."""
     train = run.dataset.split("train")
-    loops = Loops(run, train.select(list(train.ids)[:count]), seed)
-    torch.manual_seed(seed)
+    loops = Loops(run, train.select(train.ids[:count]))
+    torch.manual_seed(0)
     loops.our_head(), loops.our_answers()  # warm
     rows = {}
     for stage, published, ours, epochs in (
@@ -141,7 +121,7 @@ def bench(run: Run, count: int = 64, seed: int = 0) -> pd.DataFrame:
         ("VLM prediction", loops.published_answers, loops.our_answers, 1),
     ):
         slow, fast = timeit(published, number=1) * epochs, min(repeat(ours, number=1))
-        figures = round(slow, 2), round(fast, 2), round(slow / fast, 1)
-        rows[stage] = len(loops.images), epochs, *figures, WANTED[stage]
+        seconds = round(slow, 2), round(fast, 2), round(slow / fast, 1)
+        rows[stage] = len(loops.images), epochs, *seconds, WANTED[stage]
     columns = ["images", "epochs", "published loop, s", "ours, s", "ratio", "wanted"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("stage")

@@ -1,14 +1,16 @@
 """``python -m emokd_utils demo``: a page on this machine to try EmoVLM-KD on one's own images.
 
-It loads what a run has trained and trains nothing. The page is served on 127.0.0.1 alone, asks no
-other host for anything, and is made with gradio: ``pip install -e ".[demo]"``.
+It loads what a run has trained. The page is served on 127.0.0.1 alone, asks no other host for
+anything, and is made with gradio: ``pip install -e ".[demo]"``.
 """
 
+import contextlib
 import importlib
 import os
 import shlex
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -18,37 +20,40 @@ from PIL import Image
 from ..emovlm_kd import EmoVLMKD
 from ..errors import InputError
 from ..images import open_image
-from ..run.environment import asked_profile, runs_folder
+from ..run.environment import asked_profile
 from ..run.run import open_run
 from ..run.store import NotMadeError
 
 HOST = "127.0.0.1"
 
 ABOUT = """# EmoVLM-KD
-Which emotion does an image evoke? A VLM and a small head on what it sees each give an answer, and a
-gate makes one of the two. An answer is about what an image evokes in those who labelled the data;
-it is not about what a person in the image feels."""
+Which emotion does an image evoke in those who labelled the data (not: what does a person in it
+feel)? A VLM and a small head on what it sees each give an answer, and a gate makes one of the two."""
 TINY_VLM = """ The built-in TinyVLM knows drawn scenes like the examples and nothing else: a
 photograph gets an answer too, but it means nothing."""
+TEST_IMAGES = "Or take a test image; nothing was trained on them"
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 
 
 def build(emovlm_kd: EmoVLMKD, examples: Sequence[tuple[Image.Image, str]]):
-    """The page as gradio.Blocks, for `launch` to serve: one image at a time passes the model.
-
-    examples: images with captions. Raises InputError where gradio is not installed.
-    """
+    """The page as gradio.Blocks, for `launch` to serve. examples: images with captions."""
     gr = _gradio()
+
+    def shown_of(image: Image.Image) -> list:
+        """A free upload box, the image twice, what is said of it, and no reason yet."""
+        answer = emovlm_kd.answer([image])[0]
+        weights = dict(zip(("head", "VLM"), answer.weights, strict=True))
+        return [None, image, image, answer.probabilities, answer.vlm, answer.head, weights, None]
 
     def on_upload(path: str) -> list:
         try:
-            return _shown(emovlm_kd, open_image(path))
+            return shown_of(open_image(path))
         except ValueError as error:  # of open_image, and of processors for an image far too narrow
             gr.Warning(escape(str(error).replace(path, Path(path).name)), duration=None)
             return [None] * 8
 
     def on_example(event: gr.SelectData) -> list:
-        return _shown(emovlm_kd, examples[event.index][0])
+        return shown_of(examples[event.index][0])
 
     def on_ask(image: Image.Image | None) -> str:
         return emovlm_kd.vlm.reasons([image])[0] if image else "Give an image first."
@@ -59,8 +64,7 @@ def build(emovlm_kd: EmoVLMKD, examples: Sequence[tuple[Image.Image, str]]):
         with gr.Row():
             with gr.Column():
                 upload = gr.File(label="Your image (it stays on this machine)", height=130)
-                gr.Markdown("Or take a test image; nothing was trained on them.")
-                look = {"show_label": False, "allow_preview": False, "interactive": False}
+                look = {"label": TEST_IMAGES, "allow_preview": False, "interactive": False}
                 gallery = gr.Gallery(list(examples), columns=4, buttons=[], **look)
                 shown = gr.Image(label="What is answered", interactive=False, buttons=[])
             with gr.Column():
@@ -78,40 +82,30 @@ def build(emovlm_kd: EmoVLMKD, examples: Sequence[tuple[Image.Image, str]]):
     return blocks
 
 
-def _shown(emovlm_kd: EmoVLMKD, image: Image.Image) -> list:
-    """An upload box that is free again, the image twice, what is said of it, and no reason yet."""
-    answer = emovlm_kd.answer([image])[0]
-    weights = dict(zip(("head", "VLM"), answer.weights, strict=True))
-    return [None, image, image, answer.probabilities, answer.vlm, answer.head, weights, None]
-
-
 def launch(blocks, port: int | None = None, open_browser: bool = False) -> str:
     """Serve the page in the background, to this machine alone, until ``blocks.close()``; its address.
-
-    port: None takes the first free one from 7860. Raises InputError where it is taken.
-    """
+    port: None takes the first free one from 7860. Raises InputError where it is taken."""
     gr = _gradio()
     from starlette.middleware import Middleware
     from starlette.middleware.base import BaseHTTPMiddleware
+
+    async def own_content_only(request, call_next):
+        """No page may load anything from another host, whatever gradio refers to."""
+        response = await call_next(request)
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
 
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is up
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
     options = {"server_name": HOST, "server_port": port, "share": False, "inbrowser": open_browser}
     options |= {"quiet": True, "inline": False, "prevent_thread_lock": True, "footer_links": []}
     options["theme"] = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    app = {"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_own_content_only)]}
+    app = {"middleware": [Middleware(BaseHTTPMiddleware, dispatch=own_content_only)]}
     try:
         return blocks.launch(**options, app_kwargs=app, max_file_size="20mb")[1]
     except OSError as error:
         taken = f"port {port}" if port else "every port from 7860 on"
         raise InputError(f"{taken} is taken: choose another with --port") from error
-
-
-async def _own_content_only(request, call_next):
-    """No page may load anything from another host, whatever gradio refers to."""
-    response = await call_next(request)
-    response.headers["Content-Security-Policy"] = POLICY
-    return response
 
 
 def _gradio():
@@ -123,7 +117,7 @@ def _gradio():
         raise InputError('gradio is not installed: `pip install -e ".[demo]"`') from error
 
 
-def demo(args) -> int:
+def demo(args: Namespace) -> None:
     """The command ``demo``: load what a run has trained and serve the page until Ctrl-C."""
     _gradio()
     profile, seed = asked_profile(args), args.seed
@@ -137,25 +131,22 @@ def demo(args) -> int:
         raise InputError(f"{holds}: `{_run_command(args)}` makes it") from error
     labels = run.dataset.split("test").table["label"].drop_duplicates()[:8]
     examples = [(run.dataset.open(image), f"labelled {name}") for image, name in labels.items()]
+    model = EmoVLMKD(*parts, run.dataset.label_set)
     with tempfile.TemporaryDirectory(prefix="emokd-demo-", ignore_cleanup_errors=True) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        blocks = build(EmoVLMKD(*parts, run.dataset.label_set), examples)
+        blocks = build(model, examples)
         url = launch(blocks, args.port, args.open)
         print(f"EmoVLM-KD answers at {url} (Ctrl-C ends it)", flush=True)
-        try:
+        with contextlib.closing(blocks):
             while blocks.is_running:
                 time.sleep(0.5)
-        finally:
-            blocks.close(verbose=False)
-    return 0
 
 
-def _run_command(args) -> str:
+def _run_command(args: Namespace) -> str:
     """The command that trains what the arguments of ``demo`` ask for."""
-    usual = {"profile": os.environ.get("EMOKD_PROFILE") or "mini", "runs": runs_folder()}
-    words = ["python", "-m", "emokd_utils", "run"]
-    for name in ("profile", "vlm", "vision", "data", "runs", "seed"):
-        if (value := getattr(args, name)) and value != usual.get(name):
+    words = ["python", "-m", "emokd_utils", "run", "--profile", args.profile]
+    for name in ("vlm", "vision", "data", "runs", "seed"):
+        if value := getattr(args, name):
             words += [f"--{name}", str(value)]
     words += [f"--set={setting}" for setting in args.settings]
     return shlex.join(words + ["--skip-bad"] * args.skip_bad)

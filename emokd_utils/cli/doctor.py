@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -15,8 +14,10 @@ import tempfile
 import textwrap
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
 
 from ..profiles import project_root
 
@@ -38,18 +39,13 @@ SHIPPED = {
 """Files that come with the project, relative to its folder."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One requirement.
-
-    passed: None for a line that only informs. detail, mend: shown where it failed.
-    """
+class Check(NamedTuple):
+    """One requirement. passed: None for a line that only informs. mend: shown where it failed."""
 
     name: str
     found: str
+    passed: bool | None
     wanted: str = ""
-    passed: bool | None = True
-    detail: str = ""
     mend: str = ""
 
     def __str__(self) -> str:
@@ -57,11 +53,10 @@ class Check:
         line = f"{mark:<6} {self.name:<15} {self.found}"
         if self.wanted:
             line = f"{line:<47} wanted {self.wanted}"
-        below = [self.detail] * bool(self.detail) + [f"mend: {self.mend}"]
-        return "\n       ".join([line, *below]) if self.passed is False else line
+        return f"{line}\n       mend: {self.mend}" if self.passed is False else line
 
 
-def doctor(args=None) -> int:
+def doctor() -> int:
     """The command ``doctor``: print every check as it is made; 1 if any failed, else 0."""
     results = []
     for check in checks(project_root()):
@@ -78,11 +73,13 @@ def checks(root: Path) -> Iterator[Check]:
     wanted = ".".join(map(str, MINIMUM_PYTHON))
     mend = f"install Python {wanted} or newer, remove .venv, then `make tutorial`"
     passed = sys.version_info[:2] >= MINIMUM_PYTHON
-    yield Check("Python", platform.python_version(), f">={wanted}", passed, mend=mend)
+    yield Check("Python", platform.python_version(), passed, f">={wanted}", mend)
     if passed:
         yield from check_dependencies(root)
     for name, path in SHIPPED.items():
-        yield check_file(root, name, path)
+        size = (root / path).stat().st_size if (root / path).is_file() else 0
+        found = f"{path} ({size / 1e3:,.0f} kB)" if size else f"{path} is missing or empty"
+        yield Check(name, found, size > 0, mend=f"git checkout -- {path}")
     yield check_runs(root / "runs")
     yield from check_machine()
     disk = shutil.disk_usage(root).free
@@ -93,36 +90,25 @@ def check_dependencies(root: Path) -> Iterator[Check]:
     """Each dependency of ``root/pyproject.toml``: installed, in its range, and does it import?"""
     import tomllib  # since Python 3.11
 
-    install = f"{_python()} -m pip install --editable ."
-    try:
-        from packaging.requirements import Requirement
-    except ModuleNotFoundError:
-        yield Check("packages", "none installed", passed=False, mend=install)
-        return
-    if not (root / "pyproject.toml").is_file():
-        mend = f"in a copy of the whole project: {install}"
-        yield Check("pyproject.toml", "missing", "beside emokd_utils/", passed=False, mend=mend)
-        return
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
-    for requirement in map(Requirement, project["dependencies"]):
-        yield check_dependency(requirement)
+    yield from map(check_dependency, map(Requirement, project["dependencies"]))
 
 
-def check_dependency(requirement) -> Check:
-    """One distribution (a packaging Requirement): its version against the range, and its import."""
+def check_dependency(requirement: Requirement) -> Check:
+    """One distribution: its version against the range, and its import."""
     name, specifier = requirement.name, requirement.specifier
     wanted = ",".join(sorted(map(str, specifier), reverse=True))
-    mend = f'{_python()} -m pip install "{name}{wanted}"'
+    mend = f'{sys.executable} -m pip install "{name}{wanted}"'
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, "not installed", wanted, passed=False, mend=mend)
+        return Check(name, "not installed", False, wanted, mend)
     if not specifier.contains(found, prereleases=True):
-        return Check(name, found, wanted, passed=False, mend=mend)
+        return Check(name, found, False, wanted, mend)
     if error := import_error(IMPORT_NAMES.get(name, name.replace("-", "_"))):
-        mend = mend.replace("install", "install --force-reinstall", 1)
-        return Check(name, f"{found}, import fails", wanted, False, error, mend)
-    return Check(name, found, wanted)
+        mend = f"{mend.replace('install', 'install --force-reinstall', 1)}\n       ({error})"
+        return Check(name, f"{found}, import fails", False, wanted, mend)
+    return Check(name, found, True, wanted)
 
 
 def import_error(module: str) -> str:
@@ -136,29 +122,21 @@ def import_error(module: str) -> str:
     return ""
 
 
-def check_file(root: Path, name: str, path: str) -> Check:
-    """A file that comes with the project: there, and not empty."""
-    size = (root / path).stat().st_size if (root / path).is_file() else 0
-    found = f"{path} ({size / 1e3:,.0f} kB)" if size else f"{path} is missing or empty"
-    return Check(name, found, passed=size > 0, mend=f"git checkout -- {path}")
-
-
 def check_runs(runs: Path) -> Check:
     """Can results be written to ``runs``, or be created where it does not exist yet?"""
     folder = next(folder for folder in (runs, *runs.parents) if folder.exists())
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        detail = f"{folder}: {error.strerror}"
-        mend = "make the folder writable, or choose another: run --runs DIR"
-        return Check("results", f"{runs.name}/ is not writable", "", False, detail, mend)
-    return Check("results", f"{runs.name}/ is writable")
+        mend = f"make {folder} writable ({error.strerror}), or choose another: run --runs DIR"
+        return Check("results", f"{runs.name}/ is not writable", False, mend=mend)
+    return Check("results", f"{runs.name}/ is writable", True)
 
 
 def check_machine() -> Iterator[Check]:
     """The device and threads that torch would use, and the memory that programs could still take."""
     if import_error("torch") or import_error("psutil"):
-        yield Check("device", "not known: torch or psutil does not import", passed=None)
+        yield Check("device", "not known: torch or psutil does not import", None)
         return
     import psutil
     import torch
@@ -166,8 +144,8 @@ def check_machine() -> Iterator[Check]:
     device = "mps (Apple)" if torch.backends.mps.is_available() else "cpu"
     if torch.cuda.is_available():
         device = f"cuda ({torch.cuda.get_device_name()})"
-    yield Check("device", device, passed=None)
-    yield Check("threads", f"{torch.get_num_threads()} on {psutil.cpu_count()} cores", passed=None)
+    yield Check("device", device, None)
+    yield Check("threads", f"{torch.get_num_threads()} on {psutil.cpu_count()} cores", None)
     memory = psutil.virtual_memory().available
     limit = CONTAINER_LIMIT.read_text("ascii").strip() if CONTAINER_LIMIT.exists() else "max"
     memory = min(memory, int(limit)) if limit.isdecimal() else memory
@@ -177,10 +155,4 @@ def check_machine() -> Iterator[Check]:
 def check_space(name: str, free: float, minimum: float, mend: str) -> Check:
     """``free`` bytes against ``minimum`` bytes."""
     found, wanted = f"{free / 1e9:.1f} GB", f">={minimum / 1e9:.0f} GB"
-    return Check(name, found, wanted, free >= minimum, mend=mend)
-
-
-def _python() -> str:
-    """The running Python, as it would be typed in the current folder."""
-    path = os.path.relpath(sys.executable)
-    return sys.executable if path.startswith(os.pardir) else path
+    return Check(name, found, free >= minimum, wanted, mend)

@@ -8,14 +8,20 @@ Make axes of your own under ``with figures.style():``, so that they match.
 
 # ruff: noqa: F401 (what is imported here is what the package offers)
 
-from .disagreement import (
-    confusion,
-    confusion_pair,
-    cue_bars,
-    explanations,
-    four_way_map,
-    pictures,
+from .base import (
+    GREY,
+    INK,
+    MODEL_COLOURS,
+    PALE,
+    alt_text,
+    class_colours,
+    model_colours,
+    percent,
+    save,
+    show,
+    style,
 )
+from .disagreement import confusion, confusion_pair, cue_bars, explanations, four_way_map, pictures
 from .gains import (
     calibration,
     cost_accuracy,
@@ -24,18 +30,4 @@ from .gains import (
     oracle_gap,
     reliability,
     sweep,
-)
-from .style import (
-    GREY,
-    INK,
-    MODEL_COLOURS,
-    PALE,
-    STYLE,
-    alt_text,
-    class_colours,
-    model_colours,
-    percent,
-    save,
-    show,
-    style,
 )

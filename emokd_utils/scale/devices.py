@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, replace
+from timeit import repeat
 
 import psutil
 import torch
 
 from ..errors import InputError
 from ..profiles import Profile
+from ..training import bf16_is_fast
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,14 @@ class Device:
     """What computes.
 
     memory: GB (10**9 bytes). half, single: peak operations a second of matrix products in 16 bits
-    (summed in 32, no sparsity) and in 32 bits. bandwidth: bytes a second of its memory. bf16:
-    whether it has bfloat16. shares: of the peak, the pessimistic and the optimistic one.
+    (summed in 32, no sparsity) and in 32 bits. bf16: whether it has bfloat16. shares: of the peak,
+    the pessimistic and the optimistic one.
     """
 
     name: str
     memory: float
     half: float
     single: float
-    bandwidth: float
     bf16: bool = True
     shares: tuple[float, float] = (0.2, 0.4)
 
@@ -44,13 +44,13 @@ class Device:
 GPUS = {
     gpu.name: gpu
     for gpu in (  # NVIDIA's data sheets and white papers of the architectures
-        Device("T4", 16, 65e12, 8.1e12, 320e9, bf16=False),
-        Device("L4", 24, 121e12, 30.3e12, 300e9),
-        Device("RTX 3090", 24, 71e12, 35.6e12, 936e9),
-        Device("RTX 4090", 24, 165e12, 82.6e12, 1008e9),
-        Device("A100-40", 40, 312e12, 19.5e12, 1555e9),
-        Device("A100-80", 80, 312e12, 19.5e12, 2039e9),
-        Device("H100", 80, 989e12, 67e12, 3350e9),
+        Device("T4", 16, 65e12, 8.1e12, bf16=False),
+        Device("L4", 24, 121e12, 30.3e12),
+        Device("RTX 3090", 24, 71e12, 35.6e12),
+        Device("RTX 4090", 24, 165e12, 82.6e12),
+        Device("A100-40", 40, 312e12, 19.5e12),
+        Device("A100-80", 80, 312e12, 19.5e12),
+        Device("H100", 80, 989e12, 67e12),
     )
 }
 
@@ -61,30 +61,23 @@ def get_device(name: str | None, profile: Profile) -> Device:
 
     Raises InputError for a name that is not known.
     """
-    if not name and torch.cuda.is_available():
-        present = torch.cuda.get_device_properties(0)
-        for known, gpu in GPUS.items():
-            if re.search(rf"\b{known.split('-')[0]}\b", present.name):
-                return replace(gpu, memory=present.total_memory / 1e9)
-        raise InputError(f"the table has no {present.name}: name one like it, {', '.join(GPUS)}")
-    name = (name or ("L4" if profile.vlm.quantize else "cpu")).lower()
-    if name == "cpu":
-        fast = torch.cpu._is_amx_tile_supported()
-        single = _speed(torch.float32)
-        half = _speed(torch.bfloat16) if fast else single
-        memory = psutil.virtual_memory().available / 1e9
-        return Device("cpu", memory, half, single, 10e9, fast, (0.08, 0.8))
-    gpus = {known.lower(): gpu for known, gpu in GPUS.items()}
-    if name not in gpus:
-        raise InputError(f"there is no GPU {name!r} in the table: {', '.join(GPUS)}, or cpu")
-    return gpus[name]
+    here = None if name or not torch.cuda.is_available() else torch.cuda.get_device_properties(0)
+    name = here.name if here else name or ("L4" if profile.vlm.quantize else "cpu")
+    if name.lower() == "cpu":
+        return _this_cpu()
+    for known, gpu in GPUS.items():
+        if here and re.search(rf"\b{known.split('-')[0]}\b", name):
+            return replace(gpu, memory=here.total_memory / 1e9)
+        if name.lower() == known.lower():
+            return gpu
+    raise InputError(f"there is no GPU {name!r} in the table: name {', '.join(GPUS)}, or cpu")
 
 
-def _speed(dtype: torch.dtype, side: int = 1024) -> float:
-    """Operations a second of this CPU in the fastest of some products of matrices."""
-    a, seconds = torch.ones(side, side, dtype=dtype), []
-    for _ in range(5):
-        begin = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - begin)
-    return 2 * side**3 / min(seconds)
+def _this_cpu(side: int = 1024) -> Device:
+    """Operations a second are those in the fastest of some products of matrices."""
+    fast, speed = bf16_is_fast("cpu"), []
+    for dtype in (torch.bfloat16 if fast else torch.float32, torch.float32):
+        a = torch.ones(side, side, dtype=dtype)
+        speed.append(2 * side**3 / min(repeat(lambda a=a: a @ a, number=1)))
+    memory = psutil.virtual_memory().available / 1e9
+    return Device("cpu", memory, *speed, fast, (0.08, 0.8))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from html import escape
@@ -80,18 +81,15 @@ def model_colours(names: Iterable[str]) -> dict[str, str]:
     Models of one family get tints of its colour; the untuned VLM and the head without a teacher
     the paler ones. Names of no family get further colours, repeated beyond four.
     """
-    names = sorted(dict.fromkeys(names), key=lambda name: any(word in name for word in _PALER))
-    family = {name: next((f for f in MODEL_COLOURS if name.startswith(f)), "") for name in names}
-    colours = {}
-    for name in names:
-        members = [other for other in names if family[other] == family[name]]
-        place = members.index(name)
-        if family[name]:
-            colour = np.array(to_rgb(MODEL_COLOURS[family[name]]))
-            tint = 0.5 * place / max(len(members) - 1, 1)
+    families: dict[str, list[str]] = {}
+    for name in sorted(dict.fromkeys(names), key=lambda name: any(w in name for w in _PALER)):
+        family = next((f for f in MODEL_COLOURS if name.startswith(f)), "")
+        families.setdefault(family, []).append(name)
+    colours = dict(zip(families.pop("", []), itertools.cycle(_OTHER_COLOURS), strict=False))
+    for family, members in families.items():
+        colour = np.array(to_rgb(MODEL_COLOURS[family]))
+        for name, tint in zip(members, np.linspace(0, 0.5, len(members)), strict=True):
             colours[name] = to_hex(colour + (1 - colour) * tint)
-        else:
-            colours[name] = _OTHER_COLOURS[place % len(_OTHER_COLOURS)]
     return colours
 
 
@@ -108,16 +106,13 @@ def percent(share: float, digits: int = 0) -> str:
 
 def percent_with_ends(share: float, low: float, high: float, digits: int = 0) -> str:
     """A share and its interval, in 0..1, as text: '21 % [19, 24]'; no ends where they are nan."""
-    if np.isnan(low):
-        return percent(share, digits)
-    return f"{percent(share, digits)} [{100 * low:.{digits}f},\u00a0{100 * high:.{digits}f}]"
+    ends = "" if np.isnan(low) else f" [{100 * low:.{digits}f},\u00a0{100 * high:.{digits}f}]"
+    return percent(share, digits) + ends
 
 
 def slices_of(values: pd.Series) -> dict[str, np.ndarray]:
-    """Name of each slice -> bool (n,) of the images in it.
-
-    In the order of a categorical's categories; else cues as in `_CUES`, and others by name.
-    """
+    """Name of each slice -> bool (n,) of the images in it, in the order of a categorical's categories;
+    else cues as in `_CUES`, and others by name."""
     names = values.astype(str).to_numpy()
     order = sorted(set(names), key=lambda name: (_CUES.get(name, len(_CUES)), name))
     if isinstance(values.dtype, pd.CategoricalDtype):
@@ -130,19 +125,18 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
     return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
 
 
-def headline(ax: Axes, title: str, note: str, facts: Sequence[str]) -> None:
-    """Set the title and the note below it, and keep note and facts as alt text."""
+def headline(ax: Axes, title: str, note: str, facts: Sequence[str]) -> Axes:
+    """The axes with a title and a note below it; note and facts are kept as alt text."""
     ax.set_title(title, pad=25)
     place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
     ax.annotate(note, (0, 1), (0, 8), fontsize=10.5, color=GREY, **place)
     DESCRIPTIONS[ax] = f"{'; '.join(facts)}. In all: {note}."
+    return ax
 
 
 def alt_text(drawn: Axes | Figure) -> str:
-    """A figure of this package in words: its title, then the numbers it shows.
-
-    Raises InputError where no function of this package drew.
-    """
+    """A figure of this package in words: its title, then the numbers it shows. Raises InputError
+    where no function of this package drew."""
     figure = drawn.get_figure(root=True)
     axes = [ax for ax in (figure.axes if drawn is figure else [drawn]) if ax in DESCRIPTIONS]
     if not axes:
@@ -153,14 +147,9 @@ def alt_text(drawn: Axes | Figure) -> str:
 
 
 def save(drawn: Axes | Figure, path: str | Path) -> Path:
-    """Write the whole figure as a PNG of 150 dots an inch, its alt text as 'Description' inside.
-
-    The same figure gives the same bytes with the same Matplotlib. Raises InputError for another
-    suffix.
-    """
+    """Write the whole figure as a PNG of 150 dots an inch, its alt text as 'Description' inside; the
+    same figure gives the same bytes with the same Matplotlib."""
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path} is no .png: give a name that ends in .png")
     figure = drawn.get_figure(root=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"Software": None, "Description": alt_text(figure)}
@@ -169,10 +158,8 @@ def save(drawn: Axes | Figure, path: str | Path) -> Path:
 
 
 def show(drawn: Axes | Figure, alt: str | None = None) -> None:
-    """Display the whole figure in a notebook, with its alt text, and close it.
-
-    alt: for a figure that is none of this package's. Raises InputError where it has no alt text.
-    """
+    """Display the whole figure in a notebook, with its alt text (`alt` for a figure that is none of
+    this package's), and close it. Raises InputError where it has none."""
     from IPython.display import display
 
     figure = drawn.get_figure(root=True)
