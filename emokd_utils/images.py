@@ -59,6 +59,15 @@ def decode(path: Path) -> tuple[Image.Image, bytes, str, str]:
         if not 0 < size <= MAX_BYTES:
             raise BadFile("oversized" if size else "empty", f"{size:,} bytes")
         data = path.read_bytes()
+    except OSError as error:
+        raise BadFile("unreadable", error.strerror or str(error)) from error
+    image, stored_as, mode = decode_bytes(data)
+    return image, data, stored_as, mode
+
+
+def decode_bytes(data: bytes) -> tuple[Image.Image, str, str]:
+    """The RGB image, its format and the mode that it was stored in. Raises BadFile."""
+    try:
         with Image.open(io.BytesIO(data), formats=list(FORMATS.values())) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -69,14 +78,14 @@ def decode(path: Path) -> tuple[Image.Image, bytes, str, str]:
             image.load()
             with contextlib.suppress(Exception):  # damaged EXIF data must not cost the picture
                 ImageOps.exif_transpose(image, in_place=True)
-            return _as_rgb(image), data, stored_as, mode
+            return _as_rgb(image), stored_as, mode
     except BadFile:
         raise
     except UnidentifiedImageError as error:
         detail = "no image that can be read; a web page or a phone's HEIC?"
         raise BadFile("misnamed", detail) from error
     except Exception as error:  # decoders raise many kinds of errors on damaged bytes
-        detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        detail = str(error) or type(error).__name__
         kind = "truncated" if "truncated" in detail.lower() else "unreadable"
         large = isinstance(error, Image.DecompressionBombError)
         raise BadFile("oversized" if large else kind, detail) from error

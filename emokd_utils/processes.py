@@ -8,7 +8,8 @@ small, writes and speaks. With one process nothing here does anything, nor impor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -31,6 +32,17 @@ def join(count: int) -> None:
 def world() -> tuple[int, int]:
     """Number of this process, from 0, and how many there are; (0, 1) before `join`."""
     return _world
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block this process is as if there were no others."""
+    global _world
+    before, _world = _world, (0, 1)
+    try:
+        yield
+    finally:
+        _world = before
 
 
 def first() -> bool:

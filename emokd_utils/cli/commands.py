@@ -32,7 +32,6 @@ doctor = lazy("cli.doctor")
 journal = lazy("scale.journal")
 plan = lazy("scale.plan")
 pretraining = lazy("world.pretrain")
-sources = lazy("scale.sources")
 
 OUT_OF_MEMORY = (
     "`python -m emokd_utils plan` with the same profile says what to set so that it fits; the run "
@@ -196,7 +195,7 @@ def write_instructions(args: Namespace) -> int:
 def convert_release(args: Namespace) -> None:
     """A release to the common layout, or what there is."""
     if args.list:
-        print(sources.describe(args.name) if args.name else sources.overview())
+        print(convert.describe(args.name) if args.name else convert.overview())
         return
     if args.out is None:
         raise InputError("convert needs NAME SOURCE OUT; `convert --list` names the data sets")

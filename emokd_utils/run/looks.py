@@ -13,12 +13,17 @@ from .. import maps
 from ..files import fingerprint, write_text
 from ..lazy import lazy
 from . import stages
-from .store import Recipe, stage
+from .store import Artefact, Recipe, stage
 
 costs = lazy("costs")
 explanations = lazy("explanations")
 gates = lazy("gates")
 instructions = lazy("instructions")
+
+
+def tuned_and_vision(run, seed: int) -> tuple[Artefact, Artefact]:
+    """What both models are: the VLM's adapter, and the vision model."""
+    return run.artefact(stages.adapter, seed), run.artefact(stages.vision_model, seed, "")
 
 
 @stage(1, "costs.csv")
@@ -48,14 +53,13 @@ def cost_table(run, seed: int) -> Recipe[pd.DataFrame]:
         )
         write_text(to / "costs.csv", table.to_csv())
 
-    inputs = {
-        "gate": trained.key,
-        "adapter": run.artefact(stages.adapter, seed).key,
-        "vision": run.artefact(stages.vision_model, seed, "").key,
-    }
-    return Recipe(
-        inputs, make, lambda at: pd.read_csv(at / "costs.csv", index_col=0), f"seed{seed}"
-    )
+    def load(at: Path) -> pd.DataFrame:
+        return pd.read_csv(at / "costs.csv", index_col=0)
+
+    needs = (trained, *tuned_and_vision(run, seed))
+    names = ("gate", "adapter", "vision")
+    inputs = {name: need.key for name, need in zip(names, needs, strict=True)}
+    return Recipe(inputs, make, load, f"seed{seed}", needs)
 
 
 @stage(1, "maps.safetensors")
@@ -74,15 +78,13 @@ def explained(run, seed: int) -> Recipe[dict]:
         }
         maps.save_explanations(to / "maps.safetensors", found)
 
-    inputs = {
-        "adapter": run.artefact(stages.adapter, seed).key,
-        "vision": run.artefact(stages.vision_model, seed, "").key,
-        "data": part.fingerprint,
-        "images": fingerprint(chosen),
-    }
-    return Recipe(
-        inputs, make, lambda at: maps.load_explanations(at / "maps.safetensors"), f"seed{seed}"
-    )
+    def load(at: Path) -> dict:
+        return maps.load_explanations(at / "maps.safetensors")
+
+    adapter, vision = tuned_and_vision(run, seed)
+    inputs = {"adapter": adapter.key, "vision": vision.key}
+    inputs |= {"data": part.fingerprint, "images": fingerprint(chosen)}
+    return Recipe(inputs, make, load, f"seed{seed}", (adapter, vision))
 
 
 @stage(1, "reasons.json")
@@ -102,10 +104,7 @@ def reasons(run, seed: int) -> Recipe[dict[str, str]]:
     def load(at: Path) -> dict[str, str]:
         return json.loads((at / "reasons.json").read_text(encoding="utf-8"))
 
-    inputs = {
-        "adapter": run.artefact(stages.adapter, seed).key,
-        "vlm": run.source.vlm_key,
-        "data": part.fingerprint,
-        "images": fingerprint(chosen),
-    }
-    return Recipe(inputs, make, load, f"seed{seed}")
+    adapter, _ = tuned_and_vision(run, seed)
+    inputs = {"adapter": adapter.key, "vlm": run.source.vlm_key}
+    inputs |= {"data": part.fingerprint, "images": fingerprint(chosen)}
+    return Recipe(inputs, make, load, f"seed{seed}", (adapter,))

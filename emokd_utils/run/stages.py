@@ -112,6 +112,7 @@ def teacher_logits(run, seed: int, further: str = "") -> Recipe[np.ndarray]:
         make,
         lambda at: load_rows(at / "logits.safetensors", ids),
         f"seed{seed}",
+        (model,),
     )
 
 
@@ -220,6 +221,7 @@ def head(run, seed: int, alpha: float, temperature: float, depth: int) -> Recipe
         make,
         lambda at: distillation.TrainedHead.load(at / "head.safetensors"),
         f"alpha{alpha:g}-seed{seed}",
+        (seen, taught) if alpha else (seen,),
     )
 
 
@@ -240,6 +242,7 @@ def head_logits(run, seed: int, *settings) -> Recipe[np.ndarray]:
         make,
         lambda at: load_rows(at / "logits.safetensors", ids),
         f"seed{seed}",
+        (trained, seen),
     )
 
 
@@ -260,6 +263,8 @@ def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
         else run.artefact(head_logits, seed, *run.head_settings())
     )
 
+    answered = run.artefact(tuned, seed, "score")
+
     def make(to: Path) -> None:
         student, vlm = gate_sides(run, seed, mode, side)
         rows = run.rows(split)
@@ -279,7 +284,7 @@ def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
         "split": split,
         "side": side,
         "first": first.key,
-        "vlm": run.artefact(tuned, seed, "score").key,
+        "vlm": answered.key,
         "seed": seed,
     }
     return Recipe(
@@ -287,6 +292,7 @@ def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
         make,
         lambda at: gating.TrainedGate.load(at / "gate.safetensors"),
         f"{kind}-{side}-seed{seed}",
+        (first, answered),
     )
 
 
@@ -305,4 +311,5 @@ def gate_logits(run, seed: int, *settings) -> Recipe[tuple[np.ndarray, np.ndarra
     def load(at: Path) -> tuple[np.ndarray, np.ndarray]:
         return tuple(load_rows(at / f"{name}.safetensors", ids) for name in ("logits", "shares"))
 
-    return Recipe({"gate": trained.key}, make, load, f"{settings[0]}-{side}-seed{seed}")
+    label = f"{settings[0]}-{side}-seed{seed}"
+    return Recipe({"gate": trained.key}, make, load, label, (trained,))

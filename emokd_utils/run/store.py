@@ -57,13 +57,15 @@ class Recipe(Generic[T]):
 
     inputs: all that it depends on (settings, seed, fingerprints, keys of earlier artefacts), as
     canonical_json takes it. make: writes files into the empty folder that it is given. load: reads
-    them from the artefact's folder. label: for people who look into the folder.
+    them from the artefact's folder. label: for people who look into the folder. needs: what is made
+    before it, by all processes where there are several.
     """
 
     inputs: Mapping[str, Any]
     make: Callable[[Path], object]
     load: Callable[[Path], T]
     label: str = ""
+    needs: tuple[Artefact, ...] = ()
 
 
 STAGES: dict[str, Stage] = {}
@@ -179,11 +181,16 @@ class Store:
                 lock.acquire()  # another process may be making the same: then it is found
             if processes.agree(first and not anew and artefact.is_kept):
                 return
+            for need in artefact.recipe.needs:
+                self.ensure(need)
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
             try:
-                if stage.together or first:
+                if stage.together:
                     artefact.recipe.make(aside)
+                elif first:
+                    with processes.alone():
+                        artefact.recipe.make(aside)
                 if first:
                     _publish(aside, artefact, time.perf_counter() - started)
             except Exception as error:

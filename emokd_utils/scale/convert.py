@@ -32,7 +32,7 @@ from ..data import stratified_split
 from ..emotions import LABEL_SETS, LabelSet, infer_label_set
 from ..errors import InputError
 from ..folders import SPLITS
-from ..images import FORMATS, BadFile, decode, read_file
+from ..images import FORMATS, BadFile, decode, decode_bytes
 from .releases import READERS, Folder, Row, read_library
 
 _TOML = tomllib.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))
@@ -202,8 +202,8 @@ def _take(
         kind = "" if any(map(path.is_relative_to, homes)) else "outside"
     if not kind:
         try:
-            data = read_file(path) if row.file else row.data
-            suffix = _SUFFIX[decode(data)[1]]
+            data = decode(path)[1] if row.file else row.data
+            suffix = _SUFFIX[decode_bytes(data)[1]]
             sha256 = hashlib.sha256(data).hexdigest()
             if link and row.file:
                 os.link(path, draft / str(n))
