@@ -233,5 +233,5 @@ def test_a_stage_whose_numbers_change_gets_another_version(reduced_runs):
 
 
 if __name__ == "__main__":
-    kept = open_run(reduced(MINI), runs=sys.argv[1], say=quiet, make=False)
+    kept = open_run(reduced(MINI), runs=sys.argv[1], say=quiet)
     NUMBERS.write_text(json.dumps(numbers_of(kept), indent=1) + "\n", encoding="utf-8")
