@@ -84,7 +84,7 @@ def fill(run: Run, seeds, heads: bool = True) -> None:
     ids, labels, even = list(data.ids), data.label_index, np.arange(len(data)) % 2 == 0
 
     def keep(artefact, make):
-        recipe = replace(artefact.recipe, make=make, load=lambda at: at)
+        recipe = replace(artefact.recipe, make=make, load=lambda at: at, needs=())
         Artefact(Store(run.folder, lambda line: None), artefact.stage, recipe).value  # noqa: B018
 
     def logits(right_on, strength=2.5):

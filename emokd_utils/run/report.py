@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -31,61 +32,71 @@ def write_report(results: Results) -> str:
     run, seeds = results.run, results.seeds
     costs, claims = run.costs(seeds[0]), results.claims()
     shown = _with_costs(readable(results.table()), costs, results.final)
-    written = run.tuned(seeds[0], "generate")
-    prompt = results.predictions[seeds[0]][TUNED].provenance["prompt"]
-    lines = []
-    for name, axes in _figures(results, costs).items():
-        figures.save(axes, run.folder / f"{name}.png")
-        lines += [f"![{figures.alt_text(axes)}]({name}.png)", ""]
-    text = f"""# EmoVLM-KD on {run.source.name}
-
-{_about(run)}
-
-## Accuracy on the test split (n = {len(results.ids)}, seeds {", ".join(map(str, seeds))})
-
-{markdown(shown)}
-
-Accuracy in per cent with a 95 % interval (bootstrap over images, {RESAMPLES} resamples), averaged over seeds.
-"{PUBLISHED}": raw logits and one-hot answers, gate trained on the train split.
-Parameters and the median time for one image are of the whole set-up that gives the answer.
-
-{markdown(results.per_seed().map(lambda v: f"{100 * v:.1f}"))}
-
-## What it shows
-
-{chr(10).join(f"- {claim}" for claim in claims)}
-
-## What the teacher adds
-
-The distilled head minus the head without a teacher, on the same images:
-
-{chr(10).join(f"- {line}" for line in results.teacher_gain())}
-
-## Where the two models disagree
-
-{markdown(results.disagreement().set_index("seed").map(_short))}
-
-## What it costs
-
-{markdown(costs.map(_short))}
-
-## How the answers were read
-
-Label scoring gives the probabilities above. By *generate and parse* the tuned VLM (seed {seeds[0]})
-is right on {written.accuracy:.1%} of n = {len(written)} test images, and {int(written.invalid.sum())} of its
-answers name no label.
-Prompt: `{prompt}`
-
-{chr(10).join(f"- {line}" for line in _gates(run, seeds))}
-
-## Figures
-
-Where a figure shows single predictions (four-way map, confusion, cues) they are those of seed {seeds[0]}.
-
-{chr(10).join(lines)}"""
-    write_text(run.folder / "report.md", text)
-    path = run.folder / "report.md"
+    per_seed = results.per_seed().map(lambda share: f"{100 * share:.1f}")
+    sections = {
+        f"Accuracy on the test split (n = {len(results.ids)}, seeds {_listed(seeds)})": [
+            markdown(shown),
+            "Accuracy in per cent with a 95 % interval (bootstrap over images, "
+            f"{RESAMPLES} resamples), averaged over seeds.\n"
+            f'"{PUBLISHED}": raw logits and one-hot answers, gate trained on the train split.\n'
+            "Parameters and the median time for one image are of the whole set-up that gives the "
+            "answer.",
+            markdown(per_seed),
+        ],
+        "What it shows": [_bullets(claims)],
+        "What the teacher adds": [
+            "The distilled head minus the head without a teacher, on the same images:",
+            _bullets(results.teacher_gain()),
+        ],
+        "Where the two models disagree": [
+            markdown(results.disagreement().set_index("seed").map(_short))
+        ],
+        "What it costs": [markdown(costs.map(_short))],
+        "How the answers were read": [_reading(results), _bullets(_gates(run, seeds))],
+        "Figures": _pictures(results, costs),
+    }
+    path = _write(run, "report", f"EmoVLM-KD on {run.source.name}", sections)
     return "\n".join([shown.to_string(), "", *map(str, claims), "", f"The report: {path}"])
+
+
+def _write(run: Run, name: str, title: str, sections: Mapping[str, Sequence[str]]) -> Path:
+    parts = [f"# {title}", _about(run)]
+    for heading, paragraphs in sections.items():
+        parts += [f"## {heading}", *paragraphs]
+    path = run.folder / f"{name}.md"
+    write_text(path, "\n\n".join(parts) + "\n")
+    return path
+
+
+def _bullets(lines: Iterable[object]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
+def _reading(results: Results) -> str:
+    seed = results.seeds[0]
+    written = results.run.tuned(seed, "generate")
+    prompt = results.predictions[seed][TUNED].provenance["prompt"]
+    return (
+        "Label scoring gives the probabilities above. By *generate and parse* the tuned VLM (seed "
+        f"{seed})\nis right on {written.accuracy:.1%} of n = {len(written)} test images, and "
+        f"{int(written.invalid.sum())} of its\nanswers name no label.\nPrompt: `{prompt}`"
+    )
+
+
+def _pictures(results: Results, costs: pd.DataFrame) -> list[str]:
+    """Draw and save the figures; a paragraph that shows each."""
+    shown = [
+        "Where a figure shows single predictions (four-way map, confusion, cues) they are those of "
+        f"seed {results.seeds[0]}."
+    ]
+    for name, axes in _figures(results, costs).items():
+        figures.save(axes, results.run.folder / f"{name}.png")
+        shown.append(f"![{figures.alt_text(axes)}]({name}.png)")
+    return shown
 
 
 def _figures(results: Results, costs: pd.DataFrame) -> dict:
@@ -112,7 +123,7 @@ def _gates(run: Run, seeds: Sequence[int]) -> list[str]:
             answers = run.artefact(stages.gate_logits, seed, *run.gate_settings(kind), "head")
             about = answers.path("gate.txt").read_text(encoding="utf-8")
             lines.setdefault(f"{gate_name(kind)}: {about}", []).append(str(seed))
-    return [f"{line}, seed{'s' * (len(of) > 1)} {', '.join(of)}" for line, of in lines.items()]
+    return [f"{line}, seed{'s' * (len(of) > 1)} {_listed(of)}" for line, of in lines.items()]
 
 
 def write_repeated(results: Repeated) -> str:
@@ -120,25 +131,20 @@ def write_repeated(results: Repeated) -> str:
     run, table = results.runs[0], results.table()
     each = [f"{100 * r.least:.1f} to {100 * r.greatest:.1f}" for r in table.itertuples()]
     shown = readable(table[["accuracy", "low", "high"]]).assign(**{"single divisions": each})
-    others = [TUNED, VISION, HEAD, BOTH_RUN]
-    gains = [f"- minus {name}: {results.difference(results.final, name).points}" for name in others]
-    text = f"""# EmoVLM-KD on {run.source.name}, {len(results.runs)} divisions
-
-{_about(run)}
-
-Each division draws train, val and test anew from all images, class by class, and trains every part
-again. {len(results.right[TUNED])} images were tested at least once; intervals (95 %, bootstrap) are
-over these images.
-
-{markdown(shown)}
-
-{results.final}
-
-{chr(10).join(gains)}
-"""
-    path = run.folder / "repeated.md"
-    write_text(path, text)
-    return "\n".join([shown.to_string(), "", results.final, *gains, "", f"The report: {path}"])
+    gains = [
+        f"minus {name}: {results.difference(results.final, name).points}"
+        for name in (TUNED, VISION, HEAD, BOTH_RUN)
+    ]
+    text = (
+        "Each division draws train, val and test anew from all images, class by class, and trains "
+        f"every part\nagain. {len(results.right[TUNED])} images were tested at least once; "
+        "intervals (95 %, bootstrap) are over\nthese images."
+    )
+    sections = {"Accuracy": [text, markdown(shown)], results.final: [_bullets(gains)]}
+    title = f"EmoVLM-KD on {run.source.name}, {len(results.runs)} divisions"
+    path = _write(run, "repeated", title, sections)
+    lines = [shown.to_string(), "", results.final, _bullets(gains), "", f"The report: {path}"]
+    return "\n".join(lines)
 
 
 def markdown(frame: pd.DataFrame) -> str:

@@ -63,13 +63,12 @@ def open_run(
 ) -> Run:
     """The run of a profile on a data set; what is kept is read, the rest is made when asked for.
 
-    profile: its name, by default that in EMOKD_PROFILE. data: the root of an ImageFolder, by default
-    the profile's; or the folder of an imported run, by default that in EMOKD_RUN, whose own profile
-    counts, whichever known one is asked for. runs: where results are kept, by default
-    that in EMOKD_RUNS, else ``runs/``. skip_bad: go on without
-    unusable images. say: gets one line for each result. progress: bars with the time left. make
-    False: what is not kept is not made, and asking for it raises NotMadeError. resplit: a seed by
-    which all images are divided anew (`ImageDataset.resplit`).
+    profile: by default that in EMOKD_PROFILE. data: the root of an ImageFolder, by default the
+    profile's; or the folder of an imported run, by default that in EMOKD_RUN, whose own profile
+    counts, whichever known one is asked for. runs: where results are kept, by default EMOKD_RUNS,
+    else ``runs/``. skip_bad: go on without unusable images. say: gets one line for each result.
+    progress: bars with the time left. make False: asking for what is not kept raises NotMadeError.
+    resplit: a seed by which all images are divided anew (`ImageDataset.resplit`).
     """
     join_processes()
     runs = Path(runs) if runs is not None else runs_folder()
@@ -103,21 +102,15 @@ class Run:
         self.profile, self.root = source.profile, source.root
         may_make = source.may_make if make else lambda stage: False
         self.store = Store(folder, say, may_make, source.without_weights)
-        self.say = self.store.say
-        self._artefacts: dict[tuple, Artefact] = {}
+        self.artefacts: dict[tuple, Artefact] = {}  # asked for so far, made or not
         self._tuned_vlm: tuple[int, vlm.VLM] | None = None
 
     def artefact(self, stage: Stage, *arguments) -> Artefact:
         """A stage's result for these arguments: its key at once, its value when asked for."""
         name = (stage.name, *arguments)
-        if name not in self._artefacts:
-            self._artefacts[name] = Artefact(self.store, stage, stage.recipe(self, *arguments))
-        return self._artefacts[name]
-
-    @property
-    def asked(self) -> list[Artefact]:
-        """The artefacts that were asked for so far, made or not."""
-        return list(self._artefacts.values())
+        if name not in self.artefacts:
+            self.artefacts[name] = Artefact(self.store, stage, stage.recipe(self, *arguments))
+        return self.artefacts[name]
 
     # ------------------------------------------------------------------------------------ images
 
@@ -160,8 +153,7 @@ class Run:
         was imported."""
         if self.source.without_weights:
             raise NotMadeError(f"{self.source.without_weights}, so the VLM is not here")
-        settings = self.profile.vlm
-        quantize = settings.quantize
+        settings, quantize = self.profile.vlm, self.profile.vlm.quantize
         if quantize == "nf4-tuning":
             quantize = "nf4" if tuning else ""
         if training.default_device().type == "cuda":  # a GPU holds one at a time
@@ -186,11 +178,13 @@ class Run:
         family, for which the lessons' code is written, or did not come along, the built-in one."""
         why = self.source.without_weights and f"{self.source.name} was imported without weights"
         if not why:
-            family = families.family_of(loading.read_config(self.source.vlm))
+            family = families.family_of(loading.read_config(self.source.vlm, self.source.revision))
             if family is families.FAMILIES["Qwen2-VL"]:
                 return self
             why = f"{self.profile.vlm.name} is built otherwise than Qwen2-VL"
-        self.say(f"[workbench] {why}: what is taken apart is the built-in models, on EmoScenes")
+        self.store.say(
+            f"[workbench] {why}: what is taken apart is the built-in models, on EmoScenes"
+        )
         runs = self.folder.parent
         source = FolderSource(MINI, world.HOME, runs / "checksums.json", False, None)
         return Run(source, runs / MINI.name, self.store.say, self.progress)
@@ -237,12 +231,9 @@ class Run:
         self, alpha: float | None = None, temperature: float | None = None, depth: int | None = None
     ) -> tuple[float, float, int]:
         """What is not given is the profile's."""
-        usual = self.profile.head
-        return (
-            usual.alpha if alpha is None else alpha,
-            usual.temperature if temperature is None else temperature,
-            usual.depth if depth is None else depth,
-        )
+        usual = (self.profile.head.alpha, self.profile.head.temperature, self.profile.head.depth)
+        given = (alpha, temperature, depth)
+        return tuple(u if g is None else g for u, g in zip(usual, given, strict=True))
 
     def head(self, seed: int = 0, **settings):
         """The `distillation.TrainedHead` on the visual features, of an alpha, a temperature and a
@@ -257,12 +248,8 @@ class Run:
         self, kind: str | None = None, inputs: str | None = None, split: str | None = None
     ) -> tuple[str, str, str]:
         """What is not given is the profile's."""
-        profile = self.profile
-        return (
-            kind or profile.gates[0],
-            inputs or profile.gate.inputs,
-            split or profile.gate_split,
-        )
+        usual = (self.profile.gates[0], self.profile.gate.inputs, self.profile.gate_split)
+        return tuple(g or u for u, g in zip(usual, (kind, inputs, split), strict=True))
 
     def gate(self, seed: int = 0, side: str = "head", **settings):
         """A `gating.TrainedGate`, of a kind, inputs and a split; what is not given is the profile's.
@@ -370,9 +357,9 @@ class Run:
         about = {"model": model, "data": data.fingerprint, "versions": versions(), **provenance}
         return Predictions.from_logits(
             logits,
-            ids=tuple(data.ids),
+            ids=data.ids,
             splits=tuple(data.table["split"]),
-            labels=tuple(data.labels),
-            classes=tuple(data.label_set.labels),
+            labels=data.labels,
+            classes=tuple(data.label_set),
             provenance=about,
         )

@@ -55,7 +55,7 @@ class FolderSource:
     def dataset(self, run) -> ImageDataset:
         """The images; EmoScenes is made on first use, and every data set is scanned once."""
         if self.built_in:
-            world.ensure_scenes(self.root, say=run.say)
+            world.ensure_scenes(self.root, say=run.store.say)
         if not self.root.is_dir():
             raise InputError(
                 f"{self.root} is no folder; give the folder that holds train/ and test/"
