@@ -24,7 +24,7 @@ from ..predictions import Predictions
 from ..scan import ScanReport, scan
 from ..settings import VisionSettings
 from ..world.describe import describe_scene
-from .store import Recipe, stage
+from .store import Artefact, Recipe, stage
 
 distillation = lazy("distillation")
 gates = lazy("gates")
@@ -78,10 +78,8 @@ def vision_model(run, seed: int, further: str = "") -> Recipe:
     def make(to: Path) -> None:
         file = run.profile.path(settings.weights)
         start = str(file) if mark != settings.weights else settings.weights
-        trained = vision.fine_tune(
-            run.dataset, replace(settings, weights=start), seed, run.progress
-        )
-        trained.save(to)
+        started = replace(settings, weights=start)
+        vision.fine_tune(run.dataset, started, seed, run.progress).save(to)
 
     inputs = {
         "settings": asdict(replace(settings, weights=mark)),
@@ -102,17 +100,19 @@ def vision_settings(settings: VisionSettings, further: str) -> VisionSettings:
 @stage(1, "logits.safetensors")
 def teacher_logits(run, seed: int, further: str = "") -> Recipe[np.ndarray]:
     """(n, C) float32: the vision model's logits of every image."""
-    ids, model = run.dataset.ids, run.artefact(vision_model, seed, further)
+    model = run.artefact(vision_model, seed, further)
+    return logits(run, seed, lambda: model.value.logits(run.dataset), vision=model)
 
-    def make(to: Path) -> None:
-        save_rows(to / "logits.safetensors", ids, model.value.logits(run.dataset))
 
+def logits(run, seed: int, compute: Callable[[], np.ndarray], **needs: Artefact) -> Recipe:
+    """Logits (n, C) of every image, computed from earlier results."""
+    ids = run.dataset.ids
     return Recipe(
-        {"vision": model.key},
-        make,
+        {name: need.key for name, need in needs.items()},
+        lambda to: save_rows(to / "logits.safetensors", ids, compute()),
         lambda at: load_rows(at / "logits.safetensors", ids),
         f"seed{seed}",
-        (model,),
+        tuple(needs.values()),
     )
 
 
@@ -228,42 +228,24 @@ def head(run, seed: int, alpha: float, temperature: float, depth: int) -> Recipe
 @stage(1, "logits.safetensors")
 def head_logits(run, seed: int, *settings) -> Recipe[np.ndarray]:
     """(n, C) float32: a head's logits of every image."""
-    trained, seen, ids = (
-        run.artefact(head, seed, *settings),
-        run.artefact(features),
-        run.dataset.ids,
-    )
-
-    def make(to: Path) -> None:
-        save_rows(to / "logits.safetensors", ids, trained.value.logits(seen.value))
-
-    return Recipe(
-        {"head": trained.key, "features": seen.key},
-        make,
-        lambda at: load_rows(at / "logits.safetensors", ids),
-        f"seed{seed}",
-        (trained, seen),
-    )
+    trained, seen = run.artefact(head, seed, *settings), run.artefact(features)
+    return logits(run, seed, lambda: trained.value.logits(seen.value), head=trained, features=seen)
 
 
 def gate_sides(run, seed: int, mode: str, side: str) -> tuple[np.ndarray, np.ndarray]:
     """What a gate is given, (n, C) each; side "vision" puts the vision model in the head's place."""
     vlm = run.tuned(seed)
-    logits = run.teacher_logits(seed) if side == "vision" else run.head_logits(seed)
-    return gates.gate_inputs(logits, vlm.probabilities, vlm.one_hot(), mode)
+    first = run.teacher_logits(seed) if side == "vision" else run.head_logits(seed)
+    return gates.gate_inputs(first, vlm.probabilities, vlm.one_hot(), mode)
 
 
 @stage(1, "gate.safetensors")
 def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
     """A gate, trained on one split."""
     settings = replace(run.profile.gate, kind=kind, inputs=mode)
-    first = (
-        run.artefact(teacher_logits, seed, "")
-        if side == "vision"
-        else run.artefact(head_logits, seed, *run.head_settings())
-    )
-
-    answered = run.artefact(tuned, seed, "score")
+    answered, first = run.artefact(tuned, seed, "score"), run.artefact(teacher_logits, seed, "")
+    if side != "vision":
+        first = run.artefact(head_logits, seed, *run.head_settings())
 
     def make(to: Path) -> None:
         student, vlm = gate_sides(run, seed, mode, side)

@@ -145,7 +145,11 @@ def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
                 ask(seed)
         with contextlib.suppress(NotMadeError):
             run.tuned(seed, "generate")
-    asked = [artefact for artefact in run.artefacts.values() if artefact.stage.travels and artefact.is_kept]
+    asked = [
+        artefact
+        for artefact in run.artefacts.values()
+        if artefact.stage.travels and artefact.is_kept
+    ]
     folders = {artefact.key: artefact.folder for artefact in asked}
     for _ in CHEAP:  # heads and gates of other settings on the same inputs, as the lessons train
         for folder in run.folder.glob("*/"):

@@ -21,33 +21,19 @@ _MAX_WIDTH, _MAX_CELLS = 2**14, 256  # of a head's input; of an explanation, a s
 
 def check_artefact(stage: str, at: Path, card: RunCard, scratch: Path) -> None:
     """Read an artefact and compare it with the data set; whatever is raised, it is not sound."""
-    checks = {
-        "features": lambda: _rows(at / "features.safetensors", card, None),
-        "teacher_logits": lambda: _rows(at / "logits.safetensors", card, len(card.label_set)),
-        "head_logits": lambda: _rows(at / "logits.safetensors", card, len(card.label_set)),
-        "gate_logits": lambda: _gate_rows(at, card),
-        "zero_shot": lambda: _predictions(at / "predictions.csv", card, scratch),
-        "tuned": lambda: _predictions(at / "predictions.csv", card, scratch),
-        "head": lambda: _head(at / "head.safetensors", card),
-        "gate": lambda: _gate(at / "gate.safetensors", card),
-        "cost_table": lambda: _costs(at / "costs.csv"),
-        "explained": lambda: _maps(at / "maps.safetensors", card),
-        "reasons": lambda: _reasons(at / "reasons.json", card),
-        "adapter": lambda: _history(at / "tuning.json", "log"),
-        "vision_model": lambda: _history(at / "model.json", "history"),
-    }
-    checks[stage]()
+    if stage in ("zero_shot", "tuned"):
+        _predictions(at / "predictions.csv", card, scratch)
+    for file in at.iterdir():
+        if check := _CHECKS.get(file.name):
+            check(file, card)
 
 
-def _rows(file: Path, card: RunCard, columns: int | None) -> None:
-    rows = load_rows(file, list(card.table.index))
-    need(rows.ndim == 2 and columns in (None, rows.shape[1]), f"{file.name} (of another width)")
+def _rows(file: Path, card: RunCard) -> None:
+    rows, columns = load_rows(file, list(card.table.index)), {"logits": len(card.label_set)}
+    columns |= {"shares": 2}
+    need(rows.ndim == 2, f"{file.name} (no rows)")
+    need(rows.shape[1] == columns.get(file.stem, rows.shape[1]), f"{file.name} (of another width)")
     need(rows.dtype == np.float32 and np.isfinite(rows).all(), f"{file.name} (not finite)")
-
-
-def _gate_rows(at: Path, card: RunCard) -> None:
-    _rows(at / "logits.safetensors", card, len(card.label_set))
-    _rows(at / "shares.safetensors", card, 2)
 
 
 def _predictions(file: Path, card: RunCard, scratch: Path) -> None:
@@ -75,7 +61,7 @@ def _gate(file: Path, card: RunCard) -> None:
     TrainedGate.load(file)
 
 
-def _costs(file: Path) -> None:
+def _costs(file: Path, card: RunCard) -> None:
     costs = pd.read_csv(file, index_col=0)
     need(list(costs.index) == [VLM_ALONE, TOGETHER, EMOVLM_KD], "costs (other rows)")
     need(costs.shape[1] <= COST_COLUMNS * 2, "costs (other columns)")
@@ -100,12 +86,27 @@ def _reasons(file: Path, card: RunCard) -> None:
     check_texts(list(texts.values()), len(card.table))
 
 
-def _history(file: Path, name: str) -> None:
+def _history(file: Path, card: RunCard) -> None:
     about = untrusted_json(file.read_bytes(), file.name)
-    rows = about[name]
+    rows = about["log" if file.name == "tuning.json" else "history"]
     kinds = {type(value) for row in rows for value in row.values()}
     need(kinds <= {int, float}, f"{file.name} (no numbers)")
-    if name == "history":
+    if file.name == "model.json":
         columns = [tuple(row) for row in rows]
         need(len(set(columns)) == 1 and set(HISTORY) <= set(columns[0]), "epochs")
         need(about["best_epoch"] in [row["epoch"] for row in rows], "best epoch")
+
+
+_CHECKS = {
+    "features.safetensors": _rows,
+    "logits.safetensors": _rows,
+    "shares.safetensors": _rows,
+    "head.safetensors": _head,
+    "gate.safetensors": _gate,
+    "costs.csv": _costs,
+    "maps.safetensors": _maps,
+    "reasons.json": _reasons,
+    "tuning.json": _history,
+    "model.json": _history,
+}
+"""The name of a file -> what reads it and compares it with the data set."""
