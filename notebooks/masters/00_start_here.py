@@ -106,7 +106,7 @@ print(softer.head)
 # %% [markdown]
 # ## What is kept
 #
-# The *pipeline* makes every stage of the method, and keeps what it made under a key of what it was made from.
+# A *run* makes every stage of the method, and keeps what it made under a key of what it was made from.
 # So the first notebook that needs a trained model waits for it, and all others load it. A line that begins
 # with `[kept]` was loaded, one with `[made]` was made now (about 7 minutes in all, if nothing is there).
 

@@ -248,7 +248,7 @@ print(
 # ## Which epoch to keep
 #
 # `fine_tune` does the same for as many epochs as the profile says, judges each epoch on **val**, and keeps
-# the best. The pipeline loads what it made, or makes it now (about a minute).
+# the best. The run loads what it made, or makes it now (about a minute).
 
 # %%
 data, classes = run.dataset, list(run.dataset.label_set)

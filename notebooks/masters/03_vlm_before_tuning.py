@@ -377,7 +377,7 @@ print("named no label, and yet scored right:", f"{rescued.sum()} of {generated.i
 
 # %% [markdown]
 # Neither is the true one. Generating shows what a user would get; scoring shows what the model would choose
-# if it had to choose. The gate of lesson 8 needs probabilities, so the pipeline scores.
+# if it had to choose. The gate of lesson 8 needs probabilities, so the run scores.
 
 # %% [markdown]
 # ## The same question in other words

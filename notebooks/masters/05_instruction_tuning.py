@@ -48,7 +48,7 @@ from emokd_utils.tuning import InstructionDataset, add_lora, recompute_layers
 from emokd_utils.world.describe import describe_scene
 
 # %% [markdown]
-# The pipeline loads what has been made before; what is missing is made now (about 6 minutes if nothing is
+# The run loads what has been made before; what is missing is made now (about 6 minutes if nothing is
 # there).
 
 # %%
@@ -303,7 +303,7 @@ print(f"{len(moved)} of {len(old)} tensors of the old model moved; the adapter h
 # ## The whole run
 #
 # `instruction_tune` runs the same loop through the `Trainer` of `transformers`: all instructions, several
-# epochs, a learning rate that warms up and then falls along a cosine (exercise 5.4). The pipeline keeps the
+# epochs, a learning rate that warms up and then falls along a cosine (exercise 5.4). The run keeps the
 # adapter and the log.
 #
 # > **Predict before you run.** From the second epoch on, the model meets every instruction again. Will the

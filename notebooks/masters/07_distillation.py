@@ -43,7 +43,7 @@ from emokd_utils.predictions import HEAD, HEAD_PLAIN, VISION
 from emokd_utils.run import open_run
 
 # %% [markdown]
-# The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
+# The run loads what has been made before; what is missing is made now (about 7 minutes if nothing is
 # there).
 
 # %%

@@ -45,7 +45,7 @@ from emokd_utils.run import open_run
 from emokd_utils.settings import INPUT_MODES
 
 # %% [markdown]
-# The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
+# The run loads what has been made before; what is missing is made now (about 7 minutes if nothing is
 # there).
 
 # %%

@@ -57,7 +57,7 @@ from emokd_utils.run.results import Results
 from emokd_utils.world.scenes import make_scene
 
 # %% [markdown]
-# The pipeline loads what has been made before; what is missing is made now (about 7 minutes if nothing is
+# The run loads what has been made before; what is missing is made now (about 7 minutes if nothing is
 # there).
 
 # %%
@@ -328,7 +328,7 @@ for seed in seeds:
     found["no teacher"].append(gated(plain, tuned, seed)[0])
     found["no tuning"].append(gated(logits, untuned.to_numpy(), seed)[0])
 np.testing.assert_array_equal(found["whole"], results.correct(results.final))
-print("the gate trained here is the pipeline's, image by image")
+print("the gate trained here is the run's, image by image")
 
 # %%
 left_out = {name: np.stack(right) for name, right in found.items() if name != "whole"}

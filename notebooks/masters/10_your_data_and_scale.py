@@ -18,7 +18,7 @@
 # %% [markdown]
 # ## The idea
 #
-# Nothing in the pipeline knows about EmoScenes. It reads a folder of images, sorted into folders by split and
+# Nothing in a run knows about EmoScenes. It reads a folder of images, sorted into folders by split and
 # by emotion, and a profile that names the models. So there are two ways out of this course: another folder,
 # and another profile. Both have their traps. Folders hold broken files and copies of the same picture. Large
 # models cost memory and hours, which can be computed before anything is bought or booked.
@@ -728,7 +728,7 @@ except InputError as error:
 # %% [markdown]
 # ## Summary
 #
-# - A folder and a profile are all that the pipeline takes; every stage runs on any ImageFolder.
+# - A folder and a profile are all that a run takes; every stage runs on any ImageFolder.
 # - Scan first. Errors stop you; it is the warnings, copies across splits above all, that make results wrong.
 # - Set images apart by class and by id, and compute how many test images a comparison needs.
 # - Few images: divide them anew several times, and let the image be the unit.
