@@ -80,15 +80,7 @@ def export(
     another suffix, a run that was itself imported, or more than max_mb.
     """
     path, seeds = Path(path), tuple(seeds)
-    if path.suffix != ".zip":
-        raise InputError(f"{path} is no archive: give a name that ends in .zip")
-    if isinstance(run.source, ArchiveSource):
-        raise InputError(f"{run.folder.name} was imported: pass on the archive it came from")
-    if pictures not in PICTURES or not 1 <= side <= MAX_SIDE:
-        raise InputError(
-            f"pictures is {pictures!r} and side {side}: choose one of {', '.join(PICTURES)}, and 1 "
-            f"to {MAX_SIDE} pixels"
-        )
+    _check_request(run, path, pictures, side)
     if not only_kept:
         run.kept().predictions(seeds[0])  # or NotMadeError
         run.explanations(seeds[0]), run.reasons(seeds[0])
@@ -98,8 +90,7 @@ def export(
     images = _pictures(kept.dataset, pictures, side, run.progress)
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as file:
         for name, content in itertools.chain(_results(kept, seeds, pictures), images):
-            digest = hashlib.sha256(content).hexdigest()
-            listing[name] = {"size": len(content), "sha256": digest}
+            listing[name] = _mark(content)
             left -= len(content)
             if left < 0:
                 raise InputError(
@@ -110,6 +101,22 @@ def export(
         about = {"format": FORMAT, "version": __version__, "members": listing}
         _write(file, LISTING, json.dumps(about, indent=1).encode())
     return path
+
+
+def _check_request(run: Run, path: Path, pictures: str, side: int) -> None:
+    if path.suffix != ".zip":
+        raise InputError(f"{path} is no archive: give a name that ends in .zip")
+    if isinstance(run.source, ArchiveSource):
+        raise InputError(f"{run.folder.name} was imported: pass on the archive it came from")
+    if pictures not in PICTURES or not 1 <= side <= MAX_SIDE:
+        raise InputError(
+            f"pictures is {pictures!r} and side {side}: choose one of {', '.join(PICTURES)}, and 1 "
+            f"to {MAX_SIDE} pixels"
+        )
+
+
+def _mark(content: bytes) -> dict[str, int | str]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
@@ -261,8 +268,7 @@ def _unpack(archive: Path, to: Path, limit: int) -> None:
             raise InputError(f"its members are not those of its {LISTING}")
         for name, info in infos.items():
             content = _read(file, info)
-            digest = hashlib.sha256(content).hexdigest()
-            if about["members"][name] != {"size": len(content), "sha256": digest}:
+            if about["members"][name] != _mark(content):
                 raise InputError(f"{name} is damaged (size or checksum differs)")
             if name.endswith(".json"):
                 untrusted_json(content, name)
