@@ -264,7 +264,7 @@ HOSTILE = {
     "a control character": (edited(CARD, set_in(["ids", 0], "a\x1b[0m")), "unusable text"),
     "another label": (edited(CARD, set_in(["columns", "label", 0], "rage")), "unusable labels"),
     "not JSON": (replaced(CARD, b"{"), "is not JSON"),
-    "too deep": (replaced(CARD, b"[" * 90 + b"]" * 90), "nested deeper"),
+    "bottomless": (replaced(CARD, b"[" * 100_000), "is not JSON"),
     "another key": (
         edited(MANIFEST, set_in(["inputs", "seed"], 5)),
         "its name is not what its key",
