@@ -20,14 +20,12 @@ from .images import FORMATS
 
 SPLITS = ("train", "val", "test")
 
-_SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val"}
-_SPLIT_NAMES |= {"testing": "test"} | {name: name for name in SPLITS}
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"}
 _LAYOUT = "ROOT/train/EMOTION/*.png and ROOT/test/EMOTION/*.png"
 
 
 class Problem(NamedTuple):
-    """kind: of `scan.KINDS`. path: relative to the root. detail: what is wrong, in words."""
+    """What is wrong, of a kind of `scan.KINDS`; path is relative to the root."""
 
     kind: str
     path: str
@@ -64,21 +62,17 @@ def list_files(root: str | os.PathLike) -> Listing:
         raise InputError(
             f"{root} cannot be read ({error.strerror}): give the folder that holds {_LAYOUT}"
         ) from None
-    meant = {name: _SPLIT_NAMES.get(name.lower()) for name in folders}
     if "train" not in folders:
         mend = f"put the images into {_LAYOUT}"
         if root.absolute().name in SPLITS:
             mend = f"is it itself a split? Then give the folder above, {root.absolute().parent}"
-        elif "train" in meant.values():
-            mend = f"rename {next(n for n in folders if meant[n] == 'train')}/ to train"
         raise InputError(f"{root} has no train/: {mend}")
-
     there = [item for name in folders if name in SPLITS for item in _below(root, name)]
     files = sorted(item for item in there if isinstance(item, ImageFile))
     problems = [item for item in there if isinstance(item, Problem)]
     for name in folders:
-        if meant[name] and name not in SPLITS:
-            problems.append(Problem("stray", name, f"a split? then name it {meant[name]}"))
+        if name not in SPLITS and name.lower().startswith(SPLITS):
+            problems.append(Problem("stray", name, f"a split? name it {' or '.join(SPLITS)}"))
     if not files:
         first = "; found: {1} ({0}: {2})".format(*problems[0]) if problems else ""
         raise InputError(f"{root}: no image in a class folder; wanted: {_LAYOUT}{first}")

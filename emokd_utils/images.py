@@ -37,11 +37,9 @@ def open_image(path: str | os.PathLike) -> Image.Image:
     """One image as RGB, 8 bits a channel, upright.
 
     EXIF rotation is applied; transparent pixels are laid on white; of an animation the first frame
-    is taken; 16-bit greyscale is scaled from 0..65535; greyscale of 32-bit integers or floats,
-    which has no fixed white, from its own minimum and maximum.
+    is taken; 16-bit greyscale is scaled from 0..65535.
 
-    Raises InputError, naming the file, where it is missing, not a PNG, JPEG, WebP, BMP, GIF or
-    TIFF image, damaged, or of more than MAX_PIXELS pixels (which is known before decoding).
+    Raises InputError, naming the file, where it is missing or one of BAD_FILES.
     """
     try:
         return decode(Path(path))[0]
@@ -96,10 +94,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-        span = np.ptp(values)
-        values = (values - values.min()) / span * 255 if span else np.clip(values, 0, 255)
-        return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
+        raise BadFile("unreadable", "greyscale of 32 bits, which has no fixed white")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
