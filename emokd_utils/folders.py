@@ -51,10 +51,7 @@ class Listing(NamedTuple):
 
 
 def list_files(root: str | os.PathLike) -> Listing:
-    """What is below `root`.
-
-    Raises InputError where it is missing, a file, without train/, itself a split or without images.
-    """
+    """What is below `root`; InputError where it is missing, a file, without train/ or images."""
     root = Path(root)
     try:
         folders = [entry.name for entry in _entries(root) if os.path.isdir(entry)]
@@ -128,9 +125,7 @@ def _is_image(name: str) -> bool:
 
 def read_metadata(root: Path) -> pd.DataFrame:
     """metadata.csv indexed by its column `file`; without rows and columns where there is none.
-
-    Raises InputError where it is no CSV file with a column `file` that names each image once.
-    """
+    InputError where it is no CSV file with a column `file` that names each image once."""
     path = root / "metadata.csv"
     if not path.exists():
         return pd.DataFrame()

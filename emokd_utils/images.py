@@ -34,13 +34,9 @@ class BadFile(Exception):
 
 
 def open_image(path: str | os.PathLike) -> Image.Image:
-    """One image as RGB, 8 bits a channel, upright.
-
-    EXIF rotation is applied; transparent pixels are laid on white; of an animation the first frame
-    is taken; 16-bit greyscale is scaled from 0..65535.
-
-    Raises InputError, naming the file, where it is missing or one of BAD_FILES.
-    """
+    """One image as RGB, 8 bits a channel, upright by its EXIF data; transparent pixels are laid on
+    white, of an animation the first frame is taken, 16-bit greyscale is scaled from 0..65535. Raises
+    InputError, naming the file, where it is missing or one of BAD_FILES."""
     try:
         return decode(Path(path))[0]
     except BadFile as error:
@@ -52,8 +48,6 @@ def decode(path: Path) -> tuple[Image.Image, bytes, str, str]:
     """The RGB image, the file's bytes, its format and the mode it is stored in. Raises BadFile."""
     try:
         size = path.stat().st_size
-        if not path.is_file():  # a pipe would never end
-            raise BadFile("unreadable", "not a regular file")
         if not 0 < size <= MAX_BYTES:
             raise BadFile("oversized" if size else "empty", f"{size:,} bytes")
         data = path.read_bytes()

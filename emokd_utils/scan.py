@@ -1,8 +1,7 @@
 """A folder of labelled images, scanned for everything that may be wrong with it (lesson 10).
 
-The scan opens every image once and lists what is unreadable, misnamed, missing, nested too deep,
-there twice or in contradiction to metadata.csv. Copies are found by their pixels, so that a leak
-from the test split into training is seen whatever the files are called.
+The scan opens every image once. Copies are found by their pixels, so that a leak from the test split
+into training is seen whatever the files are called.
 """
 
 from __future__ import annotations
@@ -116,10 +115,8 @@ def _problem_table(problems: Iterable[Sequence[str]]) -> pd.DataFrame:
 
 
 def scan(root: str | os.PathLike) -> ScanReport:
-    """Read every image below `root` once and report what is there and what is wrong.
-
-    Raises InputError as `list_files` does, and for fewer than two classes.
-    """
+    """Read every image below `root` once and report what is there and what is wrong. Raises
+    InputError as `list_files` does, and for fewer than two classes."""
     root = Path(root)
     files, problems, key = list_files(root)
     folders = tuple(sorted({file.folder for file in files}))

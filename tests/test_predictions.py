@@ -86,14 +86,13 @@ def test_split_and_select():
     ("call", "message"),
     [
         (lambda p: make(ids=("a", "b", "c", "b")), "'b' comes twice"),
-        (lambda p: make(ids="abcd"), "ids must be a sequence"),
         (
             lambda p: make(labels=("awe", "fear", "rage", "joy")),
             "'c' has a label .* awe, fear, joy: 'rage'",
         ),
-        (lambda p: make(invalid=[True]), "invalid is of shape"),
+        (lambda p: make(invalid=[True]), "4 ids need"),
         (lambda p: make(classes=("awe", "fear", "joy", "joy")), "different names"),
-        (lambda p: make(classes=("awe", "fear", "joy", "rage")), "probabilities is of shape"),
+        (lambda p: make(classes=("awe", "fear", "joy", "rage")), r"of \(4, 4\)"),
         (lambda p: make(probabilities=[[0.5, 0.5, 0.1]] + [THIRD] * 3), "'a' has .* the sum 1"),
         (
             lambda p: make(probabilities=[THIRD, [1.5, -0.5, 0.0]] + [THIRD] * 2),
