@@ -17,10 +17,8 @@ WHOLE = "all"
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two models compared on the whole data and on slices of it.
-
-    table: a row for each slice and measure, in the columns slice ('all' for the whole), measure,
-    n (images of the slice), value, low, high (ends of the interval; nan where there is none).
+    """Two models compared, in a table of a row for each slice and measure; columns slice ('all' for
+    the whole), measure, n (images of the slice), value, low, high (nan where there is no interval).
     """
 
     table: pd.DataFrame
@@ -45,7 +43,6 @@ def compare(a: Predictions, b: Predictions, by: pd.Series | None = None) -> Comp
 
     by: image id -> the name of its slice, such as its cue. Slices come in the order of a
     categorical Series' categories, or else of their names; each is resampled within itself.
-
     Raises InputError for predictions that do not match, and images without a value in `by`.
     """
     a, b = a.aligned(b)

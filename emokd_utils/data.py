@@ -83,8 +83,7 @@ class ImageDataset:
 
     def resplit(self, seed: int) -> ImageDataset:
         """The same images with their splits drawn anew, class by class: a quarter of all for test,
-        15 % for val. The draw follows from the ids and the seed; copies of a file stay together.
-        For data sets too small for one split to say much."""
+        15 % for val. The draw follows from the ids and the seed; copies of a file stay together."""
         content = pd.Series({image_id: checksum(self.root / image_id) for image_id in self.ids})
         table = _drawn(self.table.assign(split="train"), "test", TEST_SHARE, content, seed)
         table = _drawn(table, "val", VAL_SHARE / (1 - TEST_SHARE), content, seed)

@@ -21,12 +21,9 @@ ROWS_FORMAT = "emokd-rows-1"
 
 
 def canonical_json(obj: Any) -> str:
-    """`obj` as JSON with sorted keys and no spaces, a tuple as a list; InputError for what JSON
-    cannot hold: NaN, infinities, arrays, paths, other objects."""
-    try:
-        return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a key is made of text, finite numbers, lists, dicts: {error}") from error
+    """`obj` as JSON with sorted keys and no spaces, a tuple as a list; TypeError or ValueError for
+    what JSON cannot hold: NaN, infinities, arrays, paths, other objects."""
+    return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def fingerprint(obj: Any) -> str:

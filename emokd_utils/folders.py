@@ -1,7 +1,4 @@
-"""What a folder of labelled images holds, by names alone: files, class folders, metadata.csv.
-
-The layout is told in `data`. Nothing is decoded here; `scan` opens the images.
-"""
+"""What a folder of labelled images, laid out as `data` tells, holds by names alone; `scan` opens them."""
 
 from __future__ import annotations
 
@@ -19,7 +16,6 @@ from .files import fingerprint
 from .images import FORMATS
 
 SPLITS = ("train", "val", "test")
-
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"}
 _LAYOUT = "ROOT/train/EMOTION/*.png and ROOT/test/EMOTION/*.png"
 

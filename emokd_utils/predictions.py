@@ -1,8 +1,5 @@
-"""Predictions: the one type that every model yields, and the file that holds it.
-
-A row is an image: its id, split and label, a probability for each class and, for a VLM, the text
-it wrote. Whatever takes or compares predictions needs nothing else of a model.
-"""
+"""Predictions: the one type that every model yields, and the file that holds it. A row is an image:
+its id, split and label, a probability for each class and, for a VLM, the text it wrote."""
 
 from __future__ import annotations
 
@@ -169,14 +166,11 @@ class Predictions:
         images at fault, where the classes, the images or an image's labels differ."""
         if self.classes != other.classes:
             raise InputError(f"the classes differ: {self.classes} and {other.classes}")
-        if missing := sorted(set(self.ids) ^ set(other.ids)):
-            what = f"{len(missing)} images are in one of two predictions only: {', '.join(missing[:3])}"
+        mine, theirs = (dict(zip(x.ids, x.labels, strict=True)).items() for x in (self, other))
+        if differ := sorted({image_id for image_id, _ in mine ^ theirs}):
+            what = f"images or labels of {len(differ)} images differ: {', '.join(differ[:3])}"
             raise InputError(f"{what}; compare the same split of the same data")
-        matched = other.select(self.ids)
-        labels = zip(self.ids, self.labels, matched.labels, strict=True)
-        if differ := [image_id for image_id, a, b in labels if a != b]:
-            raise InputError(f"the labels of {len(differ)} images differ: {', '.join(differ[:3])}")
-        return self, matched
+        return self, other.select(self.ids)
 
     def to_frame(self) -> pd.DataFrame:
         """A row an image, indexed by id: split, label, predicted (None where invalid), correct,

@@ -1,8 +1,5 @@
-"""A folder of labelled images, scanned for everything that may be wrong with it (lesson 10).
-
-The scan opens every image once. Copies are found by their pixels, so that a leak from the test split
-into training is seen whatever the files are called.
-"""
+"""A folder of labelled images, scanned for everything that may be wrong with it (lesson 10). Copies
+are found by their pixels, so that a leak from test into training is seen under any name."""
 
 from __future__ import annotations
 

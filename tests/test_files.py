@@ -25,7 +25,7 @@ def test_a_key_does_not_depend_on_order_and_tells_values_apart():
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, np.ones(2)])
 def test_a_key_is_made_of_nothing_inexact(value):
-    with pytest.raises(InputError, match="a key is made of"):
+    with pytest.raises((TypeError, ValueError)):
         canonical_json(value)
 
 
