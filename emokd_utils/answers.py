@@ -14,11 +14,8 @@ _ANSWER = re.compile(
 
 
 def parse_answer(text: str, label_set: LabelSet) -> str | None:
-    """The label that an answer names, or None.
-
-    Accepts ``{'emotion': 'anger'}`` with any quotes or none, cut short or amid other words, a bare
-    label, known other spellings (``sad``), and a sentence that names exactly one label.
-    """
+    """The label that an answer names, or None: ``{'emotion': 'anger'}`` with any quotes or none, cut
+    short or amid other words, a bare label, or a sentence that names one label; also as ``angry``."""
     if answer := _ANSWER.search(text):
         return label_set.canonical(answer.group(1).strip())
     if bare := label_set.canonical(text.strip(" \t\n.!'\"{}")):

@@ -1,12 +1,9 @@
 """Complementarity: what two models get right together that neither gets right alone.
 
-Two models with the same accuracy may fail on the same images, and then nothing is won by combining
-them, or on different ones. Everything here is read off one table, in which each image is counted
-by whether A, B, both or neither is right.
-
-Measures take two `Predictions`, matched by id, or two boolean arrays (n,) of what A and what B got
-right. Those of no images, and those whose definition divides by zero, are nan. `comparison` has
-every measure with its interval, on slices of the data.
+Everything here is read off one table, in which each image is counted by whether A, B, both or
+neither is right. Measures take two `Predictions`, matched by id, or two boolean arrays (n,) of what
+A and what B got right. Those of no images, and those whose definition divides by zero, are nan.
+`comparison` has every measure with its interval, on slices of the data.
 """
 
 from __future__ import annotations

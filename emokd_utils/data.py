@@ -36,9 +36,8 @@ class ImageDataset:
     """Labelled images, decoded when opened.
 
     table: indexed by image id (path relative to root, "test/anger/00012.png"); columns split and
-        label, then those of metadata.csv.
-    fingerprint: 16 hexadecimal digits of the label set, the ids, labels, splits and contents of the
-        files; the same wherever the data set lies.
+    label, then those of metadata.csv. fingerprint: 16 hexadecimal digits of the label set, the ids,
+    labels, splits and contents of the files; the same wherever the data set lies.
     """
 
     root: Path
@@ -72,9 +71,7 @@ class ImageDataset:
 
     def select(self, ids: Iterable[str]) -> ImageDataset:
         """The images with these ids, in this order; its fingerprint follows from it and the ids.
-
-        Raises InputError for ids that are not here or are given twice.
-        """
+        Raises InputError for ids that are not here or are given twice."""
         ids = tuple(ids)
         if ids == self.ids:
             return self
@@ -86,8 +83,7 @@ class ImageDataset:
 
     def resplit(self, seed: int) -> ImageDataset:
         """The same images with their splits drawn anew, class by class: a quarter of all for test,
-        15 % for val. The draw follows from the ids and the seed; copies of a file stay together.
-        For data sets too small for one split to say much."""
+        15 % for val. The draw follows from the ids and the seed; copies of a file stay together."""
         content = pd.Series({image_id: checksum(self.root / image_id) for image_id in self.ids})
         table = _drawn(self.table.assign(split="train"), "test", TEST_SHARE, content, seed)
         table = _drawn(table, "val", VAL_SHARE / (1 - TEST_SHARE), content, seed)
@@ -107,13 +103,10 @@ def load_dataset(
     """The images below `root`, sorted by id; none is decoded but by the scan.
 
     Without val/, a tenth of each class of train/ is set apart by `stratified_split`; these images
-    keep their id train/... and have the split val. Images of the same pixels go together.
-
-    skip_bad: go on without bad files, and without the copies, in an earlier split, of images of a
-        later one. report: a scan of `root` made before; made here by default.
-
-    Raises InputError as `scan` does; for an error in the scan, where skip_bad is off or cannot help
-    (no image in a split, metadata.csv contradicts the folders); for a report that is out of date.
+    keep their id train/... and have the split val. Images of the same pixels go together. skip_bad:
+    go on without bad files, and without the copies, in an earlier split, of images of a later one.
+    report: a scan of `root` made before. Raises InputError as `scan` does; for an error in the scan,
+    where skip_bad is off or cannot help; for a report that is out of date.
     """
     root = Path(root)
     report = report or scan(root)
@@ -153,10 +146,8 @@ def stratified_split(
     ids: Iterable[str], labels: Iterable[str], fraction: float, seed: int = 0
 ) -> tuple[str, ...]:
     """The ids to set apart, sorted: `fraction` of each class, rounded, at least one and never all.
-
-    A class of one image gives none. Which ids are drawn depends on the ids and the seed alone, not
-    on their order or the machine: those with the smallest SHA-256 of seed and id.
-    """
+    Which are drawn depends on the ids and the seed alone, not on their order or the machine: those
+    with the smallest SHA-256 of seed and id."""
     drawn = []
     for _, members in pd.Series(list(ids)).groupby(list(labels)):
         number = {name: hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in members}

@@ -138,7 +138,6 @@ def train_head(
             batches = torch.randperm(len(x), generator=order).split(settings.batch_size)
             return gradient_steps(batches, loss_of, optimizer)
 
-        history, best, _ = fit(
-            head, train_epoch, lambda: head(val_x), val_y, settings
-        )  # logits (m, C)
+        # the logits of the val rows: (m, C)
+        history, best, _ = fit(head, train_epoch, lambda: head(val_x), val_y, settings)
     return TrainedHead(head, settings, seed, best, history)

@@ -40,12 +40,9 @@ def normalise(text: str) -> str:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The emotions a task distinguishes.
-
-    labels: in the order of every probability column.
-    polarity: label -> 'negative' or 'positive'; empty where it is not known.
-    colours: label -> '#rrggbb'. reference: where the set comes from.
-    """
+    """The emotions a task distinguishes: labels in the order of every probability column; polarity,
+    label -> 'negative' or 'positive', empty where it is not known; colours, label -> '#rrggbb';
+    reference, where the set comes from."""
 
     name: str
     labels: tuple[str, ...]
@@ -66,11 +63,8 @@ class LabelSet:
         return self.labels.index(label)
 
     def canonical(self, text: str) -> str | None:
-        """The label of this set that text spells, or None.
-
-        Case, white space, underscores and hyphens do not matter, and a word form ('sad' for
-        sadness, 'content' for contentment, 'happy' for joy) stands for its label.
-        """
+        """The label of this set that text spells, or None. Case, white space, underscores and
+        hyphens do not matter, and a word form ('sad', 'content', 'happy') stands for its label."""
         form = normalise(text)
         emotion = _EMOTION_OF.get(form, form)
         spelled = [label for label in self if normalise(label) == form]
@@ -110,14 +104,10 @@ LABEL_SETS: dict[str, LabelSet] = {known.name: known for known in (MIKELS, EKMAN
 
 
 def infer_label_set(folder_names: Iterable[str]) -> LabelSet:
-    """The label set that folders are named after, in any order.
-
-    The smallest known set of which every name spells a label, as `LabelSet.canonical` reads it.
-    Otherwise a set 'custom' of the names, sorted, those that differ in case and spaces only taken
-    once, without polarity; beyond eight labels its colours repeat.
-
-    Raises InputError for fewer than two names of no known set, or one without letters.
-    """
+    """The label set that folders are named after, in any order: the smallest known one of which every
+    name spells a label (`LabelSet.canonical`); otherwise a set 'custom' of the names, sorted, those
+    that differ in case and spaces only taken once, without polarity. Raises InputError for fewer
+    than two names of no known set, or one without letters."""
     names = sorted(set(folder_names))
     for known in sorted(LABEL_SETS.values(), key=len):
         if names and all(known.canonical(name) for name in names):

@@ -4,8 +4,7 @@
 measures how far the label's probability falls. It asks nothing of a model but its answers, so the
 VLM's map and the vision model's can be laid side by side. *Grad-CAM* (Selvaraju et al. 2017, doi
 10.1109/ICCV.2017.74) and *attention* look inside one kind of model, and each has a scale of its own.
-None of them is the reason for an answer; `Explanation.caveat` says what each leaves open. `maps`
-has the type, its file, and how much of a map lies on an object.
+None of them is the reason for an answer; `Explanation.caveat` says what each leaves open.
 """
 
 from __future__ import annotations
@@ -43,12 +42,9 @@ def answers_of(model: VLM | VisionModel, label_set: LabelSet) -> Answers:
 
 
 def occlusion(answers: Answers, image: Image.Image, place: int, *, label: str = "") -> Explanation:
-    """How far the probability of the class at ``place`` falls when a part of the image is hidden.
-
-    The image is divided into CELLS x CELLS, whatever its size; a window of WINDOW x WINDOW cells
-    goes over all places and is filled with the image's mean colour, which hides a thing and leaves
-    most of the palette. A cell's value is the mean over the windows that cover it.
-    """
+    """How far the probability of the class at ``place`` falls when a part of the image is hidden: of
+    CELLS x CELLS, a window of WINDOW x WINDOW goes over all places and is filled with the image's
+    mean colour. A cell's value is the mean over the windows that cover it."""
     image = image.convert("RGB")
     grey = Image.new("RGB", image.size, tuple(np.asarray(image).mean((0, 1)).round().astype(int)))
 
@@ -67,12 +63,10 @@ def occlusion(answers: Answers, image: Image.Image, place: int, *, label: str = 
 
 
 def grad_cam(vision: VisionModel, image: Image.Image, label: str) -> Explanation:
-    """Where the vision model's channels that speak for ``label`` are active (Selvaraju et al. 2017).
-
-    Taken at the last stage whose map has LEAST_CELLS cells a side, or at the finest there is; of a
-    vision transformer at the entrance of its last block. The map covers what the model sees: the
-    middle square of the image. Raises InputError for a model without such a map.
-    """
+    """Where the vision model's channels that speak for ``label`` are active, over what it sees, the
+    middle square of the image. Taken at the last stage whose map has LEAST_CELLS cells a side, or at
+    the finest there is; of a vision transformer at the entrance of its last block. Raises InputError
+    for a model without such a map."""
     inputs = vision.inputs([image]).requires_grad_()
     logits, output, as_map = _map_of_channels(vision.network, inputs)
     (slopes,) = torch.autograd.grad(logits[0, vision.classes.index(label)], output)

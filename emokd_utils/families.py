@@ -1,8 +1,7 @@
 """What differs from one family of vision-language models to another (lesson 10).
 
-Transformers' models agree on most: a processor writes the image's places into the text, and
-``get_image_features`` gives what the visual encoder hands to the language model. Here is what is
-left: where the language model is, how positions are counted, how visual tokens lie over the image.
+Transformers' models agree on most. Here is what is left: where the language model is, how positions
+are counted, how visual tokens lie over the image.
 """
 
 from __future__ import annotations
@@ -24,7 +23,9 @@ class Family:
     types: tuple[str, ...]
     text: str
     grid: Callable[[object, dict, int], tuple[int, int, int]]
-    area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]]
+    area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]] = (
+        lambda processor, size: (0.0, 0.0, 1.0, 1.0)
+    )
 
     def lora_targets(self, projections: Sequence[str]) -> str:
         """A pattern for these projections (of `settings.PROJECTIONS`) of the language model."""
@@ -50,23 +51,19 @@ def _tiled_grid(config, inputs, count):
     return side, side, count - side * side
 
 
-def _whole(processor, size):
-    return 0.0, 0.0, 1.0, 1.0
-
-
 def _llava_area(processor, size):
     """CLIP's processor takes the middle square; LLaVA's own, if told to, adds to a square first."""
     image_processor = processor.image_processor
     if not image_processor.do_center_crop:
-        return _whole(processor, size)
+        return 0.0, 0.0, 1.0, 1.0
     side = max(size) if getattr(image_processor, "do_pad", False) else min(size)
     x, y = ((1 - side / length) / 2 for length in size)
     return x, y, 1 - x, 1 - y
 
 
 FAMILIES = {
-    "Qwen2-VL": Family(("qwen2_vl", "qwen2_5_vl"), "language_model", _qwen_grid, _whole),
-    "SmolVLM": Family(("smolvlm", "idefics3"), "text_model", _tiled_grid, _whole),
+    "Qwen2-VL": Family(("qwen2_vl", "qwen2_5_vl"), "language_model", _qwen_grid),
+    "SmolVLM": Family(("smolvlm", "idefics3"), "text_model", _tiled_grid),
     "LLaVA": Family(("llava",), "language_model", _llava_grid, _llava_area),
 }
 
@@ -76,9 +73,7 @@ def family_of(config) -> Family:
     of_type = {kind: family for family in FAMILIES.values() for kind in family.types}
     if config.model_type not in of_type:
         known = ", ".join(of_type)
-        raise InputError(
-            f"no model of the type {config.model_type!r} in families.FAMILIES (known: {known})"
-        )
+        raise InputError(f"no family has models of the type {config.model_type!r}, only {known}")
     return of_type[config.model_type]
 
 

@@ -21,12 +21,9 @@ ROWS_FORMAT = "emokd-rows-1"
 
 
 def canonical_json(obj: Any) -> str:
-    """`obj` as JSON with sorted keys and no spaces, a tuple as a list; InputError for what JSON
-    cannot hold: NaN, infinities, arrays, paths, other objects."""
-    try:
-        return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"a key is made of text, finite numbers, lists, dicts: {error}") from error
+    """`obj` as JSON with sorted keys and no spaces, a tuple as a list; TypeError or ValueError for
+    what JSON cannot hold: NaN, infinities, arrays, paths, other objects."""
+    return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def fingerprint(obj: Any) -> str:
@@ -107,20 +104,12 @@ def save_rows(path: str | Path, image_ids: Sequence[str], rows: np.ndarray) -> N
 
 def load_rows(path: str | Path, image_ids: Sequence[str]) -> np.ndarray:
     """The rows that `save_rows` wrote, in the order of `image_ids`; InputError where the file is
-    damaged or an id is missing."""
+    damaged or has not one row an id of its own, each once, or an id is missing."""
     tensors, about = load_tensors(path, ROWS_FORMAT)
-    return aligned_rows(image_ids, about["ids"], tensors["rows"])
-
-
-def aligned_rows(
-    image_ids: Sequence[str], cached_ids: Sequence[str], rows: np.ndarray
-) -> np.ndarray:
-    """Rows (m, ...) of `rows` (n, ...), which belong to `cached_ids`, in the order of `image_ids`;
-    InputError where `rows` has not one row a cached id, each once, or an id is missing."""
-    place = {image_id: row for row, image_id in enumerate(cached_ids)}
-    if not len(place) == len(cached_ids) == len(rows):
-        raise InputError(f"{len(rows)} rows for {len(place)} different ids: make the file anew")
+    place = {image_id: row for row, image_id in enumerate(about["ids"])}
+    if not len(place) == len(about["ids"]) == len(tensors["rows"]):
+        raise InputError(f"{path}: {len(place)} different ids are not one a row: make it anew")
     if missing := [image_id for image_id in image_ids if image_id not in place]:
         what = f"no row for {len(missing)} of {len(image_ids)} images, {missing[0]!r} the first"
-        raise InputError(f"{what}: make the file anew for these images")
-    return np.asarray(rows)[[place[image_id] for image_id in image_ids]]
+        raise InputError(f"{path}: {what}: make it anew for these images")
+    return tensors["rows"][[place[image_id] for image_id in image_ids]]

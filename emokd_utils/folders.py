@@ -1,7 +1,4 @@
-"""What a folder of labelled images holds, by names alone: files, class folders, metadata.csv.
-
-The layout is told in `data`. Nothing is decoded here; `scan` opens the images.
-"""
+"""What a folder of labelled images, laid out as `data` tells, holds by names alone; `scan` opens them."""
 
 from __future__ import annotations
 
@@ -19,15 +16,12 @@ from .files import fingerprint
 from .images import FORMATS
 
 SPLITS = ("train", "val", "test")
-
-_SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val"}
-_SPLIT_NAMES |= {"testing": "test"} | {name: name for name in SPLITS}
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"}
 _LAYOUT = "ROOT/train/EMOTION/*.png and ROOT/test/EMOTION/*.png"
 
 
 class Problem(NamedTuple):
-    """kind: of `scan.KINDS`. path: relative to the root. detail: what is wrong, in words."""
+    """What is wrong, of a kind of `scan.KINDS`; path is relative to the root."""
 
     kind: str
     path: str
@@ -53,10 +47,7 @@ class Listing(NamedTuple):
 
 
 def list_files(root: str | os.PathLike) -> Listing:
-    """What is below `root`.
-
-    Raises InputError where it is missing, a file, without train/, itself a split or without images.
-    """
+    """What is below `root`; InputError where it is missing, a file, without train/ or images."""
     root = Path(root)
     try:
         folders = [entry.name for entry in _entries(root) if os.path.isdir(entry)]
@@ -64,21 +55,17 @@ def list_files(root: str | os.PathLike) -> Listing:
         raise InputError(
             f"{root} cannot be read ({error.strerror}): give the folder that holds {_LAYOUT}"
         ) from None
-    meant = {name: _SPLIT_NAMES.get(name.lower()) for name in folders}
     if "train" not in folders:
         mend = f"put the images into {_LAYOUT}"
         if root.absolute().name in SPLITS:
             mend = f"is it itself a split? Then give the folder above, {root.absolute().parent}"
-        elif "train" in meant.values():
-            mend = f"rename {next(n for n in folders if meant[n] == 'train')}/ to train"
         raise InputError(f"{root} has no train/: {mend}")
-
     there = [item for name in folders if name in SPLITS for item in _below(root, name)]
     files = sorted(item for item in there if isinstance(item, ImageFile))
     problems = [item for item in there if isinstance(item, Problem)]
     for name in folders:
-        if meant[name] and name not in SPLITS:
-            problems.append(Problem("stray", name, f"a split? then name it {meant[name]}"))
+        if name not in SPLITS and name.lower().startswith(SPLITS):
+            problems.append(Problem("stray", name, f"a split? name it {' or '.join(SPLITS)}"))
     if not files:
         first = "; found: {1} ({0}: {2})".format(*problems[0]) if problems else ""
         raise InputError(f"{root}: no image in a class folder; wanted: {_LAYOUT}{first}")
@@ -134,9 +121,7 @@ def _is_image(name: str) -> bool:
 
 def read_metadata(root: Path) -> pd.DataFrame:
     """metadata.csv indexed by its column `file`; without rows and columns where there is none.
-
-    Raises InputError where it is no CSV file with a column `file` that names each image once.
-    """
+    InputError where it is no CSV file with a column `file` that names each image once."""
     path = root / "metadata.csv"
     if not path.exists():
         return pd.DataFrame()

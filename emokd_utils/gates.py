@@ -43,9 +43,8 @@ class Gate(nn.Module):
         without = torch.cat([lead(flat_s, vlm), lead(student, flat_v)], dim=1)  # (n, 2)
         moved = (lead(student, vlm) - without).abs()
         total = moved.sum(dim=1, keepdim=True)
-        return torch.where(
-            total > 1e-6, moved / total.clamp_min(1e-6), 0.5
-        )  # where none moves: half
+        # where none moves: half each
+        return torch.where(total > 1e-6, moved / total.clamp_min(1e-6), 0.5)
 
 
 class ConcatLinear(Gate):

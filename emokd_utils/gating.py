@@ -8,7 +8,7 @@ on rows that the VLM was not tuned on (the val split), or measure the damage wit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class TrainedGate(Trained):
     epochs: int
     report: dict[str, float | None]
     passed_through: str | None
-    history: list[dict[str, float]]
+    history: list[dict[str, float]] = field(repr=False)
 
     file_format = GATE_FORMAT
     settings_type = GateSettings
@@ -50,13 +50,6 @@ class TrainedGate(Trained):
     def build(settings: GateSettings, num_classes: int) -> Gate:
         """A gate before training."""
         return build_gate(settings.kind, num_classes)
-
-    def __repr__(self) -> str:
-        passed = f", passes the {self.passed_through} through" if self.passed_through else ""
-        return (
-            f"TrainedGate({self.settings.kind} on {self.settings.inputs}, trained on "
-            f"{self.rows} rows of {self.trained_on}{passed})"
-        )
 
     def logits(self, student: np.ndarray, vlm: np.ndarray) -> np.ndarray:
         """Logits (n, C) float32 for inputs (n, C) made by `gate_inputs` in the settings' mode. With a

@@ -34,15 +34,9 @@ class BadFile(Exception):
 
 
 def open_image(path: str | os.PathLike) -> Image.Image:
-    """One image as RGB, 8 bits a channel, upright.
-
-    EXIF rotation is applied; transparent pixels are laid on white; of an animation the first frame
-    is taken; 16-bit greyscale is scaled from 0..65535; greyscale of 32-bit integers or floats,
-    which has no fixed white, from its own minimum and maximum.
-
-    Raises InputError, naming the file, where it is missing, not a PNG, JPEG, WebP, BMP, GIF or
-    TIFF image, damaged, or of more than MAX_PIXELS pixels (which is known before decoding).
-    """
+    """One image as RGB, 8 bits a channel, upright by its EXIF data; transparent pixels are laid on
+    white, of an animation the first frame is taken, 16-bit greyscale is scaled from 0..65535. Raises
+    InputError, naming the file, where it is missing or one of BAD_FILES."""
     try:
         return decode(Path(path))[0]
     except BadFile as error:
@@ -54,8 +48,6 @@ def decode(path: Path) -> tuple[Image.Image, bytes, str, str]:
     """The RGB image, the file's bytes, its format and the mode it is stored in. Raises BadFile."""
     try:
         size = path.stat().st_size
-        if not path.is_file():  # a pipe would never end
-            raise BadFile("unreadable", "not a regular file")
         if not 0 < size <= MAX_BYTES:
             raise BadFile("oversized" if size else "empty", f"{size:,} bytes")
         data = path.read_bytes()
@@ -96,10 +88,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-        span = np.ptp(values)
-        values = (values - values.min()) / span * 255 if span else np.clip(values, 0, 255)
-        return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
+        raise BadFile("unreadable", "greyscale of 32 bits, which has no fixed white")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))

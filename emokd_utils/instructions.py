@@ -1,9 +1,8 @@
 """Instructions: what the VLM is tuned on (lesson 4).
 
-Three kinds per training image, as in the paper (Lee et al. 2025, doi:10.1109/CVPRW67362.2025.00560,
-section on visual emotion instruction data): *categorical* asks for the label, *conversation* for
-the key elements, and *reasoning* for how they lead to the emotion, which it does not name. They are
-written from an image's row of ``metadata.csv``, or read from a journal of a large model's answers.
+Three kinds per training image (Lee et al. 2025, doi:10.1109/CVPRW67362.2025.00560, section on visual
+emotion instruction data): *categorical* asks for the label, *conversation* for the key elements, and
+*reasoning* for how they lead to the emotion, which it does not name.
 """
 
 import re
@@ -19,7 +18,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .data import ImageDataset
 from .emotions import LabelSet, normalise
-from .errors import InputError
 from .families import image_inputs
 from .files import checksum, load_lines
 from .settings import KINDS
@@ -80,7 +78,7 @@ def write_instructions(
     """Instructions for every image of ``dataset``, in an order shuffled by ``seed``, and how many of
     each kind were written or set aside, as "leaked" where a text names the label. describe: from an
     image's row and its label to the texts of a conversation and of a reasoning, each None where the
-    row does not tell enough. Raises InputError for an unknown kind."""
+    row does not tell enough."""
     texts = {}
     for image_id, row in dataset.table.iterrows():
         for kind, text in zip(KINDS[1:], describe(row, row.label), strict=True):
@@ -93,8 +91,6 @@ def _instructions(
     dataset: ImageDataset, kinds: Sequence[str], seed: int, texts: dict[tuple[str, str], str]
 ) -> tuple[list[Instruction], dict[str, int]]:
     """As `write_instructions`; texts: by image and kind, "" where one leaked."""
-    if unknown := sorted(set(kinds) - set(KINDS)):
-        raise InputError(f"no instruction kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
     prompts = (categorical_prompt(dataset.label_set), CONVERSATION_PROMPT, REASONING_PROMPT)
     prompt_of = dict(zip(KINDS, prompts, strict=True))
     written, counts = [], dict.fromkeys([*kinds, "leaked", "not written"], 0)
@@ -111,12 +107,10 @@ def _instructions(
 
 def journal_answers(requests: Sequence[dict], dataset: ImageDataset) -> dict[str, list[dict]]:
     """The answers to each image of ``dataset``, in order; those to an image that has since got
-    another label or other bytes do not count.
-
-    Each request has image, label, sha256 (16 digits), in and out (tokens), measured (whether the
-    server told these); an answer has text, finish (why the server ended it), wrong ("" or what is
-    wrong with it) and, where nothing is, conversation and reasoning. lost: 1 where none arrived.
-    """
+    another label or other bytes do not count. Each request has image, label, sha256 (16 digits), in
+    and out (tokens), measured (whether the server told these); an answer has text, finish (why the
+    server ended it), wrong ("" or what is wrong with it) and, where nothing is, conversation and
+    reasoning. lost: 1 where none arrived."""
     asked = {request["image"] for request in requests}
     present = {
         image_id: (label, checksum(dataset.root / image_id)[:16])
@@ -153,8 +147,7 @@ def chat_text(processor, prompt: str) -> str:
 
 class AnswerCollator:
     """A training batch of examples with ``image`` (PIL), ``prompt`` and ``answer``, in which only the
-    answer and the token that ends it are learnt: all else has the label -100, which the loss ignores.
-    """
+    answer and the token that ends it are learnt: all else has the label IGNORED."""
 
     def __init__(self, processor):
         self.processor = processor

@@ -53,8 +53,7 @@ def load_model(
 ) -> tuple:
     """A model, of a folder or the hub, with its adapter, and its processor; float32 on a CPU, else
     the checkpoint's type. quantize "nf4": the linear layers but the last in 4 bits with double
-    quantisation (Dettmers et al. 2023, arXiv:2305.14314). pixels: see `limit_pixels`. Raises
-    InputError for what cannot be loaded, and where 4 bits cannot be had here."""
+    quantisation (Dettmers et al. 2023, arXiv:2305.14314). Raises InputError where that fails."""
     logging.disable_progress_bar()
     read_config(source, revision)
     device, options = device or default_device().type, {"revision": revision or "main"}
@@ -82,21 +81,17 @@ def _four_bits(kind: str, device: str) -> dict:
     if kind != "nf4":
         raise InputError(f"there is no quantisation {kind!r}; choose 'nf4', or '' for none")
     try:
-        from bitsandbytes import supported_torch_devices
+        import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise InputError(
             f'weights in 4 bits need bitsandbytes: `pip install -e ".[gpu]"` ({error})'
         ) from error
-    if (name := device.split(":")[0]) not in supported_torch_devices:
-        raise InputError(
-            f"bitsandbytes keeps no weights in 4 bits on {name!r}: use a GPU by CUDA, or vlm.quantize="
-        )
     half = torch.bfloat16 if bf16_is_fast(device) else torch.float16
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32 if name == "cpu" else half,
+        bnb_4bit_compute_dtype=torch.float32 if device == "cpu" else half,
     )
     where = torch.cuda.current_device() if device == "cuda" else device
     return {"quantization_config": config, "device_map": {"": where}}

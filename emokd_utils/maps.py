@@ -33,13 +33,10 @@ CELLS, WINDOW = 8, 2  # of occlusion: cells a side, and of these the patch that 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """A map over an image.
-
-    values: (rows, columns), of occlusion the fall of the label's probability (-1..1) when a cell is
-    hidden, of Grad-CAM at least 0, of attention the share of a visual token (sum 1). method, model:
-    what made it, of what. label: that it is about, "" for attention. area: left, top, right and
-    bottom of what it covers, in shares of the image's sides.
-    """
+    """A map over an image: values (rows, columns), of occlusion the fall of the label's probability
+    (-1..1) when a cell is hidden, of Grad-CAM at least 0, of attention the share of a visual token
+    (sum 1). label: that it is about, "" for attention. area: left, top, right and bottom of what it
+    covers, in shares of the image's sides."""
 
     values: np.ndarray
     method: str
@@ -100,10 +97,9 @@ def share_table(
 ) -> pd.DataFrame:
     """How much of each map lies in boxes: `boxes_of` of the data set and an image id, by name.
 
-    by: image id -> group, such as its cue. A row for each group and map: ``n`` images with
-    something above 0 in the map; the mean ``share`` in the boxes with its interval (``low``,
-    ``high``); the boxes' mean share of the ``area``, what a map that knows nothing gives; and
-    ``inside_more``, the share of images whose map has more in the boxes than the area has.
+    A row for each group of `by`, of an image id, and map: n images with something above 0 in the
+    map; the mean share in the boxes, low and high; the boxes' mean share of the area, what a map that
+    knows nothing gives; inside_more, the share of images whose map has more in them than that.
     """
     rows = []
     for image_id, of_image in maps.items():

@@ -1,8 +1,5 @@
-"""Predictions: the one type that every model yields, and the file that holds it.
-
-A row is an image: its id, split and label, a probability for each class and, for a VLM, the text
-it wrote. Whatever takes or compares predictions needs nothing else of a model.
-"""
+"""Predictions: the one type that every model yields, and the file that holds it. A row is an image:
+its id, split and label, a probability for each class and, for a VLM, the text it wrote."""
 
 from __future__ import annotations
 
@@ -62,7 +59,6 @@ class Predictions:
     invalid: bool (n,), True where the answer named no class; that row of probabilities is uniform
         and counts as wrong, never as a class. None stands for all False.
     provenance: what made it, as JSON: model, adapter, prompt, seed, data fingerprint, versions ...
-
     Raises InputError, naming the first row at fault, for anything else.
     """
 
@@ -77,11 +73,8 @@ class Predictions:
 
     def __post_init__(self) -> None:
         for name in ("ids", "splits", "labels", "classes", "answers"):
-            if (texts := getattr(self, name)) is None:
-                continue  # no answers
-            if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-                raise InputError(f"{name} must be a sequence of texts")
-            object.__setattr__(self, name, tuple(map(str, texts)))
+            if (texts := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(map(str, texts)))
         invalid = [False] * len(self.ids) if self.invalid is None else self.invalid
         object.__setattr__(self, "invalid", np.array(invalid, dtype=bool))
         object.__setattr__(self, "probabilities", np.array(self.probabilities, dtype=np.float64))
@@ -93,11 +86,9 @@ class Predictions:
         n, classes, values = len(self.ids), self.classes, self.probabilities
         if len(classes) < 2 or len(set(classes)) < len(classes) or "" in classes:
             raise InputError(f"classes must be two or more different names: {classes}")
-        shapes = dict.fromkeys(("splits", "labels", "answers", "invalid"), (n,))
-        for name, shape in (shapes | {"probabilities": (n, len(classes))}).items():
-            value = getattr(self, name)
-            if value is not None and np.shape(value) != shape:
-                raise InputError(f"{name} is of shape {np.shape(value)}, but {n} ids need {shape}")
+        columns, shape = (self.splits, self.labels, self.invalid, self.answers), (n, len(classes))
+        if {len(x) for x in columns if x is not None} != {n} or values.shape != shape:
+            raise InputError(f"{n} ids need {n} splits, labels, ... and probabilities of {shape}")
         foreign = np.array([label not in classes for label in self.labels], dtype=bool)
         shares = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE)
         uniform = (np.abs(values - 1 / len(classes)) <= SUM_TOLERANCE).all(axis=1)
@@ -175,14 +166,11 @@ class Predictions:
         images at fault, where the classes, the images or an image's labels differ."""
         if self.classes != other.classes:
             raise InputError(f"the classes differ: {self.classes} and {other.classes}")
-        if missing := sorted(set(self.ids) ^ set(other.ids)):
-            what = f"{len(missing)} images are in one of two predictions only: {', '.join(missing[:3])}"
+        mine, theirs = (dict(zip(x.ids, x.labels, strict=True)).items() for x in (self, other))
+        if differ := sorted({image_id for image_id, _ in mine ^ theirs}):
+            what = f"images or labels of {len(differ)} images differ: {', '.join(differ[:3])}"
             raise InputError(f"{what}; compare the same split of the same data")
-        matched = other.select(self.ids)
-        labels = zip(self.ids, self.labels, matched.labels, strict=True)
-        if differ := [image_id for image_id, a, b in labels if a != b]:
-            raise InputError(f"the labels of {len(differ)} images differ: {', '.join(differ[:3])}")
-        return self, matched
+        return self, other.select(self.ids)
 
     def to_frame(self) -> pd.DataFrame:
         """A row an image, indexed by id: split, label, predicted (None where invalid), correct,

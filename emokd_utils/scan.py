@@ -1,9 +1,5 @@
-"""A folder of labelled images, scanned for everything that may be wrong with it (lesson 10).
-
-The scan opens every image once and lists what is unreadable, misnamed, missing, nested too deep,
-there twice or in contradiction to metadata.csv. Copies are found by their pixels, so that a leak
-from the test split into training is seen whatever the files are called.
-"""
+"""A folder of labelled images, scanned for everything that may be wrong with it (lesson 10). Copies
+are found by their pixels, so that a leak from test into training is seen under any name."""
 
 from __future__ import annotations
 
@@ -42,8 +38,7 @@ _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160
 class ScanReport:
     """What is in a data set and what is wrong with it.
 
-    root: as given. listing: the fingerprint of the Listing that the report is of.
-    folders: the names of the class folders.
+    listing: the fingerprint of the Listing that the report is of. folders: of the classes.
     images: the sound ones, indexed by image id; columns split, folder, label, width, height, mode
         (as stored), sha256 (of the file's bytes), pixels (SHA-256 of the upright RGB pixels).
     problems: columns kind (see KINDS), path (relative to root), detail, severity.
@@ -117,11 +112,8 @@ def _problem_table(problems: Iterable[Sequence[str]]) -> pd.DataFrame:
 
 
 def scan(root: str | os.PathLike) -> ScanReport:
-    """Read every image below `root` once and report what is there and what is wrong.
-
-    Raises InputError where `root` is no data set (missing, empty, a file, without train/, itself a
-    split, without images, or of one class).
-    """
+    """Read every image below `root` once and report what is there and what is wrong. Raises
+    InputError as `list_files` does, and for fewer than two classes."""
     root = Path(root)
     files, problems, key = list_files(root)
     folders = tuple(sorted({file.folder for file in files}))
@@ -170,12 +162,8 @@ def _duplicates(images: pd.DataFrame) -> Iterator[Problem]:
     for _, copies in images[images["pixels"].duplicated(keep=False)].groupby("pixels"):
         first = copies.reset_index().drop_duplicates("split").set_index("split")["id"]
         last = max(first.index, key=SPLITS.index)
-        for image_id, split in copies["split"].items():
-            for kind, original, is_copy in (
-                ("duplicate across splits", first[last], split != last),
-                ("duplicate", first[split], image_id != first[split]),
-            ):
-                if is_copy:
-                    same = images.at[image_id, "label"] == images.at[original, "label"]
-                    other = "" if same else ", under another label"
-                    yield Problem(kind, image_id, f"same as {original}{other}")
+        labels = copies["label"]
+        for image_id, split in copies["split"].drop(first[last]).items():
+            kind = "duplicate" if split == last else "duplicate across splits"
+            other = "" if labels[image_id] == labels[first[last]] else ", under another label"
+            yield Problem(kind, image_id, f"same as {first[last]}{other}")

@@ -31,11 +31,8 @@ _NEEDS_APOSTROPHE = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'")
 
 
 def save_table(path: str | os.PathLike, table: pd.DataFrame, about: Mapping[str, Any]) -> Path:
-    """Write a table to `path`, a .csv, and what it is about to a .json beside.
-
-    The index and columns of the type object are texts, None standing for none. about: JSON-able,
-    its `format` what `load_table` asks for. Raises InputError for another suffix.
-    """
+    """Write a table to `path`, a .csv, and what it is about, its `format` and more, to a .json beside.
+    The index and columns of the type object are texts. Raises InputError for another suffix."""
     path = Path(path)
     if path.suffix != ".csv":
         raise InputError(f"{path}: a table is kept in a file whose name ends in .csv")
@@ -51,11 +48,8 @@ def save_table(path: str | os.PathLike, table: pd.DataFrame, about: Mapping[str,
 
 
 def load_table(path: str | os.PathLike, file_format: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What `save_table` wrote, all as text: a number as its digits, no text as "".
-
-    Raises OSError, LookupError, TypeError or ValueError where a file is missing or of another
-    format, or the CSV is not the one that was saved.
-    """
+    """What `save_table` wrote, all as text: a number as its digits, no text as "". Raises OSError,
+    LookupError, TypeError or ValueError where a file is missing, changed or of another format."""
     content = Path(path).read_bytes()
     about = json.loads(Path(path).with_suffix(".json").read_bytes())
     if about["format"] != file_format:

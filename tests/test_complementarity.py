@@ -34,7 +34,7 @@ def right(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray
     return np.repeat([1, 1, 0, 0], sizes).astype(bool), np.repeat([1, 0, 1, 0], sizes).astype(bool)
 
 
-def predictions(labels, predicted, model="toy") -> Predictions:
+def predictions(labels, predicted) -> Predictions:
     """Predictions by class number; -1 is an invalid answer."""
     predicted = np.array(predicted, dtype=int)
     return Predictions(
@@ -44,7 +44,6 @@ def predictions(labels, predicted, model="toy") -> Predictions:
         classes=CLASSES,
         probabilities=np.vstack([np.eye(4), np.full(4, 1 / 4)])[predicted],
         invalid=predicted == -1,
-        provenance={"model": model},
     )
 
 
@@ -53,7 +52,7 @@ def random_pair(n=600) -> tuple[Predictions, Predictions]:
     labels = rng.integers(0, 4, n)
     a = np.where(rng.random(n) < 0.6, labels, rng.integers(-1, 4, n))
     b = np.where(rng.random(n) < 0.4, labels, rng.integers(-1, 4, n))
-    return predictions(labels, a, "A"), predictions(labels, b, "B")
+    return predictions(labels, a), predictions(labels, b)
 
 
 A, B = random_pair()
@@ -152,17 +151,14 @@ def test_compare_agrees_with_the_plain_functions_on_every_slice():
         assert compared.value("yules_q", part) == compare(x, y).value("yules_q")
 
 
-def test_slices_are_in_the_order_of_categories_or_names_and_the_text_tells_them():
-    a, b = predictions([3, 3, 0], [3, 0, 0], "one"), predictions([3, 3, 0], [3, 3, -1], "two")
+def test_slices_are_in_the_order_of_categories_or_names():
+    a, b = predictions([3, 3, 0], [3, 0, 0]), predictions([3, 3, 0], [3, 3, -1])
     compared = compare(a, b, by=pd.Series(pd.Categorical(a.labels, CLASSES), a.ids))
     n = compared.table[compared.table["measure"] == "both"].set_index("slice")["n"]
     assert n.to_dict() == {"all": 3, "awe": 1, "fear": 0, "joy": 0, "rage": 2}
     assert compared.slices == ("all", *CLASSES)
     empty = compared.table[compared.table["slice"] == "fear"].set_index("measure")["value"]
     assert empty.pop("mcnemar_p") == 1.0 and empty.isna().all()
-    text = str(compared)
-    assert text.startswith("A: one\nB: two\n") and "95%" in text and "all (n = 3)" in text
-    assert "fear (n = 0)" in text and "undefined" in text and "66.7 [" in text
     noise = pd.Series([True, False, True, True], index=[*a.ids, "elsewhere.png"])
     assert compare(a, b, by=noise).slices == ("all", "False", "True")
 
@@ -196,7 +192,7 @@ def test_no_images():
         (lambda: four_way(A.correct, B.correct[:2]), "booleans for the same images"),
         (lambda: four_way(np.array([0, 3]), np.array([1, 1])), "booleans"),
         (lambda: four_way(A, B.correct), "two Predictions, or two arrays"),
-        (lambda: four_way(A, B.select(B.ids[:3])), "in one of two predictions only"),
+        (lambda: four_way(A, B.select(B.ids[:3])), "labels of 597 images differ"),
         (lambda: compare(A, B, pd.Series({"0.png": "x"})), "no value for 599 images: 1.png"),
         (lambda: compare(A, B).value("kappa"), "no measure 'kappa'.*cohen_kappa"),
     ],

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from emokd_utils.errors import InputError
 from emokd_utils.files import (
-    aligned_rows,
     canonical_json,
     fingerprint,
     load_rows,
@@ -26,7 +25,7 @@ def test_a_key_does_not_depend_on_order_and_tells_values_apart():
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, np.ones(2)])
 def test_a_key_is_made_of_nothing_inexact(value):
-    with pytest.raises(InputError, match="a key is made of"):
+    with pytest.raises((TypeError, ValueError)):
         canonical_json(value)
 
 
@@ -63,19 +62,19 @@ def test_a_file_is_whole_or_as_before(tmp_path):
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
 
 
-@given(st.permutations(range(6)), st.lists(st.integers(0, 5), max_size=8))
-def test_aligning_undoes_any_shuffle(order, asked):
+@given(st.permutations("abcdef"), st.lists(st.sampled_from("abcdef"), min_size=1, max_size=8))
+def test_rows_come_back_in_any_order_asked(tmp_path_factory, kept, asked):
+    path = tmp_path_factory.mktemp("rows") / "features.safetensors"
     rows = np.arange(12.0).reshape(6, 2)
-    aligned = aligned_rows([str(i) for i in asked], [str(i) for i in order], rows[list(order)])
-    assert np.array_equal(aligned, rows[asked])
+    save_rows(path, kept, rows)
+    assert np.array_equal(load_rows(path, asked), rows[[kept.index(name) for name in asked]])
 
 
-def test_rows_are_kept_with_their_ids(tmp_path):
-    path = tmp_path / "features.safetensors"
-    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
-    save_rows(path, ["a", "b", "c"], rows)
-    assert np.array_equal(load_rows(path, ["c", "a"]), rows[[2, 0]])
-    refused = {"abc": "no row for 2 of 3 images, 'x'", "aba": "3 rows for 2", "ab": "3 rows for 2"}
-    for cached, message in refused.items():
-        with pytest.raises(InputError, match=message):
-            aligned_rows(["a", "x", "y"], list(cached), rows)
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [("abc", "no row for 2 of 3 images, 'x'"), ("aba", "2 different ids"), ("ab", "2 different")],
+)
+def test_rows_that_are_not_one_an_image_are_refused(tmp_path, kept, message):
+    save_rows(tmp_path / "rows", kept, np.zeros((3, 2)))
+    with pytest.raises(InputError, match=message):
+        load_rows(tmp_path / "rows", ["a", "x", "y"])

@@ -21,19 +21,17 @@ TINY = project_root() / MINI.vlm.name
 def test_what_four_bits_need_is_told(monkeypatch):
     with pytest.raises(InputError, match="choose 'nf4'"):
         VLM.load(TINY, quantize="int3")
-    with pytest.raises(InputError, match="'abacus'"):
-        VLM.load(TINY, device="abacus", quantize="nf4")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(InputError, match=r"pip install -e \"\.\[gpu\]\""):
         VLM.load(TINY, quantize="nf4")
 
 
 def test_a_model_that_cannot_be_had_is_told(tmp_path):
-    with pytest.raises(InputError, match="holds no config.json"):
+    with pytest.raises(InputError, match="cannot be loaded: .*config.json"):
         read_config(str(tmp_path))
     with pytest.raises(InputError, match="nobody/nothing cannot be loaded"):
         VLM.load("nobody/nothing")
-    with pytest.raises(InputError, match="holds no adapter_config.json"):
+    with pytest.raises(InputError, match="adapter_config.json"):
         VLM.load(TINY, adapter=tmp_path)
 
 
