@@ -8,7 +8,7 @@ on rows that the VLM was not tuned on (the val split), or measure the damage wit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ SIDES = ("student", "vlm")
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # student (n, C), VLM (n, C), labels (n,)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainedGate(Trained):
     """A gate trained on `rows` rows of the split `trained_on`. report: accuracies on these of
     "student" and "vlm", each alone, of the gate held out, "gate_cv", and in the end, "gate_fit" (both
@@ -41,10 +41,17 @@ class TrainedGate(Trained):
     epochs: int
     report: dict[str, float | None]
     passed_through: str | None
-    history: list[dict[str, float]] = field(repr=False)
+    history: list[dict[str, float]]
 
     file_format = GATE_FORMAT
     settings_type = GateSettings
+
+    def __repr__(self) -> str:
+        passed = f", passes the {self.passed_through} through" if self.passed_through else ""
+        return (
+            f"TrainedGate({self.settings.kind} on {self.settings.inputs}, trained on "
+            f"{self.rows} rows of {self.trained_on}{passed})"
+        )
 
     @staticmethod
     def build(settings: GateSettings, num_classes: int) -> Gate:
