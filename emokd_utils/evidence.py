@@ -73,7 +73,8 @@ def wilson(right: int, n: int) -> Interval:
 def share(count: int | np.ndarray, n: int | None = None) -> Estimate:
     """`count` of n, or the share of True in a boolean array, in [0, 1] with Wilson's interval."""
     if n is None:
-        count, n = np.sum(count), np.size(count)
+        right = np.asarray(count)  # a tensor too
+        count, n = right.sum(), right.size
     return Estimate(count / n if n else NAN, *wilson(int(count), int(n)), int(n))
 
 
