@@ -130,10 +130,7 @@ def write(train, folder, server, **settings):
         (f"Key elements: {SEEN * 20}\nReasoning: {WHY}", "too long"),
         (LEAKING, "names the emotion"),
         (f"Key elements: {SEEN} Sadly grey.\nReasoning: {WHY}", "names the emotion"),
-        (
-            f"Key elements: {SEEN}\nReasoning: {'Das leere Haus in grauem Licht. ' * 3}",
-            "not English",
-        ),
+        (f"Key elements: {SEEN}\nReasoning: {'Das Haus im grauen Licht. ' * 3}", "not English"),
     ],
 )
 def test_an_answer_is_checked(text, wrong):
@@ -222,8 +219,7 @@ def test_faults_are_tried_again_and_what_may_have_been_paid_for_is_counted(serve
 
 @pytest.mark.parametrize("body", ["{not JSON", '{"choices": []}', "[]"])
 def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, train, tmp_path, body):
-    bad = [True]
-    server = serve(lambda n, _: (200, {}, body) if n < 3 and bad else completion(GOOD))
+    server = serve(lambda n, _: (200, {}, body) if n < 3 else completion(GOOD))
     report = write(train, tmp_path, server)
     assert report.counts["written"] == 11 and report.counts["lost"] == 3
     assert [*report.failures.values()] == [1] and "no chat completion" in str(report)
@@ -282,16 +278,10 @@ def test_tries_that_may_have_to_be_paid_for_count_against_the_budget(serve, trai
     assert "budget" in report.stopped
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"max_cost": 1.0}, "price"),
-        ({"requests_per_minute": float("nan")}, "requests_per_minute"),
-    ],
-)
-def test_settings_that_cannot_be(wrong, words):
-    with pytest.raises(InputError, match=words):
-        replace(FAST, **wrong)
+def test_settings_that_cannot_be():
+    for wrong, words in {("max_cost", 1.0): "price", ("timeout", float("nan")): "timeout"}.items():
+        with pytest.raises(InputError, match=words):
+            replace(FAST, **dict([wrong]))
 
 
 def test_an_estimate_asks_nothing_and_learns_from_the_journal(serve, train, tmp_path):

@@ -42,9 +42,7 @@ _FUNCTION_WORDS = frozenset(  # of English, and of no neighbouring language
 )
 
 
-def judge(
-    text: str, label: str, label_set: LabelSet, finish: str = "stop"
-) -> tuple[dict[str, str], str]:
+def judge(text: str, label: str, label_set: LabelSet, finish: str = "stop") -> tuple[dict, str]:
     """The texts of an answer by kind (conversation, reasoning) and "", or {} and what is wrong, a key
     of HINTS. Sections are headed ``Key elements`` and ``Reasoning``, in Markdown or not. finish: the
     server's finish reason."""
@@ -73,5 +71,4 @@ def _wrong(section: str, label: str, label_set: LabelSet) -> str:
 
 def _tidy(section: str) -> str:
     """Without Markdown's emphasis and bullets, on one line."""
-    lines = (re.sub(r"^\s*[-*•]\s+", "", line) for line in section.splitlines())
-    return " ".join(" ".join(lines).replace("**", "").split())
+    return " ".join(re.sub(r"(?m)^\s*[-*•]\s+", "", section).replace("**", "").split())
