@@ -33,10 +33,10 @@ USAGE = {"prompt_tokens": 400, "completion_tokens": 60}
 FAST = WriterSettings("gpt-test", requests_per_minute=60_000, timeout=5, answer_tokens=100)
 
 
-def completion(text, usage=USAGE, finish="stop"):
+def completion(text):
     message = {"role": "assistant", "content": text}
-    body = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
-    return 200, {}, json.dumps(body | ({"usage": usage} if usage else {}))
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    return 200, {}, json.dumps({"choices": choices, "usage": USAGE})
 
 
 class Server:
@@ -51,10 +51,9 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 about = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                about |= {"path": self.path, "key": self.headers["Authorization"]}
                 with lock:
                     number = len(server.requests)
-                    server.requests.append(about)
+                    server.requests.append(about | {"key": self.headers["Authorization"]})
                     server.times.append(time.monotonic())
                     server.under_way += 1
                     server.most = max(server.most, server.under_way)
@@ -66,15 +65,14 @@ class Server:
                     if reply == "cut":
                         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{")
                     elif reply != "drop":
-                        self.answer(*reply)
-
-            def answer(self, status, headers, body):
-                self.send_response(status)
-                headers = {"Content-Type": "application/json"} | headers
-                for name, value in (headers | {"Content-Length": len(body.encode())}).items():
-                    self.send_header(name, str(value))
-                self.end_headers()
-                self.wfile.write(body.encode())
+                        status, headers, body = reply
+                        self.send_response(status)
+                        length = {"Content-Length": str(len(body.encode()))}
+                        for name in (headers := headers | length):
+                            self.send_header(name, headers[name])
+                        self.send_header("Content-Type", "application/json")
+                        self.end_headers()
+                        self.wfile.write(body.encode())
 
             def log_message(self, *_):
                 pass
@@ -98,25 +96,19 @@ def serve():
         server.http.server_close()
 
 
-def always(text, **about):
-    return lambda number, request: completion(text, **about)
+def always(text):
+    return lambda number, request: completion(text)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def train(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     for split, count in (("train", 6), ("val", 1), ("test", 1)):
         for place, label in enumerate(("awe", "sadness")):
-            folder = root / split / label
-            folder.mkdir(parents=True)
+            (root / split / label).mkdir(parents=True)
             for k in range(count):
-                colour = (40 * k, 90 * place, 10 * len(split))
-                Image.new("RGB", (700, 300), colour).save(folder / f"{label}{k}.png")
-    return root
-
-
-@pytest.fixture
-def train(root):
+                image = Image.new("RGB", (700, 300), (40 * k, 90 * place, 10 * len(split)))
+                image.save(root / split / label / f"{label}{k}.png")
     return load_dataset(root).split("train")
 
 
@@ -125,25 +117,20 @@ def write(train, folder, server, **settings):
     return write_with_model(train, replace(FAST, **settings), folder, **keys)
 
 
-GERMAN = "Das leere Haus und das graue Licht lassen vermuten, dass niemand an diesen Ort kommt."
-
-
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
         (GOOD, ""),
-        (f"1. **Key elements** \n{SEEN}\n\n2. **Reasoning**\n{WHY}", ""),
         (f"<think>Key elements: none. Reasoning: no.</think>{GOOD}", ""),
         (f"Key elements: {SEEN}", "section missing"),
-        (f"Key elements:\n\nReasoning: {WHY}", "section missing"),
+        (f"Key elements:\n\nReasoning: {WHY}", "too short"),
         ("I'm sorry, but I can't help with that.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: I cannot say what this image is about.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: It is dark.", "too short"),
         (f"Key elements: {SEEN * 20}\nReasoning: {WHY}", "too long"),
         (LEAKING, "names the emotion"),
         (f"Key elements: {SEEN} Sadly grey.\nReasoning: {WHY}", "names the emotion"),
-        (f"Key elements: {SEEN}\nReasoning: {GERMAN}", "not English"),
-        (f"Key elements: {SEEN}\nReasoning: {'Пустой дом и серый свет. ' * 3}", "not English"),
+        (f"Key elements: {SEEN}\nReasoning: {'Das Haus im grauen Licht. ' * 3}", "not English"),
     ],
 )
 def test_an_answer_is_checked(text, wrong):
@@ -165,14 +152,15 @@ def test_every_image_is_asked_about_once_and_the_answers_are_instructions(serve,
     assert (report.counts["written"], report.counts["rewritten"]) == (12, 0)
     assert (report.counts["tokens in"], report.counts["tokens out"]) == (12 * 400, 12 * 60)
     assert report.stopped == "" and not report.failures and "written: 12" in str(report)
-    written, counts = read_instructions(report.journal, train)
-    kinds = {"categorical": 12, "conversation": 12, "reasoning": 12}
-    assert counts == kinds | {"leaked": 0, "not written": 0}
-    pairs = {(item.prompt, item.answer) for item in written if item.kind != "categorical"}
+    written, counts = read_instructions(report.journal, train, ["conversation", "reasoning"])
+    assert counts == {"conversation": 12, "reasoning": 12, "leaked": 0, "not written": 0}
+    pairs = {(item.prompt, item.answer) for item in written}
     assert pairs == {(CONVERSATION_PROMPT, SEEN), (REASONING_PROMPT, WHY)}
-    assert written != read_instructions(report.journal, train, seed=1)[0]
     assert write(train, tmp_path, server) == report
     assert len(server.requests) == server.paid == 12
+    whole = report.journal.read_bytes()
+    report.journal.write_bytes(whole[:-30])  # a torn line: only that image is asked about again
+    assert write(train, tmp_path, server).counts["written"] == 12 and server.paid == 13
 
 
 def test_requests_show_the_image_small_and_keep_the_rate(serve, train, tmp_path):
@@ -181,7 +169,7 @@ def test_requests_show_the_image_small_and_keep_the_rate(serve, train, tmp_path)
     gaps = [b - a for a, b in zip(server.times[1:], server.times[2:], strict=False)]
     assert server.most <= FAST.concurrency and sum(gaps) >= 0.03 * len(gaps)
     request = server.requests[0]
-    assert (request["path"], request["key"]) == ("/v1/chat/completions", f"Bearer {SECRET}")
+    assert request["key"] == f"Bearer {SECRET}"
     assert (request["model"], request["max_completion_tokens"]) == ("gpt-test", 100)
     picture, text = request["messages"][0]["content"]
     assert "evokes awe." in text["text"] or "evokes sadness." in text["text"]
@@ -197,8 +185,8 @@ def test_a_bad_answer_is_asked_for_again_with_the_reason_and_then_set_aside(serv
 
     server = serve(script)
     report = write(train, tmp_path, server)
-    known = {name: report.counts.get(name) for name in ("written", "rewritten", "answers")}
-    assert known == {"written": 0, "rewritten": 6, "answers": 6 * 2 + 6 * 3}
+    assert [report.counts[name] for name in ("written", "rewritten")] == [0, 6]
+    assert report.counts["answers"] == 6 * 2 + 6 * 3
     assert report.counts["set aside: names the emotion"] == 6
     assert report.counts["rejected: names the emotion"] == 6 + 6 * 3
     assert write(train, tmp_path, server) == report
@@ -208,7 +196,7 @@ def test_a_bad_answer_is_asked_for_again_with_the_reason_and_then_set_aside(serv
 
 
 def test_faults_are_tried_again_and_what_may_have_been_paid_for_is_counted(serve, train, tmp_path):
-    faults = {1: (429, {"Retry-After": "0.7"}, "{}"), 3: (500, {}, "not now"), 5: "cut", 7: "drop"}
+    faults = {1: (429, {}, "{}"), 3: (500, {}, "not now"), 5: "cut", 7: "drop"}
     faults[9] = (200, {}, "{not JSON")
     gone = threading.Event()
 
@@ -223,17 +211,15 @@ def test_faults_are_tried_again_and_what_may_have_been_paid_for_is_counted(serve
     while server.under_way:  # the client has left before the answer
         time.sleep(0.01)
     assert report.counts["written"] == 12 and not report.failures
-    assert server.times[2] - server.times[1] >= 0.7
     assert report.counts["lost"] == 4  # cut, drop, no JSON, and the one too slow
     assert server.paid == 12 + report.counts["lost"]
     most = max(FAST.at_most["in"], USAGE["prompt_tokens"])
     assert report.counts["tokens in"] == 12 * USAGE["prompt_tokens"] + 4 * most
 
 
-@pytest.mark.parametrize("body", ["{not JSON", '{"choices": []}', '{"error": "overloaded"}', "[]"])
+@pytest.mark.parametrize("body", ["{not JSON", '{"choices": []}', "[]"])
 def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, train, tmp_path, body):
-    bad = [True]
-    server = serve(lambda n, _: (200, {}, body) if n < 3 and bad else completion(GOOD))
+    server = serve(lambda n, _: (200, {}, body) if n < 3 else completion(GOOD))
     report = write(train, tmp_path, server)
     assert report.counts["written"] == 11 and report.counts["lost"] == 3
     assert [*report.failures.values()] == [1] and "no chat completion" in str(report)
@@ -256,8 +242,7 @@ def test_a_server_that_refuses_or_is_not_there_ends_the_run_and_costs_nothing(
 def test_one_image_that_the_server_refuses_does_not_end_the_run(serve, train, tmp_path):
     server = serve(lambda n, _: (400, {}, '{"error": "policy"}') if n == 2 else completion(GOOD))
     report = write(train, tmp_path, server)
-    assert report.counts["written"] == server.paid == 11
-    assert [*report.failures.values()] == [1]
+    assert report.counts["written"] == server.paid == 11 and [*report.failures.values()] == [1]
 
 
 # Budgets
@@ -267,10 +252,9 @@ def test_a_budget_of_images_mixes_the_classes_and_is_resumed(serve, train, tmp_p
     server = serve(always(GOOD))
     report = write(train, tmp_path, server, max_images=5)
     assert (server.paid, report.counts["written"]) == (5, 5)
-    assert "5 images" in report.stopped
+    assert "may exceed the budget" in report.stopped
     written, _ = read_instructions(report.journal, train, ["reasoning"])
     assert len({item.image_id.split("/")[1] for item in written}) == 2
-    assert write(train, tmp_path, server, max_images=5).counts["written"] == server.paid == 5
     assert write(train, tmp_path, server).counts["written"] == server.paid == 12
 
 
@@ -283,7 +267,6 @@ def test_a_budget_is_never_exceeded(serve, train, tmp_path, budget):
     server = serve(always(GOOD))
     report = write(train, tmp_path, server, **budget)
     spent = report.counts["tokens in"] + report.counts["tokens out"]
-    assert spent == server.paid * sum(USAGE.values())
     assert spent <= 2500 < spent + USAGE["prompt_tokens"] + FAST.answer_tokens
     assert "may exceed the budget" in report.stopped
 
@@ -295,17 +278,10 @@ def test_tries_that_may_have_to_be_paid_for_count_against_the_budget(serve, trai
     assert "budget" in report.stopped
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"max_cost": 1.0}, "price"),
-        ({"requests_per_minute": float("nan")}, "requests_per_minute"),
-        ({"model": " "}, "name"),
-    ],
-)
-def test_settings_that_cannot_be(wrong, words):
-    with pytest.raises(InputError, match=words):
-        replace(FAST, **wrong)
+def test_settings_that_cannot_be():
+    for wrong, words in {("max_cost", 1.0): "price", ("timeout", float("nan")): "timeout"}.items():
+        with pytest.raises(InputError, match=words):
+            replace(FAST, **dict([wrong]))
 
 
 def test_an_estimate_asks_nothing_and_learns_from_the_journal(serve, train, tmp_path):
@@ -322,15 +298,6 @@ def test_an_estimate_asks_nothing_and_learns_from_the_journal(serve, train, tmp_
 
 
 # The journal
-
-
-def test_after_a_torn_line_only_that_image_is_asked_again(serve, train, tmp_path):
-    server = serve(always(GOOD))
-    report = write(train, tmp_path, server)
-    whole = report.journal.read_bytes()
-    report.journal.write_bytes(whole[:-30])
-    assert write(train, tmp_path, server).counts["written"] == 12
-    assert server.paid == 13
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
@@ -374,23 +341,6 @@ def test_ctrl_c_ends_the_run_after_the_requests_under_way(serve, train, tmp_path
     assert write(train, tmp_path, server).counts["written"] == server.paid == 12
 
 
-def test_a_journal_of_the_old_format_is_judged_anew_and_not_paid_for_twice(serve, train, tmp_path):
-    server = serve(always(GOOD))
-    whole = write(train, tmp_path, server).journal
-    requests = [json.loads(line) for line in whole.read_text().splitlines()[1:]]
-    added = {"conversation", "reasoning", "wrong"}
-    old = [{k: v for k, v in one.items() if k not in added} for one in requests[:8]]
-    lost = {k: v for k, v in old[0].items() if k not in ("text", "finish")} | {"lost": 2}
-    lines = [{"format": "emokd-written-1", "model": "gpt-test"}, *old, lost]
-    whole.unlink()
-    old_path = whole.with_name("gpt-test-2ea73a4f9bc37812.jsonl")
-    old_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert estimate(train, FAST, tmp_path).startswith("4 of 12 images left")
-    report = write(train, tmp_path, server)
-    assert (report.counts["written"], report.counts["lost"], server.paid) == (12, 2, 16)
-    assert read_instructions(whole, train)[1]["reasoning"] == 12
-
-
 # The key
 
 
@@ -429,8 +379,7 @@ def test_a_missing_or_broken_key_or_address_is_told(train, tmp_path, options, wo
 
 def published(image, text=GOOD, **other):
     """An item as the published code writes it."""
-    label, name = image.split("/")[1:]
-    about = {"gpt_response": text, "img": name, "img_path": f"images/FI/{image}", "label": label}
+    about = {"gpt_response": text, "img_path": f"FI/{image}", "label": image.split("/")[1]}
     return about | other
 
 
@@ -440,21 +389,19 @@ def test_import_of_the_published_form(train, tmp_path):
     items += [published(train.ids[8], LEAKING), published(train.ids[9], "I cannot see images.")]
     items += [published("train/awe/stranger.png"), published(train.ids[10], label="anger")]
     items[0]["img_path"] = "D:\\data\\FI\\" + train.ids[0].replace("/", "\\")
-    del items[1]["img_path"], items[2]["label"]
     path = tmp_path / "FI_annotations_train.json"
     path.write_text(json.dumps(items), "utf-8")
     journal, report = import_written(path, train, tmp_path)
     assert report.counts["written"] == 8
     assert report.counts["set aside: names the emotion"] == report.counts["set aside: refused"] == 1
-    names = ("images/FI/train/awe/stranger.png", items[-1]["img_path"])
-    assert report.failures == {f"no image is {name}": 1 for name in names}
+    assert report.failures == {f"no image is {item['img_path']}": 1 for item in items[10:]}
     written, counts = read_instructions(journal, train)
     assert (counts["reasoning"], counts["leaked"], counts["not written"]) == (8, 2, 6)
     assert {i.answer for i in written if i.kind == "reasoning"} == {WHY}
     assert import_written(path, train, tmp_path) == (journal, report)
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[1]", '[{"image": "a.jpg"}]'])
+@pytest.mark.parametrize("text", ["{", "{}", '[{"image": "a.jpg"}]'])
 def test_import_of_another_form_is_told(train, tmp_path, text):
     path = tmp_path / "other.json"
     path.write_text(text)

@@ -5,7 +5,9 @@ import os
 import shutil
 import zlib
 from collections import Counter
+from unittest.mock import Mock
 
+import datasets as library
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +16,7 @@ from emokd_utils.data import load_dataset
 from emokd_utils.emotions import EKMAN, LABEL_SETS, MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.scale import convert as module
-from emokd_utils.scale.convert import KINDS, SOURCES, convert, describe, overview
+from emokd_utils.scale.convert import SOURCES, convert, describe, overview
 from emokd_utils.scan import scan
 
 
@@ -53,14 +55,13 @@ def sources(out):
 def test_each_entry_is_complete_and_its_figures_add_up():
     assert [*SOURCES] == "fi emoset emotion6 flickr instagram abstract artphoto oasis".split()
     for name, source in SOURCES.items():
-        assert source.doi.startswith("10.") and source.citation
-        assert source.listed or source.images
+        assert source.doi.startswith("10.") and (source.listed or source.images)
         for sizes in (source.per_class, source.per_split):
             assert not sizes or sum(sizes.values()) == source.images
         assert set(source.per_class) <= set(LABEL_SETS[source.label_set])
-        for word in (source.title, source.where, source.terms, source.form, source.note):
+        for word in (source.citation, source.where, source.terms, source.form, source.note):
             assert word and word in describe(name)
-        assert f"\n{name} " in overview() and source.where in overview()
+        assert f"\n{name} " in overview()
     with pytest.raises(InputError, match="'nothing': choose one of fi"):
         describe("nothing")
 
@@ -70,31 +71,21 @@ def test_each_entry_is_complete_and_its_figures_add_up():
 FLICKR = "http://farm6.staticflickr.com/5515/"
 
 
-def fi_line(emotion, name, against, agree):
-    return f"{emotion},{FLICKR}{name},{against},{agree}"
-
-
 @pytest.fixture
 def fi(tmp_path):
     """Two classes of 20 images, and one image for everything that may be amiss."""
     root = tmp_path / "fi"
-    lines = []
-    for emotion in ("fear", "awe"):
-        for number in range(20):
-            name = f"{emotion}{number:02d}.jpg"
-            picture(root / "images" / emotion / name)
-            lines.append(fi_line(emotion, name, 1, 4))
-    lines += [fi_line("fear", name, *votes) for name, votes in {
-        "tied.jpg": (2, 2), "against.jpg": (3, 2), "gone.jpg": (0, 5), "twice.jpg": (0, 3),
-        "10344412133_d9d6ea3b6a_b.jpg": (0, 5), "both.jpg": (1, 4), "equal.jpg": (1, 4),
-    }.items()]  # fmt: skip
-    for name in ("tied", "against", "10344412133", "both", "equal", "extra"):
-        picture(root / "images" / "fear" / f"{name}.jpg")
-    (root / "agg").mkdir()
-    (root / "agg" / "fear_1st_1000.csv").write_text("\n".join(lines) + "\n")
-    lines = [fi_line("fear", "twice.jpg", 3, 0), fi_line("awe", "both.jpg", 2, 3)]
-    lines += [fi_line("awe", "equal.jpg", 1, 4), fi_line("awe", "odd.jpg", "few", 3)]
-    (root / "agg" / "awe_2nd_1000.csv").write_text("\n".join(lines))
+    votes = [(emotion, f"{emotion}{n:02d}", 1, 4) for emotion in ("fear", "awe") for n in range(20)]
+    votes += [("fear", "tied", 2, 2), ("fear", "against", 3, 2), ("fear", "gone", 0, 5)]
+    votes += [("fear", "twice", 0, 3), ("fear", "both", 1, 4), ("fear", "equal", 1, 4)]
+    again = [("fear", "twice", 3, 0), ("awe", "both", 2, 3)]
+    again += [("awe", "equal", 1, 4), ("awe", "odd", "few", 3)]
+    for emotion, name, *_ in [*votes, ("fear", "extra")]:
+        if name not in ("gone", "twice"):
+            picture(root / "images" / emotion / f"{name}.jpg")
+    for file, lines in {"fear_1st_1000.csv": votes, "awe_2nd_1000.csv": again}.items():
+        rows = [f"{emotion},{FLICKR}{name}.jpg,{no},{yes}\n" for emotion, name, no, yes in lines]
+        (root / file).write_text("".join(rows))
     (root / "README.txt").write_text("Lists of addresses, with votes, of many images, on Flickr\n")
     return root
 
@@ -105,25 +96,20 @@ def test_fi_votes_are_resolved_and_all_else_is_listed(fi, tmp_path):
     assert detail(report, f"{FLICKR}equal.jpg") == "awe 4, fear 4"
     assert found(report, "no class") == [f"{FLICKR}against.jpg"]
     assert found(report, "no file") == [f"{FLICKR}gone.jpg"]
-    assert found(report, "odd row") == ["agg/awe_2nd_1000.csv, line 4"]
-    assert "few" in detail(report, "agg/awe_2nd_1000.csv, line 4")
+    assert found(report, "odd row") == ["awe_2nd_1000.csv, line 4"]
+    assert "few" in detail(report, "awe_2nd_1000.csv, line 4")
     assert found(report, "unlisted") == ["images/fear/extra.jpg"]
     places = sources(report.root)
     assert places[f"{FLICKR}both.jpg"][1] == "fear", "four for fear, three for awe"
-    assert places[f"{FLICKR}10344412133_d9d6ea3b6a_b.jpg"][1] == "fear", "kept under its number"
-    assert len(places) == 42 and report.listed == 48
+    assert len(places) == 41 and report.listed == 47
     counts = report.counts.loc[:, ["awe", "fear"]].to_dict("list")
-    assert counts == {"awe": [16, 1, 3], "fear": [18, 1, 3]}
+    assert counts == {"awe": [16, 1, 3], "fear": [17, 1, 3]}
     text = report.text()
-    assert "images: 42 where 23,308 are published (-99.8%)" in text
-    assert "42 of 48 listed images, split drawn with seed 3" in text
-    assert all(KINDS[kind] in text for kind in set(report.problems["kind"]))
+    assert "images: 41 where 23,308 are published (-99.8%)" in text
+    assert "41 of 47 listed images, split drawn with seed 3" in text
     text = (report.root / "source.json").read_text("utf-8")
-    data = json.loads(text)
-    assert data["about"]["doi"] == SOURCES["fi"].doi and data["counts"]["train"]["awe"] == 16
-    assert data["problems"] == report.problems.to_dict("records") and str(tmp_path) not in text
-    dataset = load_dataset(report.root)
-    assert dataset.label_set is MIKELS and set(dataset.labels) == {"awe", "fear"}
+    assert json.loads(text)["problems"] == report.problems.to_dict("records")
+    assert str(tmp_path) not in text and load_dataset(report.root).label_set is MIKELS
 
 
 # EmoSet
@@ -150,8 +136,6 @@ def save(root, entries):
 
 def test_emoset_keeps_its_split_unless_it_is_not_whole(emoset, tmp_path):
     root, entries = emoset
-    report = quietly("emoset", root, tmp_path / "folders")
-    assert report.split == "drawn with seed 0" and report.counts.to_numpy().sum() == 48
     save(root, entries)
     report = quietly("emoset", root, tmp_path / "out")
     assert report.split == "as released" and report.problems.empty
@@ -219,10 +203,10 @@ def test_oasis_mean_valences_become_classes(tmp_path):
     text = "\r\n".join([*lines, "I47,Short 1,Object", ""])
     (tmp_path / "oasis" / "OASIS.csv").write_bytes(text.encode())
     report = quietly("oasis", tmp_path / "oasis", tmp_path / "out")
-    assert found(report, "no class") == ["Acorns 1", "Bark 1"]
+    assert found(report, "no class") == ["Acorns 1", "Bark 1", "Odd 1"]
     assert detail(report, "Acorns 1").startswith("mean 5.199")
     assert found(report, "no file") == ["Gone 1"]
-    assert found(report, "odd row") == [f"OASIS.csv, line {number}" for number in (47, 48)]
+    assert found(report, "odd row") == ["OASIS.csv, line 48"]
     places = sources(tmp_path / "out")
     assert places["Bored pose 1"][1] == "negative" and places["Cheer 1"][1] == "positive"
     assert report.counts.to_numpy().tolist() == [[13, 13], [3, 3], [5, 5]]
@@ -239,32 +223,26 @@ def test_emotion6(tmp_path):
             shares[(place + 1) % 6 if number == 1 else place] = 0.6
             shares[6] = {4: 0.6, 5: 0.7}.get(number, 0.1)
             lines.append("\t".join([f"{emotion}/{number}.jpg", "2.5", "3.8", *map(str, shares)]))
-    lines += ["joy/99.jpg\t1\t1\t0\t0\t0\t1\t0\t0\t0", "joy/98.jpg\t1\t1\t-1\t0\t0\t1\t0\t0\t0"]
-    lines += ["joy/97.jpg\t1\t1", "joy/96.jpg\t1\t1\t0\t0\t0\tnan\t0\t0\t0"]
+    lines += ["joy/98.jpg\t1\t1\t-1\t0\t0\t1\t0\t0\t0", "joy/97.jpg\t1\t1"]
     (root / "ground_truth.txt").write_bytes("\r\n".join(lines).encode())
-    (root / "readme.txt").write_text('"Cornell Emotion6 Image Database"\n\nDescription:\n')
     report = quietly("emotion6", root, tmp_path / "out")
     assert found(report, "tie") == [f"{emotion}/4.jpg" for emotion in EKMAN]
     assert detail(report, "fear/4.jpg") == "fear 0.6, neutral 0.6"
     assert found(report, "no class") == [f"{emotion}/5.jpg" for emotion in EKMAN]
-    assert found(report, "no file") == ["joy/99.jpg"]
-    assert found(report, "odd row") == [f"ground_truth.txt, line {n}" for n in (33, 34, 35)]
+    assert found(report, "odd row") == [f"ground_truth.txt, line {n}" for n in (32, 33)]
     assert sources(tmp_path / "out")["anger/1.jpg"][1] == "disgust"
     assert report.counts.sum().tolist() == [3] * 6
-    assert report.published == ["listed: 34 where 1,980 are published (-98.3%)"]
 
 
 @pytest.mark.parametrize(
     "name, form, encoding",
     [
-        ("flickr", "id,num_of_positive,num_of_neutral,num_of_negative", "utf-8"),
+        ("flickr", "ID\tnum_of_positive\tneutral\tnegative\tGl\xfcck", "cp1252"),
         ("instagram", '"Image ID";"Positive";"Neutral";"Negative"', "utf-8-sig"),
-        ("flickr", "ID\tpositive\tneutral\tnegative\tGl\xfcck", "cp1252"),
-        ("instagram", "id positive neutral negative", "utf-8"),
     ],
 )
 def test_polarity_lists(tmp_path, name, form, encoding):
-    separator = next((mark for mark in ",;\t" if mark in form), " ")
+    separator = ";" if ";" in form else "\t"
     votes = {f"p{k}": (3, 0, 0) for k in range(5)} | {f"n{k}": (1, 0, 2) for k in range(5)}
     votes |= {"split": (1, 1, 1), "dull": (1, 2, 0), "gone": (0, 0, 3)}
     for key in votes.keys() - {"gone"}:
@@ -278,19 +256,16 @@ def test_polarity_lists(tmp_path, name, form, encoding):
     kinds = [found(report, kind) for kind in ("tie", "no class", "no file", "odd row")]
     assert kinds == [["split"], ["dull"], ["gone"], []]
     assert detail(report, "dull") == "positive 1, neutral 2" and report.listed == 13
-    assert all(place[1][0] == key[0] for key, place in sources(tmp_path / "out").items())
 
 
 @pytest.mark.parametrize("name, form", [("artphoto", "{}_{}.jpg"), ("fi", "set/{}/{}.jpg")])
 def test_classes_named_by_files_or_by_folders_further_down(tmp_path, name, form):
-    for emotion in ("amusement", "sad", "content", "boredom"):
+    for emotion in ("amusement", "sad", "boredom"):
         for number in range(4):
             picture(tmp_path / "source" / form.format(emotion, number))
     report = quietly(name, tmp_path / "source", tmp_path / "out")
-    kept = report.counts.sum()
-    assert kept[kept > 0].to_dict() == {"amusement": 4, "contentment": 4, "sadness": 4}
+    assert report.counts[["amusement", "sadness"]].sum().tolist() == [4, 4]
     assert found(report, "no class") == [form.format("boredom", number) for number in range(4)]
-    assert "test/sadness/" in "".join(written(tmp_path / "out"))
 
 
 # Any class folders
@@ -309,22 +284,19 @@ def test_imagefolder_with_other_spellings(folders, tmp_path):
         picture(folders / name)
     (folders / "happy" / "notes.txt").write_text("")
     report = quietly("imagefolder", folders, tmp_path / "out")
-    kept = report.counts.sum()
-    assert kept[kept > 0].to_dict() == {"anger": 20, "joy": 21, "sadness": 20}
+    assert report.counts[["anger", "joy", "sadness"]].sum().tolist() == [20, 21, 20]
     assert report.counts["anger"].to_dict() == {"train": 16, "val": 1, "test": 3}
     assert found(report, "unlisted") == ["happy/deeper/x.png", "top.png"]
-    assert report.published == [] and load_dataset(tmp_path / "out").label_set is EKMAN
+    assert load_dataset(tmp_path / "out").label_set is EKMAN
 
 
 def test_imagefolder_keeps_a_split(folders, tmp_path):
     for split in ("training", "valid", "test"):
         shutil.copytree(folders, tmp_path / "split" / split)
-    shutil.rmtree(tmp_path / "split" / "valid" / "angry")
     picture(tmp_path / "split" / "angry" / "loose.png")
     report = quietly("imagefolder", tmp_path / "split", tmp_path / "out")
-    assert report.split == "as released"
-    assert report.counts.sum(axis=1).to_dict() == {"train": 60, "val": 40, "test": 60}
-    assert len(found(report, "duplicate across splits")) == 100
+    assert report.counts.sum(axis=1).to_dict() == {"train": 60, "val": 60, "test": 60}
+    assert len(found(report, "duplicate across splits")) == 120
     assert found(report, "no split") == ["angry/loose.png"]
 
 
@@ -336,31 +308,24 @@ def test_odd_names_are_made_safe_and_unusable_files_are_listed(tmp_path):
     shutil.copy(picture(tmp_path / "one.png"), os.fsencode(home) + b"/caf\xe9.png")
     picture(home / "really.jpg", format="GIF")
     (home / "page.jpg").write_text("<!DOCTYPE html><html>this photo is gone</html>")
-    (home / "empty.png").write_bytes(b"")
     (home / "cut.png").write_bytes((home / "a b.png").read_bytes()[:90])
     report = quietly("imagefolder", tmp_path / "photos", tmp_path / "out")
-    assert found(report, "bad file") == [
-        f"fear/{name}" for name in ("cut.png", "empty.png", "page.jpg")
-    ]
+    assert found(report, "bad file") == ["fear/cut.png", "fear/page.jpg"]
     assert "misnamed" in detail(report, "fear/page.jpg")
     images = written(tmp_path / "out")
     assert scan(tmp_path / "out").problems.query("kind == 'misnamed'").empty
     assert len({name.casefold() for name in images}) == 9
     assert not any(name.split("/")[2][0] in ".-_" for name in images)
-    assert any(name.endswith("really.gif") for name in images)
     assert report.text().encode("utf-8")
 
 
-def test_the_split_follows_the_seed_alone_links_share_the_file_and_copies_stay_together(
-    folders, tmp_path
-):
+def test_the_split_follows_the_seed_links_share_the_file_copies_stay_together(folders, tmp_path):
     for path in list(folders.rglob("*.png")):
         shutil.copy(path, path.with_name(f"twin_{path.name}"))
-    shutil.copytree(folders, tmp_path / "elsewhere")
     report = quietly("imagefolder", folders, tmp_path / "a")
     assert len(found(report, "duplicate")) == 60 and not found(report, "duplicate across splits")
     assert report.counts["joy"].tolist() == [32, 2, 6]
-    quietly("imagefolder", tmp_path / "elsewhere", tmp_path / "b", link=True)
+    quietly("imagefolder", folders, tmp_path / "b", link=True)
     quietly("imagefolder", folders, tmp_path / "c", seed=1)
     trees = [written(tmp_path / out) for out in "abc"]
     assert trees[0] == trees[1] != trees[2] and len(trees[0]) == 120
@@ -375,20 +340,12 @@ def test_what_cannot_be_written_to_is_left_as_it_is(folders, tmp_path, monkeypat
     quietly("imagefolder", folders, tmp_path / "out")  # an empty folder is taken
     before = written(tmp_path / "out")
     (tmp_path / "file").write_text("")
-    for out, words in {
-        "out": "out is there and not empty",
-        "photos": "not empty",
-        "file": "file is there",
-        "file/out": "file",
-    }.items():
-        with pytest.raises(InputError, match=words):
+    for out in ("out", "photos", "file", "file/out"):
+        with pytest.raises(InputError, match="not empty|file"):
             quietly("imagefolder", folders, tmp_path / out, seed=1)
     assert written(tmp_path / "out") == before
 
-    def refuse(*paths):
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(18, "Invalid cross-device link")))
     with pytest.raises(InputError, match="cross-device link.*without links"):
         quietly("imagefolder", folders, tmp_path / "linked", link=True)
     assert not (tmp_path / "linked").exists()
@@ -396,10 +353,7 @@ def test_what_cannot_be_written_to_is_left_as_it_is(folders, tmp_path, monkeypat
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_an_interrupted_conversion_leaves_nothing(folders, tmp_path, monkeypatch, stop):
-    def fail(*args):
-        raise stop
-
-    monkeypatch.setattr(module, "_place", fail)
+    monkeypatch.setattr(module, "_place", Mock(side_effect=stop))
     with pytest.raises((KeyboardInterrupt, InputError), match="No space left|^$"):
         quietly("imagefolder", folders, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
@@ -419,26 +373,19 @@ def test_a_source_without_what_is_wanted(tmp_path, name):
 
 def test_lists_and_names_that_are_none(fi, emoset, tmp_path):
     shutil.rmtree(fi / "images")
-    with pytest.raises(InputError, match="no image is left to write.*43 no file.*3 tie"):
+    with pytest.raises(InputError, match="no image is left to write.*42 no file.*3 tie"):
         quietly("fi", fi, tmp_path / "out")
-    for content in (b"[", b"\xff\xfe"):
-        (emoset[0] / "train.json").write_bytes(content)
-        with pytest.raises(InputError, match=r"train\.json is no list of images"):
-            quietly("emoset", emoset[0], tmp_path / "out")
+    (emoset[0] / "train.json").write_bytes(b"\xff[")
+    with pytest.raises(InputError, match=r"train\.json is no list of images"):
+        quietly("emoset", emoset[0], tmp_path / "out")
     with pytest.raises(InputError, match="no data set 'FI2'.*fi, emoset.*imagefolder, datasets"):
         quietly("FI2", tmp_path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 # The library `datasets`
 
 
-@pytest.fixture
-def library():
-    return pytest.importorskip("datasets")
-
-
-def rows(library, folder, labels, seed=0, kind=None):
+def rows(folder, labels, seed, kind=None):
     paths = [picture(folder / f"{seed}_{k}.png", 100 * seed + k) for k in range(len(labels))]
     kind = kind or library.ClassLabel(names=["fear", "joy"])
     features = library.Features({"image": library.Image(), "label": kind})
@@ -446,12 +393,12 @@ def rows(library, folder, labels, seed=0, kind=None):
     return library.Dataset.from_dict(columns, features=features)
 
 
-def test_saved_data_sets_with_and_without_splits(library, tmp_path):
+def test_saved_data_sets_with_and_without_splits(tmp_path):
     parts = {"train": [0, 1] * 3, "validation": [0, 1], "test": [1, 0, -1]}
     raw = tmp_path / "raw"
-    parts = {name: rows(library, raw, labels, k) for k, (name, labels) in enumerate(parts.items())}
+    parts = {name: rows(raw, labels, k) for k, (name, labels) in enumerate(parts.items())}
     library.DatasetDict(parts).save_to_disk(str(tmp_path / "split"))
-    whole = rows(library, raw, ["sad", "happy"] * 10, 9, kind=library.Value("string"))
+    whole = rows(raw, ["sad", "happy"] * 10, 9, kind=library.Value("string"))
     whole.save_to_disk(str(tmp_path / "whole"))
     shutil.rmtree(raw)
     report = quietly("datasets", tmp_path / "split", tmp_path / "out")
@@ -459,30 +406,11 @@ def test_saved_data_sets_with_and_without_splits(library, tmp_path):
     assert report.counts[["fear", "joy"]].to_numpy().tolist() == [[3, 3], [1, 1], [1, 1]]
     assert found(report, "odd row") == ["test/000002"]
     report = quietly("datasets", tmp_path / "whole", tmp_path / "drawn")
-    assert report.split == "drawn with seed 0"
-    assert report.counts[["joy", "sadness"]].to_numpy().tolist() == [[7, 7], [1, 1], [2, 2]]
+    assert report.split == "drawn with seed 0" and report.counts.to_numpy().sum() == 20
 
 
-def test_images_outside_of_the_saved_folder_are_not_read(library, tmp_path):
-    held = {"bytes": library.Value("binary"), "path": library.Value("string")}
-    paths = [picture(tmp_path / "secret.png"), picture(tmp_path / "saved" / "raw" / "0.png")]
-    features = library.Features({"image": held, "label": library.Value("string")})
-    images = [{"bytes": None, "path": str(path)} for path in paths]
-    columns = {"image": images, "label": ["fear", "fear"]}
-    library.Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "saved"))
-    info = tmp_path / "saved" / "dataset_info.json"
-    data = json.loads(info.read_text())
-    data["features"]["image"] = {"_type": "Image"}
-    info.write_text(json.dumps(data))
-    report = quietly("datasets", tmp_path / "saved", tmp_path / "out")
-    assert report.counts.to_numpy().sum() == len(found(report, "outside")) == 1
-
-
-def test_a_data_set_of_the_library_that_does_not_fit(library, tmp_path):
+def test_a_data_set_of_the_library_that_does_not_fit(tmp_path):
     library.Dataset.from_dict({"text": ["a"], "label": [0]}).save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(InputError, match="saved has the columns text, label: it needs `image`"):
-        quietly("datasets", tmp_path / "saved", tmp_path / "out")
-    (tmp_path / "odd").mkdir()
-    for source in (tmp_path / "odd", "nobody/nothing"):
-        with pytest.raises(InputError, match="cannot be loaded by `datasets`"):
+    for source in (tmp_path / "saved", "nobody/nothing"):
+        with pytest.raises(InputError, match="is no data set with `image`"):
             quietly("datasets", source, tmp_path / "out")

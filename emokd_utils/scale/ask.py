@@ -1,9 +1,8 @@
 """Instructions written by a large model that sees the image and is told its label (lesson 4).
 
 Asked is any server that speaks OpenAI's chat completions; it sees the pixels of an image, shrunk.
-What a kill can lose is the requests under way. The package openai tries again what the server turns
-away. A request that may have been paid for without an answer is kept with its cost at most; then
-its image is asked about anew, if the budget bears it.
+A kill loses at most the requests under way. openai tries again what the server turns away; what
+may have been paid for without an answer is kept with its cost at most.
 """
 
 import base64
@@ -12,7 +11,7 @@ import math
 import re
 import time
 from collections import Counter, deque
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,20 +24,15 @@ from ..errors import InputError
 from ..files import fingerprint
 from ..instructions import JOURNAL_FORMAT
 from ..settings import ABOVE_0, COUNT, INF, within
-from .journal import OLD_FORMAT, Journal, WriterReport, about_image, judged, open_journal
+from .journal import Journal, WriterReport, entry
 from .judging import AGAIN, HINTS, PROMPT
 
 GIVE_UP = 5  # requests in a row that failed, each after all its retries
-CHARACTERS_PER_TOKEN = 3  # English has about four, so this counts too many rather than too few
-MIN_SECRET = 8  # characters; a shorter key ("none", "EMPTY") is no secret and could be any word
 
 
 @dataclass(frozen=True)
 class WriterSettings:
-    """How to ask, and for how much; the budgets include what the journal already holds.
-
-    Raises InputError for values out of range, and max_cost without prices.
-    """
+    """How to ask, and for how much, what the journal holds included. InputError out of range."""
 
     model: str  # its name at the server
     concurrency: int = 4  # requests under way at once
@@ -47,104 +41,69 @@ class WriterSettings:
     timeout: float = 120.0  # of one try, in seconds
     answer_tokens: int = 500  # limit of an answer
     image_side: int = 512  # longer side in pixels that an image is shrunk to
-    attempts: int = 3  # answers to one image before it is set aside
     max_images: float = INF
     max_tokens: float = INF
     max_cost: float = INF
-    price_in: float | None = None  # of a million tokens, in the currency of max_cost
-    price_out: float | None = None
+    price_in: float = 0.0  # of a million tokens, in the currency of max_cost
+    price_out: float = 0.0
 
     def __post_init__(self) -> None:
         within(self, concurrency=COUNT, requests_per_minute=ABOVE_0, timeout=ABOVE_0)
-        within(self, max_retries=(0, INF), answer_tokens=COUNT, image_side=COUNT, attempts=COUNT)
+        within(self, max_retries=(0, INF), answer_tokens=COUNT, image_side=COUNT)
         within(self, max_images=COUNT, max_tokens=COUNT, max_cost=(0, INF))
-        if not self.model.strip():
-            raise InputError("give the model a name, as its server knows it")
-        if None not in (self.price_in, self.price_out):
-            within(self, price_in=(0, INF), price_out=(0, INF))
-        elif self.max_cost < INF:
-            raise InputError(
-                "a budget in money needs prices: give price_in and price_out, each for a million "
-                "tokens (--price-in, --price-out)"
-            )
+        within(self, price_in=(0, INF), price_out=(0, INF))
+        if self.max_cost < INF and not (self.price_in and self.price_out):
+            raise InputError("a budget in money needs prices: give --price-in and --price-out")
 
     @property
     def at_most(self) -> dict[str, int]:
         """Tokens that a request may cost before any is measured; an image as GPT-4o counts it."""
-        text = len(PROMPT) + len(AGAIN) + max(map(len, HINTS.values()))
+        text = (
+            len(PROMPT) + len(AGAIN) + max(map(len, HINTS.values()))
+        )  # 3 characters a token, not 4
         image = 85 + 170 * math.ceil(self.image_side / 512) ** 2
-        return {"in": image + math.ceil(text / CHARACTERS_PER_TOKEN), "out": self.answer_tokens}
+        return {"in": image + math.ceil(text / 3), "out": self.answer_tokens}
 
-    def cost(self, tokens_in: float, tokens_out: float) -> float | None:
-        """Price of so many tokens; None without prices."""
-        if self.price_in is None or self.price_out is None:
-            return None
+    def cost(self, tokens_in: float, tokens_out: float) -> float:
+        """Price of so many tokens; 0 without prices."""
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
 
 def journal_path(folder: Path | str, settings: WriterSettings) -> Path:
     """The journal in ``folder`` of what the answers depend on: ``<model>-<key>.jsonl``."""
-    return _path(
-        folder, settings.model, JOURNAL_FORMAT, settings.answer_tokens, settings.image_side
-    )
-
-
-def _path(folder: Path | str, model: str, file_format: str, *about) -> Path:
-    key = fingerprint([file_format, PROMPT, AGAIN, HINTS, model, *about])
+    model, sizes = settings.model, [settings.answer_tokens, settings.image_side]
+    key = fingerprint([JOURNAL_FORMAT, PROMPT, AGAIN, HINTS, model, *sizes])
     return Path(folder) / f"{re.sub('[^A-Za-z0-9.-]+', '_', model).strip('_.')[-60:]}-{key}.jsonl"
 
 
-def _opened(dataset: ImageDataset, settings: WriterSettings, folder: Path | str) -> Journal:
-    about = (settings.answer_tokens, None, settings.image_side)  # None: the temperature was its own
-    old = _path(folder, settings.model, OLD_FORMAT, *about)
-    return open_journal(journal_path(folder, settings), dataset, old)
-
-
 def estimate(dataset: ImageDataset, settings: WriterSettings, folder: Path | str) -> str:
-    """What `write_with_model` would ask and what it would take, without asking anybody.
-
-    Before the first answer by a formula, with one answer an image; then by the journal's means.
-    """
-    journal = _opened(dataset, settings, folder)
-    left = journal.left(settings.attempts)
-    begun = sum(image in journal.paid for image in left)
-    images = begun + min(len(left) - begun, max(0, settings.max_images - len(journal.paid)))
-    asked, each = images, settings.at_most
-    formula = (
-        f"a request: 1 token for {CHARACTERS_PER_TOKEN} characters of the prompt, 85 + 170 a tile "
-        f"of 512 px for the image, {each['in']} in all; an answer: {each['out']} at most; up to "
-        f"{settings.attempts} answers where one fails the checks"
-    )
-    if answers := [request for request in journal.requests if "text" in request]:
-        asked = math.ceil(images * len(answers) / len({answer["image"] for answer in answers}))
-        each = {name: sum(one[name] for one in answers) / len(answers) for name in each}
-        formula = f"means of the {len(answers):,} answers in the journal"
+    """What `write_with_model` would ask and what it would take, without asking anybody."""
+    journal = Journal(journal_path(folder, settings), dataset)
+    left, done = len(journal.left()), len(journal.requests)
+    asked = images = min(left, max(0, settings.max_images - len(dataset) + left))
+    each, formula = settings.at_most, "tokens by a formula, one answer an image"
+    if done:
+        asked = math.ceil(images * done / len(journal.paid))
+        each = {name: journal.spent[name] / done for name in each}
+        formula = f"means of the {done:,} requests in the journal"
     tokens_in, tokens_out = (math.ceil(asked * count) for count in each.values())
     cost = settings.cost(tokens_in, tokens_out)
     return (
         f"{images:,} of {len(dataset):,} images left, {asked:,} requests: {tokens_in:,} tokens in, "
-        f"{tokens_out:,} out{'' if cost is None else f', cost {cost:,.2f}'}, "
+        f"{tokens_out:,} out{f', cost {cost:,.2f}' if cost else ''}, "
         f"{asked / settings.requests_per_minute:,.0f} min or more at the rate\n({formula})"
     )
 
 
-class _Lost(Exception):
-    """An answer that may have to be paid for did not arrive."""
-
-
 def _connected(settings: WriterSettings, base_url: str | None, key: str):
-    """A client of openai, which tries again what the server turns away but not what was lost, and
-    the class of its errors."""
+    """A client of openai, which tries again what the server turns away but not what was lost."""
     try:
         import openai
     except ModuleNotFoundError:
         raise InputError('writing needs openai: `pip install -e ".[openai]"`') from None
     if not key and not base_url:
-        raise InputError(
-            "there is no key: set OPENAI_API_KEY in the environment; for a server of your own "
-            "that needs none, set OPENAI_BASE_URL alone"
-        )
-    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InputError("set OPENAI_API_KEY, or OPENAI_BASE_URL alone for a server without keys")
+    if not re.fullmatch("[!-~]*", key):
         raise InputError("OPENAI_API_KEY holds characters that no key has: copy it again")
     if base_url and not base_url.startswith(("http://", "https://")):
         raise InputError(f"OPENAI_BASE_URL is {base_url}: give an address, as http://HOST/v1")
@@ -156,136 +115,117 @@ def _connected(settings: WriterSettings, base_url: str | None, key: str):
             except Exception as error:
                 if "Connect" in type(error).__name__:  # nothing was sent: openai tries again
                     raise
-                raise _Lost(f"{type(error).__name__} {error}") from error
+                raise EOFError(f"{type(error).__name__} {error}") from error
 
-    client = openai.OpenAI(
-        api_key=key or "none",
-        base_url=base_url or None,
-        max_retries=settings.max_retries,
-        timeout=settings.timeout,
-        http_client=Client(timeout=settings.timeout),
+    http, retries = Client(timeout=settings.timeout), settings.max_retries
+    return openai.OpenAI(
+        api_key=key or "none", base_url=base_url or None, max_retries=retries, http_client=http
     )
-    return client, openai.OpenAIError
 
 
 class _Run:
     """One run of `write_with_model`. The threads only ask; all else happens in the main one."""
 
-    def __init__(self, journal: Journal, settings: WriterSettings, client, refusal, key: str):
-        self.journal, self.settings = journal, settings
-        self.client, self.refusal, self.key = client, refusal, key
-        self.queue = deque(journal.left(settings.attempts))
-        self.under_way: dict[Future, dict] = {}  # request -> what the journal says of its image
+    def __init__(self, journal: Journal, settings: WriterSettings, client, key: str):
+        self.journal, self.settings, self.client, self.key = journal, settings, client, key
+        self.queue, self.under_way = deque(journal.left()), {}  # images; request -> its image
         self.failures, self.failed_in_a_row, self.why, self.turn = Counter(), 0, "", 0.0
 
     def all(self, progress: bool) -> None:
         """Ask about every image of the queue, until a budget or the user ends it."""
+        self.journal.save()  # without a torn end
         with (
-            ThreadPoolExecutor(self.settings.concurrency) as pool,
+            ThreadPoolExecutor(self.settings.concurrency) as self.pool,
             tqdm(total=len(self.queue), unit="image", disable=not progress) as self.bar,
         ):
             try:
-                self._send(pool)
-                while self.under_way:
-                    for future in wait(self.under_way, return_when=FIRST_COMPLETED).done:
-                        self._settle(future)
-                    self._send(pool)
+                while self._send():
+                    self._settle(FIRST_COMPLETED)
             except KeyboardInterrupt:
                 self.why = "interrupted"
             finally:  # what is under way may have to be paid for
-                for future in wait(self.under_way).done:
-                    self._settle(future)
+                self._settle(ALL_COMPLETED)
 
-    def _send(self, pool: ThreadPoolExecutor) -> None:
+    def _send(self) -> bool:
         """Send what may be under way at once; the very first goes alone, to show what one costs."""
         at_once = self.settings.concurrency if self.journal.most else 1
         while self.queue and not self.why and len(self.under_way) < at_once:
-            if why := self._beyond_budget(self.queue[0]):
-                if not self.under_way:  # else they may cost less than they could
-                    self.why = why
-                return
+            if self._beyond_budget(self.queue[0]):
+                # Those under way may cost less than they could.
+                self.why = "" if self.under_way else "one more request may exceed the budget"
+                break
             time.sleep(max(0, self.turn - time.monotonic()))
             self.turn = time.monotonic() + 60 / self.settings.requests_per_minute
-            about = about_image(self.queue.popleft(), self.journal.dataset)
-            prompt = PROMPT.format(label=about["label"])
-            answers = self.journal.answers[about["image"]]
-            if hint := HINTS.get(answers[-1]["wrong"] if answers else ""):
-                prompt += AGAIN.format(hint=hint)
-            self.under_way[pool.submit(self._ask, about["image"], prompt)] = about
+            image = self.queue.popleft()
+            self.under_way[self.pool.submit(self._ask, image)] = image
+        return bool(self.under_way)
 
     def _at_most(self) -> dict[str, int]:
         """Tokens of the next request: by the formula, or more where an answer has cost more."""
         most = self.journal.most
         return {name: max(n, most[name]) for name, n in self.settings.at_most.items()}
 
-    def _beyond_budget(self, image: str) -> str:
-        """Which budget does not bear a request about ``image`` beside those under way, or ""."""
+    def _beyond_budget(self, image: str) -> bool:
+        """Whether a request about ``image`` beside those under way may cost too much."""
         budget, paid, number = self.settings, self.journal.paid, len(self.under_way) + 1
         tokens = [self.journal.spent[name] + number * n for name, n in self._at_most().items()]
-        images = paid | {image} | {about["image"] for about in self.under_way.values()}
-        if image not in paid and len(images) > budget.max_images:
-            return f"the budget of {budget.max_images:,} images is used up"
-        if sum(tokens) > budget.max_tokens:
-            return f"one more request may exceed the budget of {budget.max_tokens:,} tokens"
-        if (budget.cost(*tokens) or 0) > budget.max_cost:
-            return f"one more request may exceed the budget of {budget.max_cost:g}"
-        return ""
+        images = paid | {image, *self.under_way.values()}
+        over = image not in paid and len(images) > budget.max_images
+        return over or sum(tokens) > budget.max_tokens or budget.cost(*tokens) > budget.max_cost
 
-    def _ask(self, image: str, prompt: str) -> tuple[dict, str]:
-        """What the journal is to keep of a request, nothing if it costs nothing, and why it
-        failed."""
-        jpeg, side = io.BytesIO(), self.settings.image_side
-        shown = self.journal.dataset.open(image)
+    def _ask(self, image: str) -> tuple[dict, str]:
+        """What the journal is to keep of a request, if it costs anything, and why it failed."""
+        dataset, jpeg, side = self.journal.dataset, io.BytesIO(), self.settings.image_side
+        prompt = PROMPT.format(label=dataset.table.at[image, "label"])
+        for answer in self.journal.answers.get(image, ())[-1:]:
+            if hint := HINTS.get(answer["wrong"]):
+                prompt += AGAIN.format(hint=hint)
+        shown = dataset.open(image)
         shown.thumbnail((side, side), Image.Resampling.LANCZOS)
         shown.save(jpeg, "JPEG", quality=90)
         url = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
         picture = {"type": "image_url", "image_url": {"url": url}}
         content = [picture, {"type": "text", "text": prompt}]
+        lost = entry(image, dataset, {"lost": 1, "measured": False} | self._at_most())
         try:
             completion = self.client.chat.completions.create(
                 model=self.settings.model,
                 messages=[{"role": "user", "content": content}],
                 max_completion_tokens=self.settings.answer_tokens,
             )
-            return self._entry(completion), ""
-        except _Lost as error:
-            return {"lost": 1}, f"an answer was lost on the way: {error}"
+            return entry(image, dataset, self._answer(completion)), ""
+        except EOFError as error:
+            return lost, f"an answer was lost on the way: {error}"
         except (ValueError, LookupError, TypeError, AttributeError):
-            return {"lost": 1}, "what came is no chat completion; is the address right?"
-        except self.refusal as error:
-            words = self._without_key(f"{error} {error.__cause__ or ''}")
-            return {}, " ".join(words.split())[:200]
+            return lost, "what came is no chat completion; is the address right?"
+        except Exception as error:  # of openai: the server turned it away or is not there
+            return {}, self._without_key(f"{error} {error.__cause__ or ''}")[:200]
 
-    def _entry(self, completion) -> dict:
-        choice, usage = completion.choices[0], completion.usage
+    def _answer(self, completion) -> dict:
+        choice, usage, tokens = completion.choices[0], completion.usage, self._at_most()
         text = self._without_key(choice.message.content or choice.message.refusal or "")
-        text = text.encode("utf-8", "replace").decode()  # a half of a pair is no text
-        counts = [getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")]
-        measured = None not in counts
-        if not measured:
-            counts = [self.settings.at_most["in"], math.ceil(len(text) / CHARACTERS_PER_TOKEN)]
-        about = {"in": counts[0], "out": counts[1], "measured": measured}
-        return {"text": text, "finish": str(choice.finish_reason)} | about
+        if usage:
+            tokens = {"in": int(usage.prompt_tokens), "out": int(usage.completion_tokens)}
+        return {"text": text, "finish": str(choice.finish_reason), "measured": bool(usage)} | tokens
 
     def _without_key(self, text: str) -> str:
-        return text.replace(self.key, "[key]") if len(self.key) >= MIN_SECRET else text
+        # A shorter key, such as "none" and "EMPTY", is no secret and could be any word.
+        return text.replace(self.key, "[key]") if len(self.key) >= 8 else text
 
-    def _settle(self, future: Future) -> None:
-        """Write a reply to the journal, and put its image back where it is to be asked again."""
-        about, (entry, failure) = self.under_way.pop(future), future.result()
-        image, answers = about["image"], self.journal.answers[about["image"]]
-        if entry:
-            lost = {} if "text" in entry else self._at_most() | {"measured": False}
-            answers.append(judged(about | lost | entry, self.journal.dataset))
-            self.journal.append(answers[-1])
-        self.failed_in_a_row = self.failed_in_a_row + 1 if failure else 0
-        if self.failed_in_a_row >= GIVE_UP:
-            self.why = self.why or f"{GIVE_UP} requests in a row failed, the last: {failure}"
-        if entry and len(answers) < self.settings.attempts and not self.journal.passes(image):
-            self.queue.appendleft(image)
-        else:
-            self.failures.update([failure] * bool(failure))
-            self.bar.update()
+    def _settle(self, until: str) -> None:
+        """Write replies to the journal, and put back the images that are to be asked again."""
+        for future in wait(self.under_way, return_when=until).done:
+            image, (request, failure) = self.under_way.pop(future), future.result()
+            if request:
+                self.journal.append(request)
+            self.failed_in_a_row = self.failed_in_a_row + 1 if failure else 0
+            if self.failed_in_a_row >= GIVE_UP:
+                self.why = self.why or f"{GIVE_UP} requests in a row failed, the last: {failure}"
+            if request and self.journal.wanted(image):
+                self.queue.appendleft(image)
+            else:
+                self.failures.update([failure] * bool(failure))
+                self.bar.update()
 
 
 def write_with_model(
@@ -299,24 +239,20 @@ def write_with_model(
 ) -> WriterReport:
     """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks.
 
-    base_url: of the server (default: OpenAI). api_key: kept nowhere. An answer that fails the
-    checks is asked for again, up to ``attempts`` answers; then the image is set aside. A request
-    that may exceed a budget is not sent. Ctrl-C ends the run after the requests under way.
-
-    Raises InputError where the package openai or the key is missing, or another process writes to
-    the journal. What a server refuses is told in the report.
+    base_url: of the server (default: OpenAI). api_key: kept nowhere. An image without a usable
+    answer after three is set aside; a request that may exceed a budget is not sent; Ctrl-C ends the
+    run after the requests under way. Raises InputError where the package openai or the key is
+    missing, or another process writes. What a server refuses is told in the report.
     """
     key, path = (api_key or "").strip(), journal_path(folder, settings)
-    connected = _connected(settings, base_url, key)
+    client = _connected(settings, base_url, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{path}.lock", timeout=0):
-            journal = _opened(dataset, settings, folder)
-            journal.save()
-            run = _Run(journal, settings, *connected, key)
+            run = _Run(Journal(path, dataset), settings, client, key)
             run.all(progress)
     except Timeout:
         raise InputError(f"another process is writing to {path}: wait for it") from None
-    counts = _opened(dataset, settings, folder).counts(settings.attempts)
-    cost = settings.cost(counts["tokens in"], counts["tokens out"])
-    return WriterReport(path, counts, cost, dict(run.failures), run.why)
+    counts = Journal(path, dataset).counts()
+    counts["cost"] = settings.cost(counts["tokens in"], counts["tokens out"])
+    return WriterReport(path, counts, run.failures, run.why)

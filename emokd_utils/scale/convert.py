@@ -1,12 +1,8 @@
 """The paper's seven data sets, and OASIS: what is known of each, and how a copy gets one layout.
 
-The facts are in ``sources.toml``; no image comes with this project. `convert` reads a copy in the
-form that its authors release (`releases`), or class folders, or a data set of the `datasets`
-library, and writes what `data.load_dataset` reads::
-
-    OUT/{train,val,test}/<emotion>/*    the images, untouched
-    OUT/metadata.csv                    file, and what the release calls it
-    OUT/source.json                     where it comes from, counts, all that was left out
+`convert` reads a copy in the form that its authors release (`releases`) and writes what
+`data.load_dataset` reads, with metadata.csv (file, and what the release calls it) and source.json
+(where it comes from, counts, all that was left out). The facts are in ``sources.toml``.
 """
 
 import hashlib
@@ -14,13 +10,10 @@ import json
 import os
 import re
 import tomllib
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -79,9 +72,8 @@ def describe(name: str) -> str:
 class ConversionReport:
     """What `convert` wrote and what it left out.
 
-    split: "as released" or how it was drawn. listed: lines of the lists, or files without a list.
-    counts: images written; splits (rows) by classes (columns). problems: columns kind (see KINDS),
-    id (as in the release), detail. published: a sentence for each published figure that differs.
+    split: "as released" or how it was drawn. listed: lines of the lists, or files. counts: splits by
+    classes. problems: kind (see KINDS), id, detail. published: figures that differ, in words.
     """
 
     source: str
@@ -92,25 +84,18 @@ class ConversionReport:
     problems: pd.DataFrame
     published: Sequence[str]
 
-    def text(self, limit: int = 8) -> str:
+    def text(self) -> str:
         """The report to read: counts, published figures, each kind of problem with some ids."""
         total = self.counts.to_numpy().sum()
         lines = [f"{self.root}: {total:,} of {self.listed:,} listed images, split {self.split}"]
         lines += [self.counts.assign(all=self.counts.sum(axis=1)).to_string(), *self.published]
-        for kind, rows in self.problems.groupby("kind", sort=False):
-            lines.append(f"{len(rows):,} {kind}: {KINDS[kind]}")
-            for _, name, detail in rows.head(limit).to_numpy():
+        for kind, meaning in KINDS.items():
+            rows = self.problems[self.problems["kind"] == kind]
+            lines += [f"{len(rows):,} {kind}: {meaning}"] if len(rows) else []
+            for _, name, detail in rows.head(8).to_numpy():
                 lines.append(f"  {name}  ({detail})" if detail else f"  {name}")
-            if len(rows) > limit:
-                lines.append(f"  ... and {len(rows) - limit:,} more, all in source.json")
+            lines += [f"  ... and {len(rows) - 8:,} more, all in source.json"] * (len(rows) > 8)
         return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """The whole report, with what is known of the source, as JSON."""
-        about = vars(self) | {"format": "emokd-source-2", "about": vars(_FORMS[self.source])}
-        about |= {"counts": self.counts.T.to_dict(), "problems": self.problems.to_dict("records")}
-        del about["root"]
-        return json.dumps(about, indent=1)
 
 
 def convert(
@@ -122,16 +107,12 @@ def convert(
     link: bool = False,
     say: Callable[[str], None] = print,
 ) -> ConversionReport:
-    """Write the released data set below `source` in the common layout to the new folder `out`.
+    """Write the released data set below `source` in the common layout to the new folder `out`, as a
+    whole at the end, or not at all.
 
-    name: one of SOURCES; "imagefolder" for class folders; "datasets" for a data set of the
-        `datasets` library, saved on disk or by its id.
-    seed: of the split, drawn where the release has no train and test.
-    link: hard links instead of copies (both folders on one disk). say: is told of the progress.
-
-    `out` comes into being as a whole at the end, or not at all. Raises InputError for an unknown
-    name, a source that is not in the known form or has no usable image, an `out` that is there and
-    not empty, and a disk that refuses.
+    name: one of SOURCES, "imagefolder" for class folders, "datasets" for one of that library. seed:
+    of the split, where none is released. link: hard links instead of copies, on one disk. InputError
+    for what cannot be read or written.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -141,16 +122,21 @@ def convert(
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as draft:
             labels = LABEL_SETS.get(_FORMS[name].label_set)
-            take = partial(_take, source, labels, Path(draft), link)
-            table = _collect(rows, take, files, say)
+            taken, rest = [], set(files)
+            for number, row in enumerate(rows):
+                taken.append(_take(Path(source), labels, Path(draft, str(number)), link, row))
+                rest.discard(row.file)
+                if number % 5000 == 4999:
+                    say(f"{number + 1:,} read")
+            taken += [(_plain(file), "", "", "unlisted", "", "", "") for file in sorted(rest)]
+            table = pd.DataFrame(taken, columns=_TAKEN, dtype=str)
             report = _lay_out(name, out, Path(draft), table, labels, seed)
             if out.exists():
                 out.rmdir()
             os.rename(Path(draft, "data"), out)
     except OSError as error:
-        where, why = error.filename or out, error.strerror or error
-        without = " without links" * link
-        raise InputError(f"{where}: {why}; mend it and convert again{without}") from error
+        mend = "convert again" + " without links" * link
+        raise InputError(f"{error.filename or out}: {error.strerror or error}; {mend}") from error
     return report
 
 
@@ -171,44 +157,23 @@ def _opened(name: str, source: str | os.PathLike) -> tuple[list[str], Iterator[R
     raise InputError(f"{source} does not hold {name} as it is released. Wanted: {about.form}")
 
 
-def _collect(
-    rows: Iterator[Row], take: Callable, files: list[str], say: Callable[[str], None]
-) -> pd.DataFrame:
-    """What became of the rows, and then of the files of no row; columns _TAKEN."""
-    taken, named = [], set()
-    with warnings.catch_warnings(), ThreadPoolExecutor(4) as threads:
-        warnings.simplefilter("ignore")  # Pillow's, on files that are a little odd
-        while batch := list(islice(rows, 64)):
-            taken += threads.map(take, batch, count(len(taken)))
-            named.update(row.file for row in batch)
-            if len(taken) % 6400 == 0:
-                say(f"{len(taken):,} read")
-    unlisted = [
-        (_plain(file), "", "", "unlisted", "", "", "") for file in files if file not in named
-    ]
-    return pd.DataFrame(taken + unlisted, columns=_TAKEN, dtype=str)
-
-
-def _take(
-    source: str | os.PathLike, labels: LabelSet | None, draft: Path, link: bool, row: Row, n: int
-) -> tuple[str, ...]:
-    """A row of _TAKEN; the image is copied to the draft as `n`, if nothing is wrong with it."""
+def _take(source: Path, labels: LabelSet | None, copy: Path, link: bool, row: Row) -> tuple:
+    """A row of _TAKEN; the image is copied, if nothing is wrong with it."""
     label, kind, detail = row.decided(labels)
     path, sha256, suffix = Path(source, row.file or "").resolve(), "", ""
-    if not kind and row.file is None and row.data is None:
-        kind = "no file"
-    elif not kind and row.file:
-        homes = (Path(home).resolve() for home in (source, HF_HOME))
+    homes = (source.resolve(), Path(HF_HOME).resolve())
+    if not kind and row.file:
         kind = "" if any(map(path.is_relative_to, homes)) else "outside"
+    elif not kind and row.data is None:
+        kind = "no file"
     if not kind:
         try:
-            data = decode(path)[1] if row.file else row.data
-            suffix = _SUFFIX[decode_bytes(data)[1]]
-            sha256 = hashlib.sha256(data).hexdigest()
+            data, form = decode(path)[1:3] if row.file else (row.data, decode_bytes(row.data)[1])
+            suffix, sha256 = _SUFFIX[form], hashlib.sha256(data).hexdigest()
             if link and row.file:
-                os.link(path, draft / str(n))
+                os.link(path, copy)
             else:
-                (draft / str(n)).write_bytes(data)
+                copy.write_bytes(data)
         except BadFile as error:
             kind, detail = "bad file", ": ".join(error.args)
     return _plain(row.id), row.split, label, kind, _plain(detail), sha256, suffix
@@ -222,7 +187,6 @@ def _lay_out(
     if not labels and usable.any():
         labels = infer_label_set(table["label"][usable])
         table["label"] = table["label"].map(labels.canonical)
-    listed = int((table["kind"] != "unlisted").sum())
     released = {"train", "test"} <= set(table["split"][usable])
     images = _divided(table, None if released else seed, about.test_val)
     if not len(images):
@@ -232,12 +196,10 @@ def _lay_out(
     counts = pd.crosstab(images["split"], images["label"])
     counts = counts.reindex([s for s in SPLITS if s in counts.index], columns=list(labels))
     counts = counts.fillna(0).astype(int).rename_axis(index=None, columns=None)
-    order = [*KINDS].index
-    problems = table[table["kind"] != ""][["kind", "id", "detail"]].sort_values(
-        ["kind", "id", "detail"], key=lambda c: c.map(order) if c.name == "kind" else c
-    )
+    problems = table[table["kind"] != ""][["kind", "id", "detail"]].sort_values(["id", "detail"])
     published = {"listed": about.listed, "images": about.images} | about.per_class
     published |= about.per_split if released else {}
+    listed = int((table["kind"] != "unlisted").sum())
     here = {"listed": listed, "images": len(images), **counts.sum(), **counts.sum(axis=1)}
     compared = [
         f"{what}: {here[what]:,} where {n:,} are published ({here[what] / n - 1:+.1%})"
@@ -246,7 +208,10 @@ def _lay_out(
     ]
     split = "as released" if released else f"drawn with seed {seed}"
     report = ConversionReport(name, out, split, listed, counts, problems, compared)
-    (draft / "data" / "source.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    facts = vars(report) | {"format": "emokd-source-2", "about": vars(about)}
+    facts |= {"counts": counts.T.to_dict(), "problems": problems.to_dict("records")}
+    del facts["root"]
+    (draft / "data" / "source.json").write_text(json.dumps(facts, indent=1) + "\n")
     return report
 
 
@@ -272,10 +237,11 @@ def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> 
             drawn |= dict.fromkeys(stratified_split(rest, label_of[rest], share, seed), split)
         images = images.assign(split=images["sha256"].map(drawn))
     by_split = images.sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
-    last = by_split.groupby("sha256")["split"].transform("last")
-    for number in by_split.index[by_split.duplicated("sha256", keep="last")]:
-        across = by_split.at[number, "split"] != last[number]
-        table.at[number, "kind"] = "duplicate across splits" if across else "duplicate"
+    copies = by_split[by_split.duplicated("sha256", keep="last")]
+    across = copies["split"] != by_split.groupby("sha256")["split"].transform("last")[copies.index]
+    table.loc[copies.index, "kind"] = across.map(
+        {True: "duplicate across splits", False: "duplicate"}
+    )
     return images
 
 
@@ -294,11 +260,10 @@ def _place(draft: Path, images: pd.DataFrame, labels: LabelSet) -> None:
 
 
 def _free(folder: str, text: str, used: set[str]) -> str:
-    """`text` as the name of a file, of letters, digits, dots and hyphens, neither hidden nor long;
-    with a number where it is taken in `folder`, in any case."""
+    """`text` as the name of a file, with a number where it is taken in `folder`, in any case."""
     name = folder + (re.sub(r"[^\w.-]+", "_", text)[:50].strip("._-") or "image")
-    numbered = (f"{name}-{number}" for number in count(1))
-    free = next(one for one in chain([name], numbered) if one.casefold() not in used)
+    names = chain([name], (f"{name}-{number}" for number in count(1)))
+    free = next(one for one in names if one.casefold() not in used)
     used.add(free.casefold())
     return free
 

@@ -28,9 +28,10 @@ HINTS = {
 
 MIN_WORDS, MAX_WORDS = 8, 150  # of a section
 
-_HEADING = r"(?im)^[\s#>*_\d.()-]*{}\b[\s*_]*:?[\s*_]*"
-_KEY_ELEMENTS = re.compile(_HEADING.format(r"key\s+elements"))
-_REASONING = re.compile(_HEADING.format(r"reasoning(?:\s+process)?"))
+_SECTIONS = re.compile(
+    r"(?ims)^[\s#>*_\d.()-]*key\s+elements\b[\s*_]*:?[\s*_]*(.*?)"
+    r"^[\s#>*_\d.()-]*reasoning(?:\s+process)?\b[\s*_]*:?[\s*_]*(.*)"
+)
 _REFUSAL = re.compile(
     r"(?i)\W*(?:i['’]?m|i am) (?:very )?(?:sorry|unable|not able)|\W*(?:sorry|as an ai)\b"
     r"|\W*i (?:can(?:no|['’])t|won['’]t)\b"
@@ -41,25 +42,18 @@ _FUNCTION_WORDS = frozenset(  # of English, and of no neighbouring language
 )
 
 
-def judge(
-    text: str, label: str, label_set: LabelSet, finish: str = "stop"
-) -> tuple[dict[str, str], str]:
-    """The texts of an answer by kind (conversation, reasoning) and "", or {} and what is wrong.
-
-    finish: the server's finish reason. What is wrong is a key of HINTS. The sections are headed
-    ``Key elements`` and ``Reasoning``, with or without numbers and Markdown.
-    """
+def judge(text: str, label: str, label_set: LabelSet, finish: str = "stop") -> tuple[dict, str]:
+    """The texts of an answer by kind (conversation, reasoning) and "", or {} and what is wrong, a key
+    of HINTS. Sections are headed ``Key elements`` and ``Reasoning``, in Markdown or not. finish: the
+    server's finish reason."""
     if finish == "content_filter" or _REFUSAL.match(text):
         return {}, "refused"
     if finish == "length":
         return {}, "cut off"
-    text = re.sub(r"(?s)<think>.*?</think>", "", text)
-    head = _KEY_ELEMENTS.search(text)
-    middle = _REASONING.search(text, head.end()) if head else None
-    if not middle:
+    match = _SECTIONS.search(re.sub(r"(?s)<think>.*?</think>", "", text))
+    if not match:
         return {}, "section missing"
-    conversation, reasoning = text[head.end() : middle.start()], text[middle.end() :]
-    sections = {"conversation": _tidy(conversation), "reasoning": _tidy(reasoning)}
+    sections = dict(zip(("conversation", "reasoning"), map(_tidy, match.groups()), strict=True))
     wrong = [_wrong(section, label, label_set) for section in sections.values()]
     return ({}, wrong[0] or wrong[1]) if any(wrong) else (sections, "")
 
@@ -68,19 +62,13 @@ def _wrong(section: str, label: str, label_set: LabelSet) -> str:
     words = re.findall(r"[^\W\d_]+", section.lower())
     if _REFUSAL.match(section):
         return "refused"
-    if len(words) < MIN_WORDS:
-        return "too short" if words else "section missing"
-    if len(words) > MAX_WORDS:
-        return "too long"
-    letters = "".join(words)
-    ascii_letters = sum(letter.isascii() for letter in letters) / len(letters)
-    function_words = sum(word in _FUNCTION_WORDS for word in words) / len(words)
-    if ascii_letters < 0.9 or function_words < 0.08:
+    if not MIN_WORDS <= len(words) <= MAX_WORDS:
+        return "too long" if len(words) > MAX_WORDS else "too short"
+    if sum(word in _FUNCTION_WORDS for word in words) < 0.08 * len(words):
         return "not English"
     return LEAKED if leaks(section, label, label_set) else ""
 
 
 def _tidy(section: str) -> str:
     """Without Markdown's emphasis and bullets, on one line."""
-    lines = (re.sub(r"^\s*[-*•]\s+", "", line) for line in section.splitlines())
-    return " ".join(" ".join(lines).replace("**", "").split())
+    return " ".join(re.sub(r"(?m)^\s*[-*•]\s+", "", section).replace("**", "").split())

@@ -1,18 +1,18 @@
 """Released data sets, read row by row in the forms that `sources.toml` names.
 
-A release is not trusted: what its lists name is only compared with the names of the files that are
-below its folder, so no name leads elsewhere; `convert` follows no link out of it.
+What a list names is only compared with the files below the folder, so no name leads elsewhere.
 """
 
 import csv
 import json
+import math
 import os
 import posixpath
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -26,14 +26,11 @@ _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "testing": "
 _SPLIT_OF |= dict.fromkeys(("validation", "valid", "dev"), "val")
 _FOLDERS = rf"(?:(?P<split>{'|'.join(_SPLIT_OF)})/)?(?P<label>[^/]+)/[^/]+"
 _HIDDEN = re.compile(r"(?i)(?:^|/)(?:\.|__macosx/)")
-_FLICKR = re.compile(r"(?:^|(?<=/))(\d+)_[0-9a-f]{10}(?:_[a-z])?$")  # photo, secret, size
 
 
 class Row(NamedTuple):
-    """An image as its release has it.
-
-    votes: class -> votes. file: below the source; or data: its bytes. odd: why it cannot be read.
-    """
+    """An image as its release has it. votes: of each class. file: below the source; or data: its
+    bytes. odd: why it cannot be read."""
 
     id: str
     votes: Mapping[str, float] = {}
@@ -57,112 +54,102 @@ class Row(NamedTuple):
 
 
 class Folder:
-    """The files below `root`: relative paths, sorted; hidden ones and links to folders are passed
-    over."""
+    """The files below `root`, without hidden ones: relative paths, sorted."""
 
     def __init__(self, root: Path):
-        paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+        paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         self.root, self.files = root, sorted(path for path in paths if not _HIDDEN.search(path))
         self.images = [file for file in self.files if _is_image(file)]
-        self._named: dict[str, str] = {}  # the last part, and the last two, of a name -> the image
-        for file in reversed(self.images):
-            parts = _key(file).split("/")
-            self._named |= dict.fromkeys((parts[-1], "/".join(parts[-2:])), file)
+        self._named = {end: file for file in reversed(self.images) for end in _ends(file)}
 
     def find(self, name: str) -> str | None:
         """The image that a list calls `name`; its suffix and its outer folders do not matter."""
-        return self._named.get("/".join(_key(name.replace("\\", "/")).split("/")[-2:]))
+        return self._named.get(_ends(name)[-1])
 
-    def lists(self) -> Iterator[tuple[str, list[list[str]]]]:
-        """The text files that may hold a list, and their lines as cells without quotes."""
+    def rows(self, columns: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, str | None]]]:
+        """Where each line of a text file is, and its cells by `columns` or the names in the first
+        line; None for a cell that is missing."""
         for file in self.files:
             if file.lower().endswith((".csv", ".tsv", ".txt")):
                 text = (self.root / file).read_bytes().decode("utf-8-sig", "replace")
                 lines = text.lstrip().splitlines() or [""]
                 mark = max("\t,;", key=lines[0].count)
                 cells = csv.reader(lines, delimiter=mark if mark in lines[0] else " ")
-                yield file, [[c.strip(" \t'\"") for c in line] for line in cells if any(line)]
+                table = [[c.strip(" \t'\"") for c in line] for line in cells if any(line)]
+                names = columns or next(iter(table), ())
+                for number, line in list(enumerate(table, 1))[not columns :]:
+                    yield f"{file}, line {number}", dict(zip_longest(names, line[: len(names)]))
 
 
 def _is_image(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in FORMATS
 
 
-def _key(name: str) -> str:
-    """`name` without suffix, Flickr's secret and size, in lower case."""
-    return _FLICKR.sub(r"\1", (posixpath.splitext(name)[0] if _is_image(name) else name).casefold())
+def _ends(name: str) -> tuple[str, str]:
+    """The last part, and the last two, of `name` without suffix, in lower case."""
+    stem = posixpath.splitext(name)[0] if _is_image(name) else name
+    parts = stem.casefold().replace("\\", "/").split("/")
+    return parts[-1], "/".join(parts[-2:])
 
 
-def _number(text: str, low: float = 0, high: float = sys.float_info.max) -> float:
-    if not low <= float(text) <= high:
+def _number(text: str | None) -> float:
+    if not 0 <= float(text) < math.inf:
         raise ValueError(f"{text} is not in its range")
     return float(text)
 
 
-def _votes(header: list[str], labels: LabelSet) -> Callable | None:
-    """Columns named after classes hold their votes; the first column is the image."""
+def _votes(row: Mapping, labels: LabelSet) -> tuple[str, Counter] | None:
+    """Columns named after classes hold their votes, the first one the image."""
     columns = [
-        (place, labels.canonical(word) or word)
-        for place, cell in enumerate(header)
-        for word in re.findall("[a-z]+", cell.lower())
-        if place and (word == "neutral" or labels.canonical(word))
+        (column, labels.canonical(word) or word)
+        for column in [*row][1:]
+        for word in re.findall("[a-z]+", column.lower())
+        if word == "neutral" or labels.canonical(word)
     ]
-
-    def parse(cells: list[str]) -> tuple[str, Counter]:
-        votes: Counter[str] = Counter()
-        for place, label in columns:
-            votes[label] += _number(cells[place])
-        return cells[0], votes
-
-    return parse if len({label for _, label in columns} - {"neutral"}) > 1 else None
+    if len({label for _, label in columns} - {"neutral"}) < 2:
+        return None
+    votes: Counter[str] = Counter()
+    for column, label in columns:
+        votes[label] += _number(row[column])
+    return next(iter(row.values())), votes
 
 
 def _ratings(
-    header: list[str], labels: LabelSet, image: str, mean: str, classes: Mapping[str, Sequence]
-) -> Callable | None:
+    row: Mapping, labels: LabelSet, image: str, mean: str, classes: Mapping[str, Sequence]
+) -> tuple[str, dict] | None:
     """The columns `image` and `mean`; classes: the lowest and the highest mean of each."""
-
-    def parse(cells: list[str]) -> tuple[str, dict]:
-        row = dict(zip(header, cells, strict=False))
-        value = _number(row[mean], *(end(map(end, classes.values())) for end in (min, max)))
-        within = [label for label, (low, high) in classes.items() if low <= value <= high]
-        return row[image], dict.fromkeys(within or [f"mean {value:.3f}"], 1)
-
-    return parse if {image, mean} <= set(header) else None
+    if not {image, mean} <= row.keys():
+        return None
+    value = _number(row[mean])
+    within = [label for label, (low, high) in classes.items() if low <= value <= high]
+    return row[image], dict.fromkeys(within or [f"mean {value:.3f}"], 1)
 
 
-def _read_lists(parser: Callable, folder: Folder, labels: LabelSet, **form) -> Iterator[Row]:
-    """Lists whose first line names the columns: `parser` makes of it what reads the other lines, or
-    None where this is another list."""
-    for file, lines in folder.lists():
-        parse = parser(lines[0], labels, **form) if lines else None
-        for number, cells in enumerate(lines[1:] if parse else [], 2):
-            try:
-                image, votes = parse(cells)
-                yield Row(image, votes, folder.find(image))
-            except (ValueError, LookupError) as error:
-                yield Row(f"{file}, line {number}", odd=str(error))
+def _read_lists(parse: Callable, folder: Folder, labels: LabelSet, **form) -> Iterator[Row]:
+    """Lists of named columns; `parse` gives the image and the votes of a line."""
+    for place, row in folder.rows():
+        try:
+            if parsed := parse(row, labels, **form):
+                yield Row(*parsed, folder.find(parsed[0]))
+        except (ValueError, TypeError) as error:
+            yield Row(place, odd=str(error))
 
 
 def _read_judgements(folder: Folder, labels: LabelSet, columns: Sequence[str]) -> Iterator[Row]:
-    """Lists without a first line of names: an image's address, a class, how many said yes and no.
-    The lines of an image add up."""
+    """Lists of an image's address, a class, how many said yes and no, added up for each image."""
     added: dict[str, Counter] = defaultdict(Counter)
-    for file, lines in folder.lists():
-        for number, cells in enumerate(lines, 1):
-            try:
-                row = dict(zip(columns, cells, strict=False))
-                label, yes, no = row["class"].lower(), _number(row["yes"]), _number(row["no"])
-                added[row["image"]].update({label: yes, f"not {label}": no})
-            except (ValueError, LookupError) as error:
-                if "://" in "".join(cells):  # neither a header nor a text about the lists
-                    yield Row(f"{file}, line {number}", odd=str(error))
+    for place, row in folder.rows(columns):
+        try:
+            yes, no, label = _number(row["yes"]), _number(row["no"]), row["class"].lower()
+            added[row["image"]].update({label: yes, f"not {label}": no})
+        except (ValueError, TypeError) as error:
+            if "://" in str(row.values()):  # neither a header nor a text about the lists
+                yield Row(place, odd=str(error))
     for address, votes in added.items():
         name = posixpath.basename(urlsplit(address).path)
         agreed = {label: n for label, n in votes.items() if n > votes.get(f"not {label}", n)}
         best = max(agreed or votes, key=votes.get)
-        file = folder.find(f"{best}/{name}") or folder.find(name)
-        yield Row(address, agreed or votes, file)
+        yield Row(address, agreed or votes, folder.find(f"{best}/{name}") or folder.find(name))
 
 
 def _read_entries(folder: Folder, labels: LabelSet) -> Iterator[Row]:
@@ -216,19 +203,17 @@ def read_library(source: str | os.PathLike) -> Iterator[Row]:
     saved = any(Path(source).glob("dataset_*.json"))  # _dict or _info
     try:
         loaded = (library.load_from_disk if saved else library.load_dataset)(str(source))
+        parts = loaded if isinstance(loaded, dict) else {"": loaded}
+        parts = {key: part.select_columns(["image", "label"]) for key, part in parts.items()}
     except Exception as error:  # the library and its file formats raise many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{source} cannot be loaded by `datasets`: {reason}") from error
-    for key, part in loaded.items() if isinstance(loaded, dict) else [("", loaded)]:
-        if not {"image", "label"} <= {*part.features}:
-            columns = ", ".join(part.features)
-            raise InputError(f"{source} has the columns {columns}: it needs `image` and `label`")
+        wanted = f"{source} is no data set with `image` and `label` for `datasets`"
+        raise InputError(f"{wanted}: {' '.join(str(error).split())[:200]}") from error
+    for key, part in parts.items():
         names = dict(enumerate(getattr(part.features["label"], "names", ())))
-        part = part.cast_column("image", library.Image(decode=False))
-        for number, row in enumerate(part.select_columns(["image", "label"])):
+        for number, row in enumerate(part.cast_column("image", library.Image(decode=False))):
             image, label = row["image"] or {}, row["label"]
             label = names.get(label) if names else label
-            odd = "" if isinstance(label, str | int) else f"label is {row['label']!r}"
+            odd = f"label is {row['label']!r}" if label is None else ""
             data, split = image.get("bytes"), _SPLIT_OF.get(key.lower(), "")
             file = image.get("path") if data is None else None
             yield Row(f"{key}/{number:06d}", {str(label): 1}, file, split, data, odd)
