@@ -122,7 +122,7 @@ def cost_accuracy(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
     """Accuracy against the parameters that a system adds to the VLM.
 
     table: rows are systems; columns accuracy, low and high in 0..1 (on n images), and 'added
-    parameters' (`costs.cost_table`).
+    parameters' (`costs.compare`).
     """
     ax, colours, facts = base.axes_or_new(ax, (10, 4.8)), base.model_colours(table.index), []
     rows = table.sort_values("accuracy", ascending=False)[["added parameters", *ENDS]]
