@@ -46,16 +46,20 @@ def pair(both, only_a, only_b, neither):
     return right_where(a), right_where(b)
 
 
+def said(texts):
+    return [text.get_text().replace("\u00a0", " ") for text in texts]
+
+
 def texts(ax):
-    return [text.get_text().replace("\u00a0", " ") for text in ax.texts]
+    return said(ax.texts)
 
 
 def ticks(axis):
-    return [tick.get_text().replace("\u00a0", " ") for tick in axis.get_ticklabels()]
+    return said(axis.get_ticklabels())
 
 
 def legend(ax):
-    return [text.get_text().replace("\u00a0", " ") for text in ax.get_legend().get_texts()]
+    return said(ax.get_legend().get_texts())
 
 
 def words(drawn):
@@ -85,12 +89,10 @@ def test_four_way_areas_are_the_shares_and_the_legend_has_counts_and_intervals()
     assert "only vision model 28 images" in words(ax) and "either right): 83 %" in words(ax)
 
 
-@pytest.mark.parametrize("counts", [(5, 0, 0, 0), (0, 0, 0, 3), (970, 10, 12, 8)])
+@pytest.mark.parametrize("counts", [(5, 0, 0, 0), (970, 10, 12, 8)])
 def test_four_way_tells_all_four_counts_however_small(counts):
-    a, b = pair(*counts)
-    ax = figures.four_way_map(a.correct, b.correct, ("ViT", "CNN"))
-    told = [int(text.split("\n")[1].split()[0]) for text in legend(ax)]
-    assert told == list(counts)
+    ax = figures.four_way_map(*pair(*counts), ("ViT", "CNN"))
+    assert [int(text.split("\n")[1].split()[0]) for text in legend(ax)] == list(counts)
     assert len(texts(ax)) == 2, "the note, and the one area that has room"
 
 
@@ -114,17 +116,12 @@ def test_confusion_counts_invalid_answers_in_a_column_of_their_own():
     assert words(left.figure).startswith("A. ") and " B. anger (3): 100 % joy" in words(left.figure)
 
 
-def cue_example():
+def test_cue_bars_are_the_accuracies_in_the_cues_order_matched_by_id():
     cues = ["both"] * 10 + ["content"] * 10 + ["atmosphere"] * 20
     cue = pd.Series(cues, index=[f"{k}.png" for k in range(40)], name="cue")
     vlm = right_where([True] * 10 + [True] * 8 + [False] * 2 + [True] * 2 + [False] * 18)
     cnn = right_where([True] * 9 + [False] + [False] * 7 + [True] * 3 + [True] * 16 + [False] * 4)
-    return {"VLM": vlm, "vision model": cnn}, cue
-
-
-def test_cue_bars_are_the_accuracies_in_the_cues_order_matched_by_id():
-    models, cue = cue_example()
-    models["vision model"] = models["vision model"].select(models["vision model"].ids[::-1])
+    models = {"VLM": vlm, "vision model": cnn.select(cnn.ids[::-1])}
     ax = figures.cue_bars(models, cue)
     bars = [c.datavalues.tolist() for c in ax.containers if isinstance(c, BarContainer)]
     assert bars == [pytest.approx([80, 10, 100]), pytest.approx([30, 80, 90])]
@@ -135,13 +132,9 @@ def test_cue_bars_are_the_accuracies_in_the_cues_order_matched_by_id():
     assert f"VLM: content 80 % [{100 * low:.0f}, {100 * high:.0f}]" in words(ax)
     (whisker, *_) = ax.collections[0].get_segments()
     assert whisker[:, 1] == pytest.approx([100 * low, 100 * high])
-
-
-def test_cue_bars_of_a_categorical_have_its_own_order_and_every_image_needs_a_cue():
-    models, cue = cue_example()
     ordered = cue.astype(pd.CategoricalDtype(["atmosphere", "both", "content", "none"]))
-    ax = figures.cue_bars(models, ordered)
-    assert ticks(ax.xaxis) == ["atmosphere\nn = 20", "both\nn = 10", "content\nn = 10"]
+    drawn = ticks(figures.cue_bars(models, ordered).xaxis)
+    assert drawn == ["atmosphere\nn = 20", "both\nn = 10", "content\nn = 10"]
     with pytest.raises(InputError, match=r"no value for 1 images, 0\.png"):
         figures.cue_bars(models, cue.iloc[1:])
 
@@ -190,8 +183,8 @@ def test_gate_weights_have_a_histogram_and_a_mean_a_slice():
     means = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
     assert means == pytest.approx([80, 30, 100])
     assert "mean 100 %" in texts(ax) and "0: head alone" in ax.get_xlabel()
-    every = figures.gate_weights(np.full((4, 2), 0.5), None)
-    assert "all images (n = 4) mean 50 % [50, 50]" in words(every)
+    every = figures.gate_weights(np.full((4, 2), 0.5), pd.Series(["all"] * 4))
+    assert "all (n = 4) mean 50 % [50, 50]" in words(every)
 
 
 def test_cost_accuracy_names_every_point_with_its_cost():
@@ -224,18 +217,13 @@ def test_reliability_shows_each_bin_and_leaves_invalid_answers_out():
     fair = made(["fear", "fear", "joy", "joy", ""], ["fear"] * 5, confidence=0.5)
     assert "n = 4 images" in words(figures.reliability(fair))
     assert "1 invalid answers left out" in words(figures.reliability(fair))
-    none = made(["", ""], ["fear", "joy"])
-    assert np.isnan(figures.expected_calibration_error(none))
+    assert np.isnan(figures.expected_calibration_error(made(["", ""], ["fear", "joy"])))
 
 
-def test_a_figure_is_drawn_on_the_axes_given_and_the_style_is_undone():
+def test_the_style_is_undone_and_names_are_not_read_as_formulas():
     before, ax = plt.rcParams["axes.titlesize"], plt.subplots(1, 2)[1][0]
-    assert figures.four_way_map(*pair(3, 2, 2, 3), ("A", "B"), ax=ax) is ax
+    assert figures.four_way_map(*pair(3, 2, 2, 3), ("$x^2$ model", "a_b $\\frac$ c"), ax=ax) is ax
     assert plt.rcParams["axes.titlesize"] == before and len(plt.get_fignums()) == 1
-
-
-def test_names_are_shown_as_they_are_and_not_read_as_formulas():
-    ax = figures.four_way_map(*pair(3, 2, 2, 3), ("$x^2$ model", "a_b $\\frac$ c"))
     ax.figure.draw_without_rendering()
     assert "only $x^2$ model 2 images" in words(ax)
     labels = ["$\\bad{$", "b"] * 2
@@ -287,14 +275,10 @@ def test_show_displays_the_figure_with_its_words_and_nothing_that_acts(monkeypat
         (lambda: figures.confusion(made([], [])), "have no images"),
         (lambda: figures.reliability(made(["", ""], ["fear", "joy"])), "no answer names a class"),
         (lambda: figures.pictures([], []), "0 images"),
-        (lambda: figures.pictures([Image.new("L", (2, 2))], []), "1 images, 0 captions"),
         (lambda: figures.explanations(Image.new("L", (2, 2)), {}), "no maps"),
-        (lambda: figures.alt_text(plt.subplots()[1]), "draw it first"),
         (lambda: figures.show(plt.figure()), "draw it first"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(draw, told):
     with pytest.raises(InputError, match=told):
         draw()
-
-    assert figures.percent(float("nan")) == "undefined"
