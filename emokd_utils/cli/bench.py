@@ -120,6 +120,5 @@ def bench(run: Run, count: int = 64) -> pd.DataFrame:
         slow, fast = timeit(published, number=1) * epochs, min(repeat(ours, number=1))
         rows[stage] = len(loops.images), epochs, slow, fast, slow / fast, WANTED[stage]
     columns = ["images", "epochs", "published loop, s", "ours, s", "ratio", "wanted"]
-    return (
-        pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("stage").round(2)
-    )
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.rename_axis("stage").round(2)

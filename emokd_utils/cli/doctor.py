@@ -95,20 +95,14 @@ def check_dependency(requirement: Requirement) -> Check:
         return Check(name, "not installed", False, wanted, mend)
     if not specifier.contains(found, prereleases=True):
         return Check(name, found, False, wanted, mend)
-    if error := import_error(IMPORT_NAMES.get(name, name.replace("-", "_"))):
-        mend = f"{mend.replace('install', 'install --force-reinstall', 1)}\n       ({error})"
-        return Check(name, f"{found}, import fails", False, wanted, mend)
-    return Check(name, found, True, wanted)
-
-
-def import_error(module: str) -> str:
-    """The error on importing ``module``, in at most 72 characters; empty if it imports."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            importlib.import_module(module)
+            importlib.import_module(IMPORT_NAMES.get(name, name.replace("-", "_")))
     except Exception as error:  # a broken installation may raise anything
-        return textwrap.shorten(f"{type(error).__name__}: {error}", 72, placeholder=" ...")
-    return ""
+        told = textwrap.shorten(f"{type(error).__name__}: {error}", 72, placeholder=" ...")
+        mend = f"{mend.replace('install', 'install --force-reinstall', 1)}\n       ({told})"
+        return Check(name, f"{found}, import fails", False, wanted, mend)
+    return Check(name, found, True, wanted)
 
 
 def check_runs(runs: Path) -> Check:
@@ -142,5 +136,5 @@ def check_machine() -> Iterator[Check]:
 
 def check_space(name: str, free: float, minimum: float, mend: str) -> Check:
     """``free`` bytes against ``minimum`` bytes."""
-    found, wanted = f"{free / 1e9:.1f} GB", f">={minimum / 1e9:.0f} GB"
-    return Check(name, found, free >= minimum, wanted, mend)
+    wanted = f">={minimum / 1e9:.0f} GB"
+    return Check(name, f"{free / 1e9:.1f} GB", free >= minimum, wanted, mend)

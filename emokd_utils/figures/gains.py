@@ -131,8 +131,8 @@ def cost_accuracy(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
 
 
 def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
-    """Accuracy by confidence, the probability of the predicted class, in bins of equal width: a row
-    for each bin that is not empty, with accuracy's Wilson interval. Invalid answers are left out."""
+    """Accuracy by confidence, the predicted class's probability, with Wilson intervals: a row a bin of
+    equal width that is not empty. Invalid answers are left out."""
     valid = ~predictions.invalid
     confidence, right = predictions.probabilities.max(axis=1)[valid], predictions.correct[valid]
     place = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -145,8 +145,8 @@ def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
 
 
 def expected_calibration_error(predictions: Predictions, bins: int = 10) -> float:
-    """ECE in [0, 1]: mean distance of accuracy from confidence over the images of `calibration`'s bins
-    (Guo et al. 2017, arXiv 1706.04599, equation 3); nan without valid answers."""
+    """ECE in [0, 1] of `calibration`'s bins (Guo et al. 2017, arXiv 1706.04599, equation 3); nan
+    without valid answers."""
     table = calibration(predictions, bins)
     distance = (table["accuracy"] - table["confidence"]).abs()
     return float((table["n"] * distance).sum() / table["n"].sum()) if len(table) else float("nan")

@@ -62,7 +62,6 @@ def get_device(name: str | None, profile: Profile) -> Device:
 
 
 def _this_cpu(side: int = 1024) -> Device:
-    """Operations a second are those in the fastest of some products of matrices."""
     fast, speed = bf16_is_fast("cpu"), []
     for dtype in (torch.bfloat16 if fast else torch.float32, torch.float32):
         a = torch.ones(side, side, dtype=dtype)

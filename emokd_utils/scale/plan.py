@@ -13,15 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from .. import instructions
 from ..data import ImageDataset
 from ..emotions import MIKELS, LabelSet, infer_label_set
-from ..instructions import (
-    CONVERSATION_PROMPT,
-    answer_for,
-    categorical_prompt,
-    read_instructions,
-    write_instructions,
-)
 from ..profiles import Profile, with_settings
 from ..world.describe import describe_scene
 from .devices import GPUS, Device  # noqa: F401 (lesson 10 takes both from here)
@@ -33,8 +27,7 @@ ANSWER = 60  # tokens of a written answer where there is none to count
 SAMPLE = 200  # images that are looked at
 SMALL_STEP = np.array([1e-4, 2e-3])  # seconds of a step of a head or gate
 
-COLUMNS = ["steps", "TFLOP", "hours from", "to", "peak GB"]
-"""Of a stage: its steps, operations (10**12), hours, and memory at the peak."""
+COLUMNS = ["steps", "TFLOP", "hours from", "to", "peak GB"]  # of a stage
 MODEL_COLUMNS = ["parameters", "trained", "GB to fetch"]
 
 
@@ -57,11 +50,11 @@ class Images:
     @classmethod
     def of(cls, dataset: ImageDataset, profile: Profile) -> Images:
         """Those of a data set; the sizes of a sample of its images are looked at."""
-        train, tuning = dataset.split("train"), profile.tuning
-        if tuning.instructions:
-            written, _ = read_instructions(profile.path(tuning.instructions), train, tuning.kinds)
+        train, kinds = dataset.split("train"), profile.tuning.kinds
+        if journal := profile.tuning.instructions:
+            written, _ = instructions.read_instructions(profile.path(journal), train, kinds)
         else:
-            written, _ = write_instructions(train, tuning.kinds, describe=describe_scene)
+            written, _ = instructions.write_instructions(train, kinds, describe=describe_scene)
         some = dataset.ids[:: len(dataset) // SAMPLE + 1], written[:: len(written) // SAMPLE + 1]
         sizes = tuple(dataset.open(image_id).size for image_id in some[0])
         texts = tuple((item.prompt, item.answer) for item in some[1])
@@ -75,8 +68,9 @@ class Images:
         val = round((images - test) / 10)
         train = images - test - val
         names = (*MIKELS.labels, *(f"emotion {k}" for k in range(9, classes + 1)))[:classes]
-        answers = {"categorical": answer_for(names[0])}
-        texts = tuple((CONVERSATION_PROMPT, answers.get(kind, "word" * ANSWER)) for kind in kinds)
+        first = instructions.answer_for(names[0])
+        written = [first if kind == "categorical" else "word" * ANSWER for kind in kinds]
+        texts = tuple((instructions.CONVERSATION_PROMPT, text) for text in written)
         labels, sizes = infer_label_set(names), ((640, 480),)
         return cls(train, val, test, labels, sizes, train * len(kinds), texts)
 
@@ -109,9 +103,11 @@ class Plan:
         self.waiting = sum(4.0 * network.total for network in networks.values())
         views = sorted((vlm.view(*size) for size in images.sizes), key=lambda view: view.tokens)
         self.usual, self.largest = views[len(views) // 2], views[-1]
-        question = vlm.length(categorical_prompt(images.labels), chat=True)
-        answer = max(vlm.length(answer_for(label)) for label in images.labels) + 1
-        shared = vlm.length(answer_for("")) - 1  # the beginning of all answers; then all endings
+        question = vlm.length(instructions.categorical_prompt(images.labels), chat=True)
+        answer = max(vlm.length(instructions.answer_for(label)) for label in images.labels) + 1
+        shared = (
+            vlm.length(instructions.answer_for("")) - 1
+        )  # the beginning of all answers; then all endings
         tree = shared + 1 + classes * (answer - shared - 1)
         judged = images.total + images.val + 2 * images.test  # scored, and some written
         fetch = 0.0 if folder.is_dir() else 2e-9 * vlm.parameters
@@ -164,10 +160,9 @@ to fetch {self.models["GB to fetch"].sum():.2f} GB, less what is here; to keep {
 
 in all {first:.3g} to {last:.3g} hours, at most {self.peak:.1f} GB: {chr(10).join(verdict)}
 
-Weights are as the models' configurations have them, operations and memory by the formulas of
-lesson 10: a guide, so measure 50 steps before you book. Memory: 10 % more, and {CONTEXT} GB for a
-GPU's driver. Hours: {low} to {high} % of the peak, without the reading of images and an export's maps
-and reasons; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
+By the formulas of lesson 10: a guide, so measure 50 steps before you book. Memory: 10 % more, and
+{CONTEXT} GB for a GPU's driver. Hours: {low} to {high} % of the peak, without the reading of images and
+an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
 
     def _row(self, steps, half, single, held, step) -> tuple[float, ...]:
         """half, single: operations in 16 and 32 bits. held, step: bytes that stay, and a step's."""
@@ -205,10 +200,9 @@ and reasons; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."
         trained = 3 * steps * rows * network.operations  # forward, and backward twice as much
         judged = (settings.epochs * self.images.val + self.images.total) * network.operations
         held = 16.0 * network.total + self.weights  # and AdamW's two averages, the best epoch
-        at_once = min(100, 100 * 224**2 // settings.image_size**2) or 1  # as `Pixels.batches`
         size, of_weights = (2, 6) if self.device.bf16 else (4, 4)  # gradients, weights in 16 bits
         step = rows * size * network.values + of_weights * network.total
-        step, half = max(step, 4 * at_once * network.widest), trained * self.device.bf16
+        half = trained * self.device.bf16
         return self._row(steps, half, trained + judged - half, held, step)
 
     def _small(self) -> tuple[float, ...]:

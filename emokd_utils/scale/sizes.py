@@ -27,10 +27,8 @@ from ..weights import build_network
 
 MODELS = tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"))
 """Hub id -> its published configuration."""
-
+# Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-"""Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314)."""
-
 FRAME = 25  # tokens of the chat format around a question
 CONNECTORS = dict.fromkeys((".merger.", ".connector.", ".multi_modal_projector."), "visual")
 
@@ -74,8 +72,8 @@ class SizedVLM:
         self.keys = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
 
     def length(self, text: str, chat: bool = False) -> int:
-        """Tokens of a text, or of a question in the chat's format but for its image's; four
-        characters each where no tokenizer is at hand."""
+        """Tokens of a text, or of a question in the chat's format but for its image's; without a
+        tokenizer one for four characters."""
         if self.processor is None:
             return math.ceil(len(text) / 4) + FRAME * chat
         text = chat_text(self.processor, text) if chat else text
@@ -94,13 +92,13 @@ class SizedVLM:
         return View(tiles * side**2, side**2, tokens)
 
     def seeing(self, view: View) -> float:
-        """Operations of the visual encoder on an image, attention between patches with them."""
+        """Operations of the visual encoder on an image."""
         work = view.patches * self.products["patch"] + view.tokens * self.products["visual"]
         return 2 * work + 4 * self.depth * self.eye * view.patches * view.span
 
     def reading(self, tokens: float, kept: float, layers: int = 1, output: int = 1) -> float:
-        """Operations of the language model on so many tokens, of which the last ``kept`` get an
-        output; ``layers`` and ``output``: so many times."""
+        """Operations of the language model on so many tokens, of which ``kept`` get an output;
+        ``layers`` and ``output``: how many times."""
         attention = 4 * self.text.num_hidden_layers * self.text.hidden_size * tokens**2
         work = layers * (2 * tokens * self.products["token"] + attention)
         return work + 2 * output * kept * self.products["output"]
@@ -111,8 +109,7 @@ class SizedVLM:
         return self.seeing(view) + self.reading(tokens, tokens, 2 + recompute, 2)
 
     def weights(self, nf4: bool, size: int) -> float:
-        """Bytes of weights of ``size`` bytes, in NF4 but for embedding and output, and of the adapter
-        in 32 bits."""
+        """Bytes of weights of ``size`` bytes or in NF4, and of the adapter in 32 bits."""
         quantised = nf4 * (self.products.total() - self.products["output"])
         kept = self.parameters - quantised
         return quantised * NF4_BITS / 8 + kept * size + 4 * self.adapter
@@ -160,23 +157,20 @@ def _read(source: str) -> tuple:
 
 
 class SizedNetwork(NamedTuple):
-    """A vision model: parameters, operations of an image, and values of it: what all layers put out,
-    and what the widest takes and puts out."""
+    """A vision model: parameters, and of an image operations and the values that its layers put out."""
 
     total: int
     operations: int
     values: int
-    widest: int
 
 
 @functools.cache
 def sized_network(name: str, side: int, classes: int) -> SizedNetwork:
     """A model of timm for images of ``side`` pixels; errors as `weights.build_network`."""
-    layers: list[tuple[int, int]] = []  # values that each takes, and puts out
+    values = []
 
     def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        if output is not inputs[0]:  # not one done in place
-            layers.append((inputs[0].numel(), output.numel()))
+        values.append(output.numel() * (output is not inputs[0]))  # not those done in place
 
     with torch.device("meta"):
         network = build_network(VisionSettings(name, side), classes)
@@ -185,5 +179,4 @@ def sized_network(name: str, side: int, classes: int) -> SizedNetwork:
                 module.register_forward_hook(note)
         pixels = torch.empty(1, 3, side, side)
         operations = flops(lambda: network(pixels))
-    values, widest = sum(out for _, out in layers), max(map(sum, layers))
-    return SizedNetwork(count_parameters(network).total, operations, values, widest)
+    return SizedNetwork(count_parameters(network).total, operations, sum(values))
