@@ -1,8 +1,7 @@
 """What an answer costs: parameters, floating-point operations, time and memory per image (lesson 9).
 
-EmoVLM-KD's head reads the visual features that the VLM computes anyway, so that beside the VLM it
-costs a head and a gate, where running a second model costs that whole model. `compare` sets the
-three side by side for any VLM (Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560).
+EmoVLM-KD's head reads the visual features that the VLM computes anyway: beside the VLM it costs a
+head and a gate, not a second model (Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560).
 """
 
 from __future__ import annotations
@@ -57,23 +56,20 @@ def weight_bytes(*modules: nn.Module) -> int:
 def flops(call: Callable[[], object]) -> int:
     """Floating-point operations of one call, by torch's FlopCounterMode.
 
-    Counted are matrix products, convolutions and the two products of attention (a causal one in
-    full), with a multiplication and its addition as two; not what grows with the number of values
-    only, such as biases, activations and norms.
+    Counted are matrix products, convolutions and attention's two products (a causal one in full), a
+    multiplication and its addition as two; not biases, activations and norms.
     """
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_CPU_OPERATIONS) as counter:
         call()
     return counter.get_total_flops()
 
 
-def _attention_flops(query, key, value, *_, **__) -> int:
-    """Of shapes (n, heads, length, width): query by key, and weights by value."""
+def _attention_flops(query, key, value, *_, **__) -> int:  # shapes (n, heads, length, width)
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _bilinear_flops(left, weight, *_, **__) -> int:
-    """left' W right for each output: (n, i) by (o, i, j), then by (n, j)."""
-    outputs, i, j = weight[0], weight[-2], weight[-1]
+    outputs, i, j = weight  # (n, i) by (o, i, j), then by (n, j)
     return 2 * (math.prod(left) // i) * outputs * (i * j + j)
 
 
@@ -83,17 +79,8 @@ _CPU_OPERATIONS = {  # for which torch's counter has no formula
 }
 
 
-class Latency(NamedTuple):
-    """Seconds per image: the median and both quartiles over repeats."""
-
-    median: float
-    q1: float
-    q3: float
-
-
 def latency(calls: Sequence[Callable[[], object]], repeats: int, warmup: int = 3) -> np.ndarray:
-    """Seconds (calls, repeats) of calls that take turns, so that drift meets all alike, after some
-    rounds that are not timed. Work on a GPU is waited for."""
+    """Seconds (calls, repeats) of calls that take turns, so that drift meets all alike."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     seconds = np.empty((len(calls), warmup + repeats))
     for turn in range(warmup + repeats):
@@ -109,8 +96,7 @@ def latency(calls: Sequence[Callable[[], object]], repeats: int, warmup: int = 3
 def peak_memory(call: Callable[[], object]) -> float:
     """Megabytes (2**20 bytes) by which one call raises the memory in use above that before it.
 
-    On a GPU: of tensors on it. Else the resident set of the process: its peak on Linux and Windows,
-    elsewhere what stays. Memory kept from earlier calls is in use already: the first shows most.
+    On a GPU: of tensors on it. Else the resident set of the process, on a Mac only what stays.
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -133,32 +119,8 @@ def _peak_resident() -> int:
     return getattr(memory, "peak_wset", memory.rss)  # the first on Windows
 
 
-class CostRow(NamedTuple):
-    """What one set-up costs; memory_mb: 2**20 bytes of weights and of what the hungriest pass needs."""
-
-    name: str
-    parameters_total: int
-    parameters_trained: int
-    flops_per_image: float
-    seconds_per_image: Latency
-    memory_mb: float
-
-
 COLUMNS = ["parameters", "trained parameters", "GFLOPs per image", "ms per image"]
 COLUMNS += ["q1 (ms)", "q3 (ms)", "memory (MB)"]
-
-
-def cost_table(rows: Sequence[CostRow]) -> pd.DataFrame:
-    """One line a set-up, by name; what is added is counted from the first line. GFLOPs are 10**9,
-    MB 2**20 bytes; ms are the median of repeats, with both quartiles."""
-    values = {
-        name: (total, trained, operations / 1e9, *(1e3 * s for s in seconds), memory)
-        for name, total, trained, operations, seconds, memory in rows
-    }
-    table = pd.DataFrame.from_dict(values, orient="index", columns=COLUMNS).rename_axis("set-up")
-    for column in ("parameters", "GFLOPs per image", "ms per image"):
-        table[f"added {column.split()[0]}"] = table[column] - table[column].iloc[0]
-    return table
 
 
 @dataclass(frozen=True)
@@ -175,17 +137,18 @@ class Part:
 
 
 def compare(vlm: Part, vision: Part, head_and_gate: Part, repeats: int = 20) -> pd.DataFrame:
-    """The cost table of the VLM alone, of it with the vision model, and of EmoVLM-KD.
+    """The costs of the VLM alone, of it with the vision model, and of EmoVLM-KD: a row each, with what
+    is added to the first. GFLOPs are 10**9, MB 2**20 bytes of weights and of what the hungriest pass
+    needs; ms are the median of repeats, with both quartiles.
 
-    head_and_gate: the head on the visual features of the VLM's own pass, and the gate; so EmoVLM-KD
-    is the VLM and that. Every part is measured once, all taking turns: so the set-ups differ by
-    exactly what they do not share.
+    head_and_gate: the head on the visual features of the VLM's own pass, and the gate. Every part is
+    measured once, so that the set-ups differ by exactly what they do not share.
     """
     parts = (vlm, vision, head_and_gate)
     peaks = np.array([peak_memory(part.call) for part in parts])
     operations = np.array([flops(part.call) for part in parts])
     seconds = latency([part.call for part in parts], repeats)
-    rows = []
+    rows = {}
     for name, among in {VLM_ALONE: [0], TOGETHER: [0, 1], EMOVLM_KD: [0, 2]}.items():
         used = [parts[place] for place in among]
         modules = [module for part in used for module in part.modules]
@@ -193,8 +156,11 @@ def compare(vlm: Part, vision: Part, head_and_gate: Part, repeats: int = 20) -> 
             count_parameters(*part.modules).trained if part.trained is None else part.trained
             for part in used
         )
-        times = Latency(*np.percentile(seconds[among].sum(axis=0), [50, 25, 75]))
-        memory = float(weight_bytes(*modules) / 2**20 + peaks[among].max())
-        total, work = count_parameters(*modules).total, operations[among].sum()
-        rows.append(CostRow(name, total, sum(trained), work, times, memory))
-    return cost_table(rows)
+        times = 1e3 * np.percentile(seconds[among].sum(axis=0), [50, 25, 75])
+        memory = weight_bytes(*modules) / 2**20 + peaks[among].max()
+        total, work = count_parameters(*modules).total, operations[among].sum() / 1e9
+        rows[name] = total, sum(trained), work, *times, memory
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("set-up")
+    for column in ("parameters", "GFLOPs per image", "ms per image"):
+        table[f"added {column.split()[0]}"] = table[column] - table[column].iloc[0]
+    return table

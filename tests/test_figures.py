@@ -46,16 +46,12 @@ def pair(both, only_a, only_b, neither):
     return right_where(a), right_where(b)
 
 
-def texts(ax):
-    return [text.get_text().replace("\u00a0", " ") for text in ax.texts]
-
-
-def ticks(axis):
-    return [tick.get_text().replace("\u00a0", " ") for tick in axis.get_ticklabels()]
+def said(texts):
+    return [text.get_text().replace("\u00a0", " ") for text in texts]
 
 
 def legend(ax):
-    return [text.get_text().replace("\u00a0", " ") for text in ax.get_legend().get_texts()]
+    return said(ax.get_legend().get_texts())
 
 
 def words(drawn):
@@ -80,28 +76,26 @@ def test_four_way_areas_are_the_shares_and_the_legend_has_counts_and_intervals()
     assert areas == pytest.approx([0.34, 0.21, 0.28, 0.17])
     low, high = wilson(21, 100)
     assert f"only VLM\n21 images, 21.0 % [{100 * low:.1f}, {100 * high:.1f}]" in legend(ax)
-    assert {"34 %", "21 %", "28 %", "17 %"} < set(texts(ax))
-    assert ticks(ax.xaxis) == ["VLM: right 55 %", "VLM: wrong 45 %"]
+    assert {"34 %", "21 %", "28 %", "17 %"} < set(said(ax.texts))
+    assert said(ax.get_xticklabels()) == ["VLM: right 55 %", "VLM: wrong 45 %"]
     assert "only vision model 28 images" in words(ax) and "either right): 83 %" in words(ax)
 
 
-@pytest.mark.parametrize("counts", [(5, 0, 0, 0), (0, 0, 0, 3), (970, 10, 12, 8)])
+@pytest.mark.parametrize("counts", [(5, 0, 0, 0), (970, 10, 12, 8)])
 def test_four_way_tells_all_four_counts_however_small(counts):
-    a, b = pair(*counts)
-    ax = figures.four_way_map(a.correct, b.correct, ("ViT", "CNN"))
-    told = [int(text.split("\n")[1].split()[0]) for text in legend(ax)]
-    assert told == list(counts)
-    assert len(texts(ax)) == 2, "the note, and the one area that has room"
+    ax = figures.four_way_map(*pair(*counts), ("ViT", "CNN"))
+    assert [int(text.split("\n")[1].split()[0]) for text in legend(ax)] == list(counts)
+    assert len(said(ax.texts)) == 2, "the note, and the one area that has room"
 
 
 def test_confusion_shows_the_share_of_each_label_and_nothing_where_there_is_none():
     labels = ["anger"] * 4 + ["fear"] * 4
     ax = figures.confusion(made(["anger", "fear", "fear", "fear", *["fear"] * 4], labels), "VLM")
-    assert ticks(ax.xaxis) == list(CLASSES)
-    assert ticks(ax.yaxis) == ["anger (4)", "fear (4)", "joy (0)"]
+    assert said(ax.get_xticklabels()) == list(CLASSES)
+    assert said(ax.get_yticklabels()) == ["anger (4)", "fear (4)", "joy (0)"]
     shown = ax.collections[0].get_array()
     assert shown.filled(0).tolist() == [[25, 75, 0], [0, 100, 0], [0, 0, 0]]
-    assert {"25", "75", "100"} <= set(texts(ax)) and "0" not in texts(ax)
+    assert {"25", "75", "100"} <= set(said(ax.texts)) and "0" not in said(ax.texts)
     assert "anger (4): 25 % anger, 75 % fear" in words(ax) and "joy (0): no images" in words(ax)
     assert "right: 62 % [31, 86]" in words(ax)
 
@@ -109,39 +103,32 @@ def test_confusion_shows_the_share_of_each_label_and_nothing_where_there_is_none
 def test_confusion_counts_invalid_answers_in_a_column_of_their_own():
     predicted = made(["anger", "", "", "fear"], ["anger", "anger", "anger", "fear"])
     left, right = figures.confusion_pair(predicted, made(["joy"] * 4, predicted.labels), ("A", "B"))
-    assert ticks(left.xaxis) == [*CLASSES, "no label"] and ticks(right.xaxis) == list(CLASSES)
+    assert said(left.get_xticklabels()) == [*CLASSES, "no label"] and said(
+        right.get_xticklabels()
+    ) == list(CLASSES)
     assert "67 % no label" in words(left)
     assert words(left.figure).startswith("A. ") and " B. anger (3): 100 % joy" in words(left.figure)
 
 
-def cue_example():
+def test_cue_bars_are_the_accuracies_in_the_cues_order_matched_by_id():
     cues = ["both"] * 10 + ["content"] * 10 + ["atmosphere"] * 20
     cue = pd.Series(cues, index=[f"{k}.png" for k in range(40)], name="cue")
     vlm = right_where([True] * 10 + [True] * 8 + [False] * 2 + [True] * 2 + [False] * 18)
     cnn = right_where([True] * 9 + [False] + [False] * 7 + [True] * 3 + [True] * 16 + [False] * 4)
-    return {"VLM": vlm, "vision model": cnn}, cue
-
-
-def test_cue_bars_are_the_accuracies_in_the_cues_order_matched_by_id():
-    models, cue = cue_example()
-    models["vision model"] = models["vision model"].select(models["vision model"].ids[::-1])
+    models = {"VLM": vlm, "vision model": cnn.select(cnn.ids[::-1])}
     ax = figures.cue_bars(models, cue)
     bars = [c.datavalues.tolist() for c in ax.containers if isinstance(c, BarContainer)]
     assert bars == [pytest.approx([80, 10, 100]), pytest.approx([30, 80, 90])]
-    assert ticks(ax.xaxis) == ["content\nn = 10", "atmosphere\nn = 20", "both\nn = 10"]
+    assert said(ax.get_xticklabels()) == ["content\nn = 10", "atmosphere\nn = 20", "both\nn = 10"]
     assert ax.get_xlabel() == "cue" and ax.get_ylabel() == "accuracy (%)"
     assert set(legend(ax)) == {"VLM", "vision model", "chance 33.3 %"}
     low, high = wilson(8, 10)
     assert f"VLM: content 80 % [{100 * low:.0f}, {100 * high:.0f}]" in words(ax)
     (whisker, *_) = ax.collections[0].get_segments()
     assert whisker[:, 1] == pytest.approx([100 * low, 100 * high])
-
-
-def test_cue_bars_of_a_categorical_have_its_own_order_and_every_image_needs_a_cue():
-    models, cue = cue_example()
     ordered = cue.astype(pd.CategoricalDtype(["atmosphere", "both", "content", "none"]))
-    ax = figures.cue_bars(models, ordered)
-    assert ticks(ax.xaxis) == ["atmosphere\nn = 20", "both\nn = 10", "content\nn = 10"]
+    drawn = figures.cue_bars(models, ordered).get_xticklabels()
+    assert said(drawn) == ["atmosphere\nn = 20", "both\nn = 10", "content\nn = 10"]
     with pytest.raises(InputError, match=r"no value for 1 images, 0\.png"):
         figures.cue_bars(models, cue.iloc[1:])
 
@@ -155,8 +142,8 @@ def results(**changed):
 
 def test_oracle_gap_starts_at_the_better_single_model_and_not_at_the_head():
     ax = figures.oracle_gap(results(), n=1200)
-    assert ticks(ax.yaxis) == list(results()["accuracy"].sort_values().index)
-    assert {"70.0 %, 50 % of the gap", "75.0 %, 75 % of the gap", "66.0 %"} < set(texts(ax))
+    assert said(ax.get_yticklabels()) == list(results()["accuracy"].sort_values().index)
+    assert {"70.0 %, 50 % of the gap", "75.0 %, 75 % of the gap", "66.0 %"} < set(said(ax.texts))
     assert ax.patches[0].get_x() == pytest.approx(60)
     assert ax.patches[0].get_width() == pytest.approx(20)
     dots = [container.lines[0].get_xdata()[0] for container in ax.containers]
@@ -176,7 +163,7 @@ def test_sweep_draws_the_mean_over_seeds_with_its_t_interval():
     band = ax.collections[0].get_paths()[0].vertices
     assert band[:, 1].max() == pytest.approx(64 + 2.484, abs=0.01)
     assert band[:, 1].min() == pytest.approx(60 - 2.484, abs=0.01)
-    assert ticks(ax.xaxis) == ["1", "2", "8"] and ax.get_xscale() == "log"
+    assert said(ax.get_xticklabels()) == ["1", "2", "8"] and ax.get_xscale() == "log"
     assert "temperature 2: 64.0 % [61.5, 66.5]" in words(ax) and "mean of 3 seeds" in words(ax)
     alone = figures.sweep(table[table["seed"] == 0], "temperature", n=10)
     assert "temperature 1: 59.0 %; " in words(alone) and "band" not in words(alone)
@@ -186,12 +173,12 @@ def test_gate_weights_have_a_histogram_and_a_mean_a_slice():
     vlm = np.array([0.9, 0.7, 0.2, 0.4, 1.0])
     cue = pd.Series(["content", "content", "atmosphere", "atmosphere", "both"], index=[*"abcde"])
     ax = figures.gate_weights(np.column_stack([1 - vlm, vlm]), cue)
-    assert ticks(ax.yaxis) == ["content\nn = 2", "atmosphere\nn = 2", "both\nn = 1"]
+    assert said(ax.get_yticklabels()) == ["content\nn = 2", "atmosphere\nn = 2", "both\nn = 1"]
     means = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "D"]
     assert means == pytest.approx([80, 30, 100])
-    assert "mean 100 %" in texts(ax) and "0: head alone" in ax.get_xlabel()
-    every = figures.gate_weights(np.full((4, 2), 0.5), None)
-    assert "all images (n = 4) mean 50 % [50, 50]" in words(every)
+    assert "mean 100 %" in said(ax.texts) and "0: head alone" in ax.get_xlabel()
+    every = figures.gate_weights(np.full((4, 2), 0.5), pd.Series(["all"] * 4))
+    assert "all (n = 4) mean 50 % [50, 50]" in words(every)
 
 
 def test_cost_accuracy_names_every_point_with_its_cost():
@@ -220,22 +207,17 @@ def test_calibration_and_ece_against_numbers_worked_out_by_hand():
 def test_reliability_shows_each_bin_and_leaves_invalid_answers_out():
     ax = figures.reliability(right_where([True] * 50 + [False] * 50, confidence=0.9), "VLM")
     assert "says 90 % on average, right: 50 % [40, 60]; ECE 0.40" in words(ax)
-    assert [bar.get_height() for bar in ax.patches] == [100] and "100" in texts(ax)
+    assert [bar.get_height() for bar in ax.patches] == [100] and "100" in said(ax.texts)
     fair = made(["fear", "fear", "joy", "joy", ""], ["fear"] * 5, confidence=0.5)
     assert "n = 4 images" in words(figures.reliability(fair))
     assert "1 invalid answers left out" in words(figures.reliability(fair))
-    none = made(["", ""], ["fear", "joy"])
-    assert np.isnan(figures.expected_calibration_error(none))
+    assert np.isnan(figures.expected_calibration_error(made(["", ""], ["fear", "joy"])))
 
 
-def test_a_figure_is_drawn_on_the_axes_given_and_the_style_is_undone():
+def test_the_style_is_undone_and_names_are_not_read_as_formulas():
     before, ax = plt.rcParams["axes.titlesize"], plt.subplots(1, 2)[1][0]
-    assert figures.four_way_map(*pair(3, 2, 2, 3), ("A", "B"), ax=ax) is ax
+    assert figures.four_way_map(*pair(3, 2, 2, 3), ("$x^2$ model", "a_b $\\frac$ c"), ax=ax) is ax
     assert plt.rcParams["axes.titlesize"] == before and len(plt.get_fignums()) == 1
-
-
-def test_names_are_shown_as_they_are_and_not_read_as_formulas():
-    ax = figures.four_way_map(*pair(3, 2, 2, 3), ("$x^2$ model", "a_b $\\frac$ c"))
     ax.figure.draw_without_rendering()
     assert "only $x^2$ model 2 images" in words(ax)
     labels = ["$\\bad{$", "b"] * 2
@@ -287,14 +269,10 @@ def test_show_displays_the_figure_with_its_words_and_nothing_that_acts(monkeypat
         (lambda: figures.confusion(made([], [])), "have no images"),
         (lambda: figures.reliability(made(["", ""], ["fear", "joy"])), "no answer names a class"),
         (lambda: figures.pictures([], []), "0 images"),
-        (lambda: figures.pictures([Image.new("L", (2, 2))], []), "1 images, 0 captions"),
         (lambda: figures.explanations(Image.new("L", (2, 2)), {}), "no maps"),
-        (lambda: figures.alt_text(plt.subplots()[1]), "draw it first"),
         (lambda: figures.show(plt.figure()), "draw it first"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(draw, told):
     with pytest.raises(InputError, match=told):
         draw()
-
-    assert figures.percent(float("nan")) == "undefined"

@@ -7,18 +7,13 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from emokd_utils import instructions
 from emokd_utils.costs import flops
 from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
-from emokd_utils.instructions import (
-    AnswerCollator,
-    answer_for,
-    categorical_prompt,
-    write_instructions,
-)
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, project_root, with_settings
 from emokd_utils.scale.devices import GPUS, Device, get_device
-from emokd_utils.scale.plan import COLUMNS, Images, plan
+from emokd_utils.scale.plan import Images, plan
 from emokd_utils.scale.sizes import MODELS, NF4_BITS, sized_network, sized_vlm
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora, recompute_layers
@@ -44,9 +39,10 @@ def mini_plan(dataset):
 
 def test_operations_of_answering_and_seeing_are_those_counted(dataset, mini_plan):
     vlm, images = VLM.load(TINY), [dataset.open(image_id) for image_id in dataset.ids[:8]]
-    asked = categorical_prompt(dataset.label_set), [answer_for(x) for x in dataset.label_set]
+    question = instructions.categorical_prompt(dataset.label_set)
+    answers = list(map(instructions.answer_for, dataset.label_set))
     table = mini_plan.table["TFLOP"] * 1e12
-    scored = flops(lambda: vlm.score(images, *asked)) / len(images)
+    scored = flops(lambda: vlm.score(images, question, answers)) / len(images)
     assert table["answers"] / (96 + 16 + 2 * 16) == pytest.approx(scored, rel=0.15)
     seen = flops(lambda: vlm.features(images)) / len(images)
     assert table["features"] / 96 == pytest.approx(seen, rel=0.15)
@@ -55,7 +51,7 @@ def test_operations_of_answering_and_seeing_are_those_counted(dataset, mini_plan
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_tuning_step_takes_what_is_counted(dataset, recompute):
     """Operations, and bytes of the tensors that autograd keeps for the backward pass."""
-    written, _ = write_instructions(dataset.split("train"))
+    written, _ = instructions.write_instructions(dataset.split("train"))
     examples = [
         {"image": dataset.open(item.image_id), "prompt": item.prompt, "answer": item.answer}
         for item in written[:16]
@@ -64,7 +60,7 @@ def test_a_tuning_step_takes_what_is_counted(dataset, recompute):
     model, size = add_lora(vlm.core, settings).train(), sized_vlm(TINY, 0, settings)
     if recompute:
         recompute_layers(model)
-    inputs = AnswerCollator(vlm.processor)(examples)
+    inputs = instructions.AnswerCollator(vlm.processor)(examples)
     rows, length = inputs["input_ids"].shape
     weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept = {}
@@ -119,28 +115,27 @@ def test_a_vision_model_by_hand():
     maps = [(64, 32, 2), (128, 16, 2), (256, 8, 3), (512, 4, 3), (512, 2, 3)]
     values = sum(c * side**2 * n + c * side**2 // 4 for c, side, n in maps)
     assert vgg.values == pytest.approx(values + 2 * 4096 + 8, rel=0.05)
-    assert vgg.widest == 2 * 64 * 32**2
     with pytest.raises(InputError, match="vgg16"):
         sized_network("vgg61", 32, 8)
 
 
-@pytest.mark.parametrize("pixels", [0, 512 * 512, 100])
-@pytest.mark.parametrize("size", [(112, 112), (640, 480), (1000, 1500)])
+@pytest.mark.parametrize("pixels", [0, 512 * 512])
+@pytest.mark.parametrize("size", [(112, 112), (1000, 1500)])
 def test_tokens_of_an_image_are_those_of_the_processor(pixels, size):
     for name in (QWEN, SMOL):
         vlm = sized_vlm(name, pixels, TuningSettings())
-        view = vlm.view(*size)
         made = vlm.image_processor(images=[[Image.new("RGB", size)]], return_tensors="pt")
+        seen, view = made["pixel_values"].shape, vlm.view(*size)
         if name == QWEN:
-            assert view.patches == len(made["pixel_values"]) == 4 * view.tokens
+            assert view.patches == seen[0] == 4 * view.tokens
         else:
-            tiles = made["pixel_values"].shape[1]
-            assert view.patches == tiles * 32**2 and 64 * tiles < view.tokens < 68 * tiles + 5
+            assert view.patches == seen[1] * 32**2
+            assert 64 * seen[1] < view.tokens < 68 * seen[1] + 5
 
 
 def test_images(dataset):
     assumed = Images.assumed(23_308, 12, ("categorical", "reasoning"))
-    assert assumed.total == 23_308 and len(assumed.labels) == 12
+    assert (assumed.total, len(assumed.labels)) == (23_308, 12)
     assert assumed.instructions == 2 * assumed.train
     images = Images.of(dataset, MINI.changed(tuning={"kinds": ("categorical",)}))
     assert (images.train, images.val, images.test, images.total) == (64, 16, 16, 96)
@@ -149,20 +144,18 @@ def test_images(dataset):
 
 @pytest.mark.parametrize("share", [0.75, 0.45])
 def test_what_does_not_fit_is_made_to(mini_plan, share):
-    scarce = replace(CPU, memory=share * mini_plan.peak)
-    changed = plan(MINI, mini_plan.images, scarce)
+    scarce, images = replace(CPU, memory=share * mini_plan.peak), mini_plan.images
+    changed = plan(MINI, images, scarce)
     assert f"DOES NOT FIT into 0 GB\n  --set {changed.changes[0][0]}" in str(changed)
-    mended = with_settings(MINI, [change for change, _ in changed.changes])
-    assert plan(mended, mini_plan.images, scarce).fits
-    assert "that is not enough" in str(plan(MINI, mini_plan.images, replace(CPU, memory=0.01)))
+    assert plan(with_settings(MINI, [text for text, _ in changed.changes]), images, scarce).fits
+    assert "that is not enough" in str(plan(MINI, images, replace(CPU, memory=0.01)))
 
 
 def test_the_table_has_a_row_a_stage_also_for_one_model_from_two_starts(mini_plan):
     twice = plan(MINI.changed(further_vision=("resnet10t@timm",)), mini_plan.images, CPU).table
     stages = ["features", "tuning, 4 epochs", "answers"]
     stages += ["vision, resnet10t", "vision, resnet10t@timm", "heads, gates"]
-    assert list(twice.index) == stages and list(twice) == COLUMNS
-    assert (twice["hours from"] < twice["to"]).all()
+    assert list(twice.index) == stages and (twice["hours from"] < twice["to"]).all()
     assert mini_plan.models["GB to fetch"].sum() == 0
 
 
@@ -177,7 +170,7 @@ def test_devices_are_known_by_name_and_the_gpu_that_is_here_is_planned_for(monke
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: here)
     for here.name, known in (("Tesla T4", "T4"), ("NVIDIA A100-SXM4-80GB", "A100-40")):
         assert get_device(None, MINI) == replace(GPUS[known], memory=85.0)
-    here.name = "NVIDIA L40S"
+    here.name = "NVIDIA L40S"  # no L4
     with pytest.raises(InputError, match="L40S"):
         get_device(None, MINI)
 
@@ -188,9 +181,8 @@ def test_devices_are_known_by_name_and_the_gpu_that_is_here_is_planned_for(monke
 )
 def test_named_profiles_are_planned_without_the_network(monkeypatch, profile, gpu, gigabytes):
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection was tried"))
-    planned = plan(
-        profile, Images.assumed(23_308, 8, profile.tuning.kinds), get_device(gpu, profile)
-    )
+    images = Images.assumed(23_308, 8, profile.tuning.kinds)
+    planned = plan(profile, images, get_device(gpu, profile))
     assert planned.peak == pytest.approx(gigabytes, rel=0.15)
     assert max(map(len, str(planned).splitlines())) <= 100
     assert profile.vlm.name in str(planned) and planned.models["GB to fetch"].max() > 0.5

@@ -1,9 +1,8 @@
-"""Time each stage beside the loop that the paper's published code uses, on the same models and images.
+"""Time each stage beside the loop of the paper's published code, on the same models and images.
 
-The published loop takes one image at a time and runs every frozen network anew for every image of
-every epoch; its VLM answers by sampled decoding of up to 256 tokens. Ours passes each image through
-each frozen network once, in batches, and scores labels. One epoch of the published loop is timed
-and multiplied by the number of epochs; ours is timed whole.
+The published loop runs every frozen network anew for every image of every epoch; its VLM answers by
+sampled decoding of up to 256 tokens. Ours passes each image through each frozen network once, in
+batches, and scores labels. One published epoch is timed, times their number; ours is timed whole.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ WANTED = {"distillation": 10, "gate": 20, "VLM prediction": 5}  # least ratios
 
 
 class Loops:
-    """Both ways through the stages, on the models of a run and some of its images; the published
-    way trains one epoch, ours whole."""
+    """Both ways through the stages, on the models of a run and some of its images."""
 
     def __init__(self, run: Run, data: ImageDataset) -> None:
         self.vlm, self.vision, self.profile = run.tuned_vlm(0), run.vision(0), run.profile
@@ -54,8 +52,7 @@ class Loops:
         label = parse_answer(text, self.data.label_set)
         return np.array([[label == name for name in self.data.label_set.labels]], np.float32)
 
-    def _student(self, image: Image.Image) -> torch.Tensor:
-        """The head's logits (1, C), with the visual encoder run for them."""
+    def _student(self, image: Image.Image) -> torch.Tensor:  # (1, C)
         return self.head(torch.from_numpy(self.vlm.features([image])))
 
     def published_head(self) -> None:
@@ -72,9 +69,9 @@ class Loops:
             student, answer = self._student(image).detach(), torch.from_numpy(self._answer(image))
             _step(optimizer, cross_entropy(self.gate(student, answer), label))
 
-    def published_answers(self) -> np.ndarray:
-        """(n, C): the VLM's sampled answers, one image at a time."""
-        return np.concatenate([self._answer(image) for image in self.images])
+    def published_answers(self) -> list[np.ndarray]:
+        """The VLM's sampled answers, one image at a time."""
+        return [self._answer(image) for image in self.images]
 
     def our_head(self) -> None:
         """On features and teacher logits of all images."""
@@ -92,8 +89,8 @@ class Loops:
         one_hot = np.eye(len(self.data.label_set))[probabilities.argmax(1)]
         inputs = gate_inputs(student, probabilities, one_hot, self.profile.gate.inputs)
         settings = replace(self.profile.gate, epochs=EPOCHS, folds=0)
-        labels, about = self.data.label_index, {"settings": settings, "trained_on": "train"}
-        train_gate(*inputs, labels, **about, **self.common)
+        about = self.common | {"settings": settings, "trained_on": "train"}
+        train_gate(*inputs, self.data.label_index, **about)
 
     def our_answers(self) -> tuple[np.ndarray, np.ndarray]:
         """The VLM's probabilities (n, C) by scoring, and features (n, d) from the same pass."""
@@ -121,7 +118,7 @@ def bench(run: Run, count: int = 64) -> pd.DataFrame:
         ("VLM prediction", loops.published_answers, loops.our_answers, 1),
     ):
         slow, fast = timeit(published, number=1) * epochs, min(repeat(ours, number=1))
-        seconds = round(slow, 2), round(fast, 2), round(slow / fast, 1)
-        rows[stage] = len(loops.images), epochs, *seconds, WANTED[stage]
+        rows[stage] = len(loops.images), epochs, slow, fast, slow / fast, WANTED[stage]
     columns = ["images", "epochs", "published loop, s", "ours, s", "ratio", "wanted"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("stage")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.rename_axis("stage").round(2)

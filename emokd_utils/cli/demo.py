@@ -1,7 +1,6 @@
-"""``python -m emokd_utils demo``: a page on this machine to try EmoVLM-KD on one's own images.
+"""``python -m emokd_utils demo``: a page to try what a run has trained on one's own images.
 
-It loads what a run has trained. The page is served on 127.0.0.1 alone, asks no other host for
-anything, and is made with gradio: ``pip install -e ".[demo]"``.
+It is made with gradio, is served on 127.0.0.1 alone and asks no other host for anything.
 """
 
 import contextlib
@@ -29,8 +28,7 @@ HOST = "127.0.0.1"
 ABOUT = """# EmoVLM-KD
 Which emotion does an image evoke in those who labelled the data (not: what does a person in it
 feel)? A VLM and a small head on what it sees each give an answer, and a gate makes one of the two."""
-TINY_VLM = """ The built-in TinyVLM knows drawn scenes like the examples and nothing else: a
-photograph gets an answer too, but it means nothing."""
+TINY_VLM = " The built-in TinyVLM knows drawn scenes: for a photograph its answer means nothing."
 TEST_IMAGES = "Or take a test image; nothing was trained on them"
 POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
 
@@ -40,9 +38,9 @@ def build(emovlm_kd: EmoVLMKD, examples: Sequence[tuple[Image.Image, str]]):
     gr = _gradio()
 
     def shown_of(image: Image.Image) -> list:
-        """A free upload box, the image twice, what is said of it, and no reason yet."""
         answer = emovlm_kd.answer([image])[0]
         weights = dict(zip(("head", "VLM"), answer.weights, strict=True))
+        # For `outputs` below: the upload box is free again, and there is no reason yet.
         return [None, image, image, answer.probabilities, answer.vlm, answer.head, weights, None]
 
     def on_upload(path: str) -> list:
@@ -83,14 +81,13 @@ def build(emovlm_kd: EmoVLMKD, examples: Sequence[tuple[Image.Image, str]]):
 
 
 def launch(blocks, port: int | None = None, open_browser: bool = False) -> str:
-    """Serve the page in the background, to this machine alone, until ``blocks.close()``; its address.
-    port: None takes the first free one from 7860. Raises InputError where it is taken."""
+    """Serve the page in the background until ``blocks.close()``; its address. port: None takes the
+    first free one from 7860. Raises InputError where it is taken."""
     gr = _gradio()
     from starlette.middleware import Middleware
     from starlette.middleware.base import BaseHTTPMiddleware
 
-    async def own_content_only(request, call_next):
-        """No page may load anything from another host, whatever gradio refers to."""
+    async def own_content_only(request, call_next):  # whatever gradio refers to
         response = await call_next(request)
         response.headers["Content-Security-Policy"] = POLICY
         return response
@@ -109,7 +106,6 @@ def launch(blocks, port: int | None = None, open_browser: bool = False) -> str:
 
 
 def _gradio():
-    """The module gradio, set to tell nobody of its use."""
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
     try:
         return importlib.import_module("gradio")
@@ -129,12 +125,12 @@ def demo(args: Namespace) -> None:
     except NotMadeError as error:
         holds = f"{run.folder} holds no trained EmoVLM-KD of seed {seed} for these settings"
         raise InputError(f"{holds}: `{_run_command(args)}` makes it") from error
-    labels = run.dataset.split("test").table["label"].drop_duplicates()[:8]
-    examples = [(run.dataset.open(image), f"labelled {name}") for image, name in labels.items()]
-    model = EmoVLMKD(*parts, run.dataset.label_set)
+    data = run.dataset
+    labels = data.split("test").table["label"].drop_duplicates()[:8]
+    examples = [(data.open(image), f"labelled {name}") for image, name in labels.items()]
     with tempfile.TemporaryDirectory(prefix="emokd-demo-", ignore_cleanup_errors=True) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        blocks = build(model, examples)
+        blocks = build(EmoVLMKD(*parts, data.label_set), examples)
         url = launch(blocks, args.port, args.open)
         print(f"EmoVLM-KD answers at {url} (Ctrl-C ends it)", flush=True)
         with contextlib.closing(blocks):
@@ -143,7 +139,6 @@ def demo(args: Namespace) -> None:
 
 
 def _run_command(args: Namespace) -> str:
-    """The command that trains what the arguments of ``demo`` ask for."""
     words = ["python", "-m", "emokd_utils", "run", "--profile", args.profile]
     for name in ("vlm", "vision", "data", "runs", "seed"):
         if value := getattr(args, name):

@@ -1,7 +1,4 @@
-"""``python -m emokd_utils doctor``: is everything here that a run needs?
-
-One line a requirement, with what was found, what is wanted and, where it fails, the mend.
-"""
+"""``python -m emokd_utils doctor``: is everything here that a run needs? A line a requirement."""
 
 from __future__ import annotations
 
@@ -26,9 +23,7 @@ MINIMUM_MEMORY = 3e9  # bytes free; what a run needs at most
 MINIMUM_DISK = 2e9  # bytes free; runs/ of several seeds, with room to spare
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL"}
-"""Distribution -> module, where the two names differ."""
-
+IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL"}  # where the two names differ
 SHIPPED = {
     "objects": "data/emoscenes/objects.csv",
     "sprite sheet": "data/emoscenes/objects.png",
@@ -36,7 +31,6 @@ SHIPPED = {
     "TinyVLM tokens": "data/tiny_vlm/tokenizer.json",
     "TinyVLM weights": "data/tiny_vlm/model.safetensors",
 }
-"""Files that come with the project, relative to its folder."""
 
 
 class Check(NamedTuple):
@@ -50,18 +44,14 @@ class Check(NamedTuple):
 
     def __str__(self) -> str:
         mark = {True: "[ok]", False: "[fail]", None: "[info]"}[self.passed]
-        line = f"{mark:<6} {self.name:<15} {self.found}"
-        if self.wanted:
-            line = f"{line:<47} wanted {self.wanted}"
+        wanted = f"wanted {self.wanted}" if self.wanted else ""
+        line = f"{f'{mark:<6} {self.name:<15} {self.found}':<47} {wanted}".rstrip()
         return f"{line}\n       mend: {self.mend}" if self.passed is False else line
 
 
 def doctor() -> int:
     """The command ``doctor``: print every check as it is made; 1 if any failed, else 0."""
-    results = []
-    for check in checks(project_root()):
-        print(check, flush=True)
-        results.append(check.passed)
+    results = [print(check, flush=True) or check.passed for check in checks(project_root())]
     failed, total = results.count(False), len(results) - results.count(None)
     mend = f"{failed} of {total} failed: mend them from the top down, then run this again."
     print(mend if failed else f"All {total} passed.")
@@ -88,7 +78,7 @@ def checks(root: Path) -> Iterator[Check]:
 
 def check_dependencies(root: Path) -> Iterator[Check]:
     """Each dependency of ``root/pyproject.toml``: installed, in its range, and does it import?"""
-    import tomllib  # since Python 3.11
+    import tomllib  # since Python 3.11: the check before tells of an older one
 
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     yield from map(check_dependency, map(Requirement, project["dependencies"]))
@@ -105,21 +95,14 @@ def check_dependency(requirement: Requirement) -> Check:
         return Check(name, "not installed", False, wanted, mend)
     if not specifier.contains(found, prereleases=True):
         return Check(name, found, False, wanted, mend)
-    if error := import_error(IMPORT_NAMES.get(name, name.replace("-", "_"))):
-        mend = f"{mend.replace('install', 'install --force-reinstall', 1)}\n       ({error})"
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            importlib.import_module(IMPORT_NAMES.get(name, name.replace("-", "_")))
+    except Exception as error:  # a broken installation may raise anything
+        told = textwrap.shorten(f"{type(error).__name__}: {error}", 72, placeholder=" ...")
+        mend = f"{mend.replace('install', 'install --force-reinstall', 1)}\n       ({told})"
         return Check(name, f"{found}, import fails", False, wanted, mend)
     return Check(name, found, True, wanted)
-
-
-def import_error(module: str) -> str:
-    """The error on importing ``module``, in at most 72 characters; empty if it imports."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            importlib.import_module(module)
-    except Exception as error:  # a broken installation may raise anything
-        return textwrap.shorten(f"{type(error).__name__}: {error}", 72, placeholder=" ...")
-    return ""
 
 
 def check_runs(runs: Path) -> Check:
@@ -134,18 +117,17 @@ def check_runs(runs: Path) -> Check:
 
 
 def check_machine() -> Iterator[Check]:
-    """The device and threads that torch would use, and the memory that programs could still take."""
-    if import_error("torch") or import_error("psutil"):
-        yield Check("device", "not known: torch or psutil does not import", None)
+    """The device and threads of torch, and the memory that programs could still take."""
+    try:
+        import psutil
+        import torch
+    except Exception:  # told already, of its dependency
         return
-    import psutil
-    import torch
-
     device = "mps (Apple)" if torch.backends.mps.is_available() else "cpu"
     if torch.cuda.is_available():
         device = f"cuda ({torch.cuda.get_device_name()})"
-    yield Check("device", device, None)
-    yield Check("threads", f"{torch.get_num_threads()} on {psutil.cpu_count()} cores", None)
+    threads = f"{torch.get_num_threads()} threads on {psutil.cpu_count()} cores"
+    yield Check("device", f"{device}, {threads}", None)
     memory = psutil.virtual_memory().available
     limit = CONTAINER_LIMIT.read_text("ascii").strip() if CONTAINER_LIMIT.exists() else "max"
     memory = min(memory, int(limit)) if limit.isdecimal() else memory
@@ -154,5 +136,5 @@ def check_machine() -> Iterator[Check]:
 
 def check_space(name: str, free: float, minimum: float, mend: str) -> Check:
     """``free`` bytes against ``minimum`` bytes."""
-    found, wanted = f"{free / 1e9:.1f} GB", f">={minimum / 1e9:.0f} GB"
-    return Check(name, found, free >= minimum, wanted, mend)
+    wanted = f">={minimum / 1e9:.0f} GB"
+    return Check(name, f"{free / 1e9:.1f} GB", free >= minimum, wanted, mend)

@@ -1,9 +1,8 @@
 """Figures of the lessons and the report, in one style, each with alt text.
 
 Every function takes `Predictions` or a result table (shares in 0..1) and mostly an optional `ax`,
-draws, and returns the Matplotlib axes; nothing is shown or saved until asked (`show`, `save`).
-Where images or seeds were sampled there is a 95 % interval, and the line below the title states n.
-Make axes of your own under ``with figures.style():``, so that they match.
+and returns the Matplotlib axes, for `show` or `save`. The line below the title states n and what
+the interval is. Make axes of your own under ``with figures.style():``, so that they match.
 """
 
 # ruff: noqa: F401 (what is imported here is what the package offers)

@@ -1,7 +1,6 @@
 """What all figures share: colours, Matplotlib settings, texts, alt text, saving and showing.
 
-The models of the method have a colour each, the classes those of their label set; both were chosen
-to stay apart under the common forms of colour blindness.
+The colours were chosen to stay apart under the common forms of colour blindness.
 """
 
 from __future__ import annotations
@@ -38,8 +37,6 @@ MODEL_COLOURS = {
     "both models": "#7d8590",
     "oracle": INK,
 }
-"""Colour of a model by how its name begins."""
-
 _OTHER_COLOURS = ("#56b4e9", "#cc79a7", "#8c8c2f", "#a05a2c")
 _PALER = ("zero-shot", "no teacher")
 _CUES = {"content": 0, "atmosphere": 1, "both": 2}
@@ -54,15 +51,11 @@ STYLE = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "grid.color": PALE,
-    "grid.linewidth": 0.9,
     "legend.frameon": False,
     "lines.linewidth": 2.2,
-    "lines.markersize": 7,
+    "text.parse_math": False,  # no name of a class or model is a formula
 }
-"""Matplotlib settings of every figure, over its own defaults."""
-
 DESCRIPTIONS: WeakKeyDictionary[Axes, str] = WeakKeyDictionary()
-"""What axes show, in words, for `alt_text`."""
 
 
 def style() -> AbstractContextManager:
@@ -70,17 +63,9 @@ def style() -> AbstractContextManager:
     return plt.style.context(["default", STYLE])
 
 
-def drawing() -> AbstractContextManager:
-    """`style` for this package's figures, in which no name of a class or model is a formula."""
-    return plt.style.context(["default", STYLE | {"text.parse_math": False}])
-
-
 def model_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour '#rrggbb' for each model, by how its name begins (see `MODEL_COLOURS`).
-
-    Models of one family get tints of its colour; the untuned VLM and the head without a teacher
-    the paler ones. Names of no family get further colours, repeated beyond four.
-    """
+    """A colour '#rrggbb' for each model, by how its name begins (see `MODEL_COLOURS`): tints for those
+    of one family, the untuned VLM and the head without a teacher the paler ones."""
     families: dict[str, list[str]] = {}
     for name in sorted(dict.fromkeys(names), key=lambda name: any(w in name for w in _PALER)):
         family = next((f for f in MODEL_COLOURS if name.startswith(f)), "")
@@ -111,8 +96,7 @@ def percent_with_ends(share: float, low: float, high: float, digits: int = 0) ->
 
 
 def slices_of(values: pd.Series) -> dict[str, np.ndarray]:
-    """Name of each slice -> bool (n,) of the images in it, in the order of a categorical's categories;
-    else cues as in `_CUES`, and others by name."""
+    """Name of each slice -> bool (n,) of the images in it; cues first, or as a categorical orders."""
     names = values.astype(str).to_numpy()
     order = sorted(set(names), key=lambda name: (_CUES.get(name, len(_CUES)), name))
     if isinstance(values.dtype, pd.CategoricalDtype):
@@ -135,8 +119,7 @@ def headline(ax: Axes, title: str, note: str, facts: Sequence[str]) -> Axes:
 
 
 def alt_text(drawn: Axes | Figure) -> str:
-    """A figure of this package in words: its title, then the numbers it shows. Raises InputError
-    where no function of this package drew."""
+    """A figure of this package in words: its title, then the numbers it shows; else InputError."""
     figure = drawn.get_figure(root=True)
     axes = [ax for ax in (figure.axes if drawn is figure else [drawn]) if ax in DESCRIPTIONS]
     if not axes:
@@ -149,8 +132,7 @@ def alt_text(drawn: Axes | Figure) -> str:
 def save(drawn: Axes | Figure, path: str | Path) -> Path:
     """Write the whole figure as a PNG of 150 dots an inch, its alt text as 'Description' inside; the
     same figure gives the same bytes with the same Matplotlib."""
-    path = Path(path)
-    figure = drawn.get_figure(root=True)
+    path, figure = Path(path), drawn.get_figure(root=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"Software": None, "Description": alt_text(figure)}
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.12, metadata=about)
@@ -158,8 +140,8 @@ def save(drawn: Axes | Figure, path: str | Path) -> Path:
 
 
 def show(drawn: Axes | Figure, alt: str | None = None) -> None:
-    """Display the whole figure in a notebook, with its alt text (`alt` for a figure that is none of
-    this package's), and close it. Raises InputError where it has none."""
+    """Display the whole figure in a notebook, with its alt text (`alt` for one that is not this
+    package's), and close it. Raises InputError where it has none."""
     from IPython.display import display
 
     figure = drawn.get_figure(root=True)

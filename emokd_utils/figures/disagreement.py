@@ -26,7 +26,7 @@ BOTH_RIGHT = "#3d4753"
 FOR, AGAINST = "#c1440e", "#2166ac"
 
 
-@base.drawing()
+@base.style()
 def pictures(
     images: Sequence[Image.Image],
     captions: Sequence[str],
@@ -34,8 +34,8 @@ def pictures(
     columns: int = 6,
     size: float = 1.5,
 ) -> Axes:
-    """Images row by row, each of ``size`` inches with a caption of one or more lines below it; the
-    axes of the first. Raises InputError for no images and for captions of another number."""
+    """Images row by row, each of ``size`` inches with a caption below it; the axes of the first.
+    Raises InputError for no images and for captions of another number."""
     if not len(images) or len(images) != len(captions):
         raise InputError(f"{len(images)} images, {len(captions)} captions: give one caption each")
     columns = min(columns, len(images))
@@ -44,26 +44,22 @@ def pictures(
     height = rows * (size + 0.17 * lines) + 0.45 * bool(title)
     grid = _picture_axes(rows, columns, (size * columns, height), title)
     for ax, image, text in zip(grid, images, captions, strict=False):
-        ax.imshow(np.asarray(image.convert("RGB")))
+        ax.imshow(image.convert("RGB"))
         ax.set_xlabel(text, fontsize=8.5, labelpad=3)
     described = "; ".join(" ".join(text.split()) for text in captions if text)
     base.DESCRIPTIONS[grid[0]] = f"{len(images)} pictures. {described}"
     return grid[0]
 
 
-@base.drawing()
+@base.style()
 def explanations(
     image: Image.Image,
     maps: Mapping[str, Any],
     boxes: Mapping[str, Sequence[float]] | None = None,
     title: str = "",
 ) -> list[Axes]:
-    """An image and its maps side by side: occlusion of all models on one scale, each other map on
-    its own; the axes, the image's first.
-
-    maps: by name, as `explanations.explain` gives them. boxes: noun -> (x, y, width, height) in
-    pixels, outlined. Raises InputError for no maps.
-    """
+    """An image and its maps (by name, of `explanations.explain`) side by side, those by occlusion on
+    one scale; the axes. boxes: noun -> (x, y, width, height) in pixels. InputError for no maps."""
     if not maps:
         raise InputError("there are no maps to show")
     panels = len(maps) + 1
@@ -71,7 +67,7 @@ def explanations(
     outline = {"fc": "none", "ec": base.INK, "lw": 1.2}
     for ax, (x, y, width, height) in itertools.product(row, (boxes or {}).values()):
         ax.add_patch(Rectangle((x - 0.5, y - 0.5), width, height, **outline))
-    row[0].imshow(np.asarray(image.convert("RGB")))
+    row[0].imshow(image.convert("RGB"))
     row[0].set_title("the image", fontsize=10)
     row[0].set_xlabel(", ".join(boxes or {}), fontsize=9)
     falls, facts = [np.abs(m.values).max() for m in maps.values() if m.method == "occlusion"], []
@@ -83,9 +79,8 @@ def explanations(
         strength = 0.85 * np.abs(values)[..., None] / (top or 1)
         ax.imshow(grey, cmap="gray", vmin=0, vmax=1)
         ax.imshow(np.concatenate([colour, strength], axis=2))  # (height, width, 4)
-        caption = _map_caption(explanation)
         ax.set_title(name.replace(", ", "\n"), fontsize=10)
-        ax.set_xlabel(caption, fontsize=9)
+        ax.set_xlabel(caption := _map_caption(explanation), fontsize=9)
         facts.append(f"{name}: {' '.join(caption.split())}")
     key = "red: speaks for the label, or is read; blue: against it"
     if len(falls) > 1:
@@ -114,14 +109,10 @@ def _map_caption(explanation: Any) -> str:
     return f"read most: {high * explanation.values.size:.1f} times\nwhat an even share is"
 
 
-@base.drawing()
+@base.style()
 def four_way_map(a: Outcome, b: Outcome, names: tuple[str, str], ax: Axes | None = None) -> Axes:
     """Both right, only A, only B, neither: a mosaic whose areas are the shares of images, with counts
-    and Wilson intervals in the legend.
-
-    The left column is what A gets right; in either column the lower part is what B gets right.
-    names: of A and B. Raises InputError for no images.
-    """
+    and Wilson intervals; left what A gets right, below what B does. InputError for no images."""
     counted = four_way(a, b)
     if not counted.n:
         raise InputError("the two models share no images: predict both for the same ones")
@@ -159,7 +150,7 @@ def four_way_map(a: Outcome, b: Outcome, names: tuple[str, str], ax: Axes | None
     return base.headline(ax, "Which of the two is right", note, facts)
 
 
-@base.drawing()
+@base.style()
 def confusion(predictions: Predictions, name: str = "model", ax: Axes | None = None) -> Axes:
     """How often each label was taken for each class, in % of the label's images (rows); answers that
     named no class have a column 'no label'. Raises InputError for no images."""
@@ -191,7 +182,7 @@ def confusion(predictions: Predictions, name: str = "model", ax: Axes | None = N
     return base.headline(ax, name, note, facts)
 
 
-@base.drawing()
+@base.style()
 def confusion_pair(a: Predictions, b: Predictions, names: tuple[str, str]) -> tuple[Axes, Axes]:
     """`confusion` of two models side by side; InputError where their images differ."""
     axes = plt.subplots(1, 2, figsize=(15, 7), layout="constrained")[1]
@@ -199,13 +190,10 @@ def confusion_pair(a: Predictions, b: Predictions, names: tuple[str, str]) -> tu
     return tuple(confusion(predictions, name, ax) for predictions, name, ax in pairs)
 
 
-@base.drawing()
+@base.style()
 def cue_bars(predictions: dict[str, Predictions], by: pd.Series, ax: Axes | None = None) -> Axes:
-    """Accuracy of each model on each slice: grouped bars with Wilson intervals, a line at chance.
-
-    predictions: by the models' names. by: slice of each image id, such as the cue. Raises
-    InputError for ids that differ and images without a slice.
-    """
+    """Accuracy of each model on each slice: grouped bars with Wilson intervals, a line at chance. by:
+    slice of each image id, such as the cue. InputError for other ids and images without a slice."""
     first = next(iter(predictions.values()))
     by = by.reindex(first.ids)
     if by.isna().any():

@@ -17,12 +17,10 @@ ENDS = ["accuracy", "low", "high"]
 NO_BREAK = "\u00a0"
 
 
-@base.drawing()
+@base.style()
 def oracle_gap(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
-    """From the better single model to the oracle, and how much of that gap EmoVLM-KD recovers.
-
-    table: rows are models, columns accuracy, low and high in 0..1, measured on n images.
-    """
+    """From the better single model to the oracle, and how much of that gap EmoVLM-KD recovers. table:
+    rows are models, columns accuracy, low and high in 0..1, measured on n images."""
     rows = table[ENDS].sort_values("accuracy", kind="stable")
     best = rows.loc[[TUNED, VISION], "accuracy"].idxmax()
     low, high = rows.loc[[best, ORACLE], "accuracy"]
@@ -38,8 +36,7 @@ def oracle_gap(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
             part = f", {base.percent((row.accuracy - low) / (high - low))} of the gap"
         facts.append(f"{name} {base.percent_with_ends(*row, 1)}{part}")
         label, across = base.percent(row.accuracy, 1) + part, ax.get_yaxis_transform()
-        weight = "bold" if name in (best, ORACLE) else "normal"
-        ax.text(1.015, y, label, transform=across, va="center_baseline", weight=weight)
+        ax.text(1.015, y, label, transform=across, va="center_baseline")
     ax.set_yticks(range(len(rows)), rows.index)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
@@ -50,13 +47,10 @@ def oracle_gap(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
     return base.headline(ax, "How much of the gap is won", note, facts[::-1])
 
 
-@base.drawing()
+@base.style()
 def sweep(table: pd.DataFrame, x: str, n: int, ax: Axes | None = None) -> Axes:
-    """Mean accuracy over seeds against a setting, with the 95 % interval of the mean as band.
-
-    table: a row for each run, with columns x (numbers) and accuracy (in 0..1, on n images); rows of
-    equal x are its seeds. The interval is Student's t: what another seed would change.
-    """
+    """Mean accuracy over seeds against a setting, its 95 % interval (Student's t) as band. table: a row
+    a run, with columns x (numbers) and accuracy (in 0..1, on n images); equal x: its seeds."""
     runs = table.groupby(x)["accuracy"]
     low, mean, high = np.array([_mean_with_ends(values) for _, values in runs]).T
     at, seeds = np.array(list(runs.groups)), sorted(set(runs.size()))
@@ -77,15 +71,12 @@ def sweep(table: pd.DataFrame, x: str, n: int, ax: Axes | None = None) -> Axes:
     return base.headline(ax, f"Accuracy by {x}", note, facts)
 
 
-@base.drawing()
-def gate_weights(weights: np.ndarray, by: pd.Series | None, ax: Axes | None = None) -> Axes:
-    """How the VLM's share in the decisions is distributed, one histogram a slice.
-
-    weights: (n, 2) shares of head and VLM (`gating.TrainedGate.weights`). by: n slices in the same
-    order, such as the cue; None for the whole.
-    """
+@base.style()
+def gate_weights(weights: np.ndarray, by: pd.Series, ax: Axes | None = None) -> Axes:
+    """How the VLM's share in the decisions is distributed, a histogram for each slice of ``by``.
+    weights: (n, 2) shares of head and VLM (`gating.TrainedGate.weights`)."""
     of_vlm = pd.Series(weights[:, 1], dtype=float)
-    slices = base.slices_of(pd.Series(["all images"] * len(of_vlm) if by is None else by))
+    slices = base.slices_of(by)
     edges, floors = np.linspace(0, 1, 21), np.arange(len(slices))[::-1]
     shares = {part: np.histogram(of_vlm[k], edges)[0] / k.sum() for part, k in slices.items()}
     tallest = np.max(list(shares.values()))
@@ -117,13 +108,10 @@ def _mean_with_ends(values: pd.Series) -> tuple[float, float, float]:
     return max(mean - reach, 0.0), mean, min(mean + reach, 1.0)
 
 
-@base.drawing()
+@base.style()
 def cost_accuracy(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
-    """Accuracy against the parameters that a system adds to the VLM.
-
-    table: rows are systems; columns accuracy, low and high in 0..1 (on n images), and 'added
-    parameters' (`costs.cost_table`).
-    """
+    """Accuracy against the parameters that a system adds to the VLM. table: rows are systems; columns
+    accuracy, low and high in 0..1 (on n images), and 'added parameters' (`costs.compare`)."""
     ax, colours, facts = base.axes_or_new(ax, (10, 4.8)), base.model_colours(table.index), []
     rows = table.sort_values("accuracy", ascending=False)[["added parameters", *ENDS]]
     for name, (added, accuracy, low, high) in rows.iterrows():
@@ -143,8 +131,8 @@ def cost_accuracy(table: pd.DataFrame, n: int, ax: Axes | None = None) -> Axes:
 
 
 def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
-    """Accuracy by confidence, the probability of the predicted class, in bins of equal width: a row
-    for each bin that is not empty, with accuracy's Wilson interval. Invalid answers are left out."""
+    """Accuracy by confidence, the predicted class's probability, with Wilson intervals: a row a bin of
+    equal width that is not empty. Invalid answers are left out."""
     valid = ~predictions.invalid
     confidence, right = predictions.probabilities.max(axis=1)[valid], predictions.correct[valid]
     place = np.minimum((confidence * bins).astype(int), bins - 1)
@@ -157,17 +145,16 @@ def calibration(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
 
 
 def expected_calibration_error(predictions: Predictions, bins: int = 10) -> float:
-    """ECE in [0, 1]: mean distance of accuracy from confidence over the images of `calibration`'s bins
-    (Guo et al. 2017, arXiv 1706.04599, equation 3); nan without valid answers."""
+    """ECE in [0, 1] of `calibration`'s bins (Guo et al. 2017, arXiv 1706.04599, equation 3); nan
+    without valid answers."""
     table = calibration(predictions, bins)
     distance = (table["accuracy"] - table["confidence"]).abs()
     return float((table["n"] * distance).sum() / table["n"].sum()) if len(table) else float("nan")
 
 
-@base.drawing()
+@base.style()
 def reliability(predictions: Predictions, name: str = "model", ax: Axes | None = None) -> Axes:
-    """Calibration: accuracy against confidence with Wilson intervals, counts as bars, and ECE. Raises
-    InputError where no answer is valid."""
+    """Calibration: accuracy against confidence, counts as bars; InputError without valid answers."""
     table = calibration(predictions)
     if not (n := int(table["n"].sum())):
         raise InputError("no answer names a class: there is no confidence to draw")

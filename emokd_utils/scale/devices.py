@@ -30,29 +30,17 @@ class Device:
     bf16: bool = True
     shares: tuple[float, float] = (0.2, 0.4)
 
-    @property
-    def on_cpu(self) -> bool:
-        """Whether it is this machine's CPU."""
-        return self.name == "cpu"
 
-    @property
-    def size(self) -> int:
-        """Bytes of a weight of a VLM that is not in 4 bits."""
-        return 4 if self.on_cpu else 2
-
-
-GPUS = {
-    gpu.name: gpu
-    for gpu in (  # NVIDIA's data sheets and white papers of the architectures
-        Device("T4", 16, 65e12, 8.1e12, bf16=False),
-        Device("L4", 24, 121e12, 30.3e12),
-        Device("RTX 3090", 24, 71e12, 35.6e12),
-        Device("RTX 4090", 24, 165e12, 82.6e12),
-        Device("A100-40", 40, 312e12, 19.5e12),
-        Device("A100-80", 80, 312e12, 19.5e12),
-        Device("H100", 80, 989e12, 67e12),
-    )
-}
+_DATA_SHEETS = (  # NVIDIA's, and its white papers of the architectures
+    Device("T4", 16, 65e12, 8.1e12, bf16=False),
+    Device("L4", 24, 121e12, 30.3e12),
+    Device("RTX 3090", 24, 71e12, 35.6e12),
+    Device("RTX 4090", 24, 165e12, 82.6e12),
+    Device("A100-40", 40, 312e12, 19.5e12),
+    Device("A100-80", 80, 312e12, 19.5e12),
+    Device("H100", 80, 989e12, 67e12),
+)
+GPUS = {gpu.name: gpu for gpu in _DATA_SHEETS}
 
 
 def get_device(name: str | None, profile: Profile) -> Device:
@@ -74,7 +62,6 @@ def get_device(name: str | None, profile: Profile) -> Device:
 
 
 def _this_cpu(side: int = 1024) -> Device:
-    """Operations a second are those in the fastest of some products of matrices."""
     fast, speed = bf16_is_fast("cpu"), []
     for dtype in (torch.bfloat16 if fast else torch.float32, torch.float32):
         a = torch.ones(side, side, dtype=dtype)

@@ -1,32 +1,24 @@
 """What a run will take, before anything is fetched: downloads, disk, memory, hours (lesson 10).
 
-Models are sized without their weights (`sizes`), and the formulas of lesson 10 say what a step of
-each stage computes and holds; a GPU's peak and a share of it turn operations into hours. What the
-estimate leaves out stands below the tables.
+Models are sized without their weights (`sizes`); the formulas of lesson 10 say what a step of each
+stage computes and holds, and a share of a GPU's peak turns operations into hours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from .. import instructions
 from ..data import ImageDataset
 from ..emotions import MIKELS, LabelSet, infer_label_set
-from ..instructions import (
-    CONVERSATION_PROMPT,
-    answer_for,
-    categorical_prompt,
-    read_instructions,
-    write_instructions,
-)
 from ..profiles import Profile, with_settings
 from ..world.describe import describe_scene
-from .devices import GPUS, Device
+from .devices import GPUS, Device  # noqa: F401 (lesson 10 takes both from here)
 from .sizes import SizedNetwork, sized_network, sized_vlm
 
 CONTEXT = 0.8  # GB on a GPU before the first tensor
@@ -35,8 +27,7 @@ ANSWER = 60  # tokens of a written answer where there is none to count
 SAMPLE = 200  # images that are looked at
 SMALL_STEP = np.array([1e-4, 2e-3])  # seconds of a step of a head or gate
 
-COLUMNS = ["steps", "TFLOP", "hours from", "to", "peak GB"]
-"""Of a stage: its steps, operations (10**12), hours, and memory at the peak."""
+COLUMNS = ["steps", "TFLOP", "hours from", "to", "peak GB"]  # of a stage
 MODEL_COLUMNS = ["parameters", "trained", "GB to fetch"]
 
 
@@ -58,20 +49,17 @@ class Images:
 
     @classmethod
     def of(cls, dataset: ImageDataset, profile: Profile) -> Images:
-        """Those of a data set; of a sample of its images sizes and instructions are looked at."""
-        sizes = []
-        for image_id in dataset.ids[:: max(1, len(dataset) // SAMPLE)]:
-            with Image.open(dataset.root / image_id) as image:
-                sizes.append(image.size)
+        """Those of a data set; the sizes of a sample of its images are looked at."""
         train, kinds = dataset.split("train"), profile.tuning.kinds
-        some = train.select(train.ids[:: max(1, len(train) // SAMPLE)])
-        written, _ = write_instructions(some, kinds, describe=describe_scene)
         if journal := profile.tuning.instructions:
-            written, _ = read_instructions(profile.path(journal), some, kinds)
+            written, _ = instructions.read_instructions(profile.path(journal), train, kinds)
+        else:
+            written, _ = instructions.write_instructions(train, kinds, describe=describe_scene)
+        some = dataset.ids[:: len(dataset) // SAMPLE + 1], written[:: len(written) // SAMPLE + 1]
+        sizes = tuple(dataset.open(image_id).size for image_id in some[0])
+        texts = tuple((item.prompt, item.answer) for item in some[1])
         counts = (len(dataset.split(split)) for split in ("train", "val", "test"))
-        texts = tuple((item.prompt, item.answer) for item in written)
-        instructions = round(len(written) * len(train) / len(some))
-        return cls(*counts, dataset.label_set, tuple(sizes), instructions, texts)
+        return cls(*counts, dataset.label_set, sizes, len(written), texts)
 
     @classmethod
     def assumed(cls, images: int, classes: int, kinds: Sequence[str]) -> Images:
@@ -80,8 +68,9 @@ class Images:
         val = round((images - test) / 10)
         train = images - test - val
         names = (*MIKELS.labels, *(f"emotion {k}" for k in range(9, classes + 1)))[:classes]
-        answers = {"categorical": answer_for(names[0])}
-        texts = tuple((CONVERSATION_PROMPT, answers.get(kind, "word" * ANSWER)) for kind in kinds)
+        first = instructions.answer_for(names[0])
+        written = [first if kind == "categorical" else "word" * ANSWER for kind in kinds]
+        texts = tuple((instructions.CONVERSATION_PROMPT, text) for text in written)
         labels, sizes = infer_label_set(names), ((640, 480),)
         return cls(train, val, test, labels, sizes, train * len(kinds), texts)
 
@@ -91,32 +80,60 @@ class Images:
         return self.train + self.val + self.test
 
 
-@dataclass(frozen=True, eq=False)
 class Plan:
     """What a run will take.
 
     models, table: a row a model and a stage, columns MODEL_COLUMNS and COLUMNS. disk: GB of what the
-    run keeps. changes: what to set where it does not fit, each with the peak (GB) once it and those
-    before it are set.
+    run keeps; peak: of the hungriest stage. changes: what to set where it does not fit, each with the
+    peak once it and those before it are set.
     """
 
-    profile: Profile
-    images: Images
-    device: Device
-    models: pd.DataFrame
-    table: pd.DataFrame
-    disk: float
-    changes: tuple[tuple[str, float], ...] = ()
+    def __init__(self, profile: Profile, images: Images, device: Device) -> None:
+        self.profile, self.images, self.device = profile, images, device
+        self.changes: tuple[tuple[str, float], ...] = ()
+        folder, vision, classes = profile.path(profile.vlm.name), profile.vision, len(images.labels)
+        source = str(folder) if folder.is_dir() else profile.vlm.name
+        self.vlm = vlm = sized_vlm(source, profile.vlm.pixels, profile.tuning)
+        self.on_cpu, self.size = device.name == "cpu", 4 if device.name == "cpu" else 2
+        self.weights = vlm.weights(profile.vlm.quantize == "nf4", self.size)
+        networks = {
+            text: sized_network(text.partition("@")[0], vision.image_size, classes)
+            for text in (f"{vision.name}@{vision.weights}", *profile.further_vision)
+        }
+        self.waiting = sum(4.0 * network.total for network in networks.values())
+        views = sorted((vlm.view(*size) for size in images.sizes), key=lambda view: view.tokens)
+        self.usual, self.largest = views[len(views) // 2], views[-1]
+        question = vlm.length(instructions.categorical_prompt(images.labels), chat=True)
+        answer = max(vlm.length(instructions.answer_for(label)) for label in images.labels) + 1
+        shared = (
+            vlm.length(instructions.answer_for("")) - 1
+        )  # the beginning of all answers; then all endings
+        tree = shared + 1 + classes * (answer - shared - 1)
+        judged = images.total + images.val + 2 * images.test  # scored, and some written
+        fetch = 0.0 if folder.is_dir() else 2e-9 * vlm.parameters
+        models = {profile.vlm.name: (vlm.parameters, vlm.adapter, fetch)}
+        stages = {
+            "features": self._answering(images.total, 0, 0),
+            f"tuning, {profile.tuning.epochs} epochs": self._tuning(),
+            "answers": self._answering(judged, question + tree, tree),
+        }
+        for text, network in networks.items():
+            name, _, start = text.partition("@")
+            models[name] = network.total, network.total, 4e-9 * network.total * (start == "timm")
+            stage = f"vision, {name.partition('.')[0]}"
+            stage = f"vision, {text}" if stage in stages else stage  # one model from two starts
+            stages[stage] = self._vision(network)
+        stages["heads, gates"] = self._small()
+        self.models = pd.DataFrame.from_dict(models, orient="index", columns=MODEL_COLUMNS)
+        self.table = pd.DataFrame.from_dict(stages, orient="index", columns=COLUMNS)
+        # Features and logits; weights, of two heads too; probabilities and labels as text.
+        width = vlm.text.hidden_size
+        kept = 4 * images.total * (width + classes * len(networks))
+        kept += self.waiting + 4 * (vlm.adapter + 2 * 1024 * width)
+        self.disk = (kept + 2 * images.total * (20 * classes + 90)) / 1e9
 
-    @property
-    def peak(self) -> float:
-        """GB of the hungriest stage."""
-        return self.table["peak GB"].max()
-
-    @property
-    def fits(self) -> bool:
-        """Whether every stage fits into the device's memory."""
-        return self.peak <= self.device.memory
+        self.peak = self.table["peak GB"].max()
+        self.fits = self.peak <= device.memory
 
     def __str__(self) -> str:
         images, device = self.images, self.device
@@ -125,7 +142,10 @@ class Plan:
             for part in (self.models, self.table)
         )
         first, last = self.table["hours from"].sum(), self.table["to"].sum()
-        verdict = "it fits" if self.fits else "\n".join(self._advice())
+        verdict = ["it fits" if self.fits else f"\nIT DOES NOT FIT into {device.memory:.0f} GB"]
+        verdict += [f"  --set {text:<40} then at most {peak:.1f} GB" for text, peak in self.changes]
+        if min(peak for _, peak in (("", self.peak), *self.changes)) > device.memory:
+            verdict.append("  that is not enough: a smaller VLM by --vlm, or a larger GPU")
         low, high = (f"{100 * share:.0f}" for share in device.shares)
         return f"""\
 Profile {self.profile.name}, {images.total:,} images ({images.train:,} train, {images.val:,} val, \
@@ -138,47 +158,82 @@ to fetch {self.models["GB to fetch"].sum():.2f} GB, less what is here; to keep {
 
 {table}
 
-in all {first:.3g} to {last:.3g} hours, at most {self.peak:.1f} GB: {verdict}
+in all {first:.3g} to {last:.3g} hours, at most {self.peak:.1f} GB: {chr(10).join(verdict)}
 
-Weights are as the models' configurations have them, operations and memory by the formulas of
-lesson 10: a guide, so measure 50 steps before you book. Memory: 10 % more, and {CONTEXT} GB for a
-GPU's driver. Hours: {low} to {high} % of the peak, without the reading of images and an export's maps
-and reasons; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
+By the formulas of lesson 10: a guide, so measure 50 steps before you book. Memory: 10 % more, and
+{CONTEXT} GB for a GPU's driver. Hours: {low} to {high} % of the peak, without the reading of images and
+an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
 
-    def _advice(self) -> Iterator[str]:
-        yield f"IT DOES NOT FIT into {self.device.memory:.0f} GB"
-        for text, peak in self.changes:
-            yield f"  --set {text:<40} then at most {peak:.1f} GB"
-        if not self.changes or self.changes[-1][1] > self.device.memory:
-            yield "  that is not enough: a smaller VLM by --vlm, or a larger GPU"
-        if roomy := [gpu.name for gpu in GPUS.values() if self.peak <= gpu.memory]:
-            yield f"  as it is it fits into: {', '.join(roomy)}"
+    def _row(self, steps, half, single, held, step) -> tuple[float, ...]:
+        """half, single: operations in 16 and 32 bits. held, step: bytes that stay, and a step's."""
+        hours = (half / self.device.half + single / self.device.single) / 3600
+        slow, fast = self.device.shares
+        peak = CONTEXT * (not self.on_cpu) + (held + IDLE * step) / 1e9
+        return math.ceil(steps), (half + single) / 1e12, hours / fast, hours / slow, peak
+
+    def _answering(self, count: int, text: int, kept: int) -> tuple[float, ...]:
+        """So many images with a text, of which the last ``kept`` tokens get an output."""
+        vlm, batch = self.vlm, self.profile.vlm.batch_size
+        read = vlm.reading(self.usual.tokens + text, kept) if text else 0
+        work = vlm.seeing(self.usual) + read
+        half = 0.0 if self.on_cpu else count * work
+        step = batch * vlm.answering_bytes(self.largest, text, kept, self.size)
+        held = self.weights + (self.waiting if text else 0.0)
+        return self._row(count / batch, half, count * work - half, held, step)
+
+    def _tuning(self) -> tuple[float, ...]:
+        vlm, settings = self.vlm, self.profile.tuning
+        rows, texts = settings.batch_size, self.images.texts
+        lengths = [vlm.length(asked, chat=True) + vlm.length(text) + 1 for asked, text in texts]
+        padded = np.quantile(lengths, rows / (rows + 1))
+        steps = math.ceil(self.images.instructions / rows) * settings.epochs
+        work = vlm.tuning(self.usual, self.usual.tokens + padded, settings.recompute)
+        held = self.weights + self.waiting + 12 * vlm.adapter  # gradients, AdamW's two averages
+        longest = self.largest.tokens + max(lengths)
+        step = rows * vlm.tuning_bytes(longest, self.size, settings)
+        return self._row(steps, steps * rows * work, 0.0, held, step)
+
+    def _vision(self, network: SizedNetwork) -> tuple[float, ...]:
+        """Training, with the val split judged after each epoch, and logits of every image."""
+        settings, rows = self.profile.vision, self.profile.vision.batch_size
+        steps = settings.epochs * max(1, self.images.train // rows)
+        trained = 3 * steps * rows * network.operations  # forward, and backward twice as much
+        judged = (settings.epochs * self.images.val + self.images.total) * network.operations
+        held = 16.0 * network.total + self.weights  # and AdamW's two averages, the best epoch
+        size, of_weights = (2, 6) if self.device.bf16 else (4, 4)  # gradients, weights in 16 bits
+        step = rows * size * network.values + of_weights * network.total
+        half = trained * self.device.bf16
+        return self._row(steps, half, trained + judged - half, held, step)
+
+    def _small(self) -> tuple[float, ...]:
+        """Two heads, every gate that the report compares, that as published and both models' own."""
+        profile, train = self.profile, self.images.train
+        rows = train if profile.gate_split == "train" else self.images.val
+        steps = 2 * profile.head.epochs * math.ceil(train / profile.head.batch_size)
+        gates = (len(profile.gates) + 2) * (profile.gate.folds + 1) * profile.gate.epochs
+        steps += gates * math.ceil(rows / profile.gate.batch_size)
+        return steps, 0.0, *(steps * SMALL_STEP / 3600), 0.0
 
 
 def plan(profile: Profile, images: Images, device: Device) -> Plan:
     """The plan of a run; where it does not fit, with the changes that make it.
 
-    Raises InputError as `sizes.sized_vlm` and `vision.build_network`.
+    Raises InputError as `sizes.sized_vlm` and `weights.build_network`.
     """
-
-    def planned(changes: dict[str, str]) -> Plan:
-        return _Stages(with_settings(profile, list(changes.values())), images, device).plan()
 
     def lacking(plan: Plan) -> float:
         return (plan.table["peak GB"] - device.memory).clip(0).sum()
 
-    first = best = planned({})
-    changes: dict[str, str] = {}  # field -> field=value
-    for change in () if first.fits else _changes(profile):
-        more = changes | {change.partition("=")[0]: change}
-        if lacking(other := planned(more)) < lacking(best):
-            changes, best = more, other
-    for field in list(changes):  # what later ones have made needless
-        fewer = {name: change for name, change in changes.items() if name != field}
-        changes = fewer if planned(fewer).fits else changes
-    upto = [dict(list(changes.items())[: k + 1]) for k in range(len(changes))]
-    peaks = [planned(some).peak for some in upto]
-    return replace(first, changes=tuple(zip(changes.values(), peaks, strict=True)))
+    first = best = Plan(profile, images, device)
+    changes = {}  # field -> the last value that helped, and the peak then
+    for change in _changes(profile):
+        if best.fits:
+            break
+        other = Plan(with_settings(best.profile, [change]), images, device)
+        if lacking(other) < lacking(best):
+            best, changes[change.partition("=")[0]] = other, (change, other.peak)
+    first.changes = tuple(changes.values())
+    return first
 
 
 def _changes(profile: Profile) -> Iterator[str]:
@@ -189,103 +244,3 @@ def _changes(profile: Profile) -> Iterator[str]:
         yield from (f"{part}.batch_size={rows >> k}" for k in range(1, rows.bit_length()))
     yield from ("further_vision=", "vision.image_size=224", "vlm.quantize=nf4")
     yield from (f"vlm.pixels={side**2}" for side in (1024, 768, 512, 336))
-
-
-class _Stages:
-    """What each stage of a run takes: a method a stage, for its values in COLUMNS."""
-
-    def __init__(self, profile: Profile, images: Images, device: Device) -> None:
-        self.profile, self.images, self.device = profile, images, device
-        folder, vision = profile.path(profile.vlm.name), profile.vision
-        source = str(folder) if folder.is_dir() else profile.vlm.name
-        self.vlm = sized_vlm(source, profile.vlm.pixels, profile.tuning)
-        self.weights = self.vlm.weights(profile.vlm.quantize == "nf4", device.size)
-        self.networks = {
-            text: sized_network(text.partition("@")[0], vision.image_size, len(images.labels))
-            for text in (f"{vision.name}@{vision.weights}", *profile.further_vision)
-        }
-        self.waiting = sum(4.0 * network.total for network in self.networks.values())
-        views = sorted((self.vlm.view(*size) for size in images.sizes), key=lambda v: v.tokens)
-        self.usual, self.largest = views[len(views) // 2], views[-1]
-
-    def plan(self) -> Plan:
-        vlm, images, classes = self.vlm, self.images, len(self.images.labels)
-        question = vlm.length(categorical_prompt(images.labels), chat=True)
-        answer = max(vlm.length(answer_for(label)) for label in images.labels) + 1
-        shared = vlm.length(answer_for("")) - 1  # the beginning of all answers; then all endings
-        tree = shared + 1 + classes * (answer - shared - 1)
-        judged = images.total + images.val + 2 * images.test  # scored, and some written
-        models = {self.profile.vlm.name: (vlm.parameters, vlm.adapter, vlm.fetch)}
-        stages = {
-            "features": self.answering(images.total, 0, 0),
-            f"tuning, {self.profile.tuning.epochs} epochs": self.tuning(),
-            "answers": self.answering(judged, question + tree, tree),
-        }
-        for text, network in self.networks.items():
-            name, _, start = text.partition("@")
-            models[name] = network.total, network.total, 4e-9 * network.total * (start == "timm")
-            stage = f"vision, {name.partition('.')[0]}"
-            stage = f"vision, {text}" if stage in stages else stage  # one model from two starts
-            stages[stage] = self.vision(network)
-        stages["heads, gates"] = self.small()
-        # Features and logits; weights, of two heads too; probabilities and labels as text.
-        width = vlm.text.hidden_size
-        kept = 4 * images.total * (width + classes * len(self.networks))
-        kept += self.waiting + 4 * (vlm.adapter + 2 * 1024 * width)
-        kept += 2 * images.total * (20 * classes + 90)
-        models = pd.DataFrame.from_dict(models, orient="index", columns=MODEL_COLUMNS)
-        table = pd.DataFrame.from_dict(stages, orient="index", columns=COLUMNS)
-        return Plan(self.profile, images, self.device, models, table, kept / 1e9)
-
-    def row(self, steps, half, single, held, step) -> tuple[float, ...]:
-        """half, single: operations in 16 and in 32 bits. held, step: bytes that stay, and that a step
-        takes beside them."""
-        hours = (half / self.device.half + single / self.device.single) / 3600
-        slow, fast = self.device.shares
-        peak = CONTEXT * (not self.device.on_cpu) + (held + IDLE * step) / 1e9
-        return math.ceil(steps), (half + single) / 1e12, hours / fast, hours / slow, peak
-
-    def answering(self, count: int, text: int, kept: int) -> tuple[float, ...]:
-        """So many images with a text, of which the last ``kept`` tokens get an output."""
-        vlm, batch = self.vlm, self.profile.vlm.batch_size
-        work = vlm.seeing(self.usual)
-        work += vlm.reading(self.usual.tokens + text, kept) if text else 0
-        half = 0.0 if self.device.on_cpu else count * work
-        step = batch * vlm.answering_bytes(self.largest, text, kept, self.device.size)
-        held = self.weights + (self.waiting if text else 0.0)
-        return self.row(count / batch, half, count * work - half, held, step)
-
-    def tuning(self) -> tuple[float, ...]:
-        vlm, size, settings = self.vlm, self.device.size, self.profile.tuning
-        rows, texts = settings.batch_size, self.images.texts
-        lengths = [vlm.length(asked, chat=True) + vlm.length(text) + 1 for asked, text in texts]
-        padded = np.quantile(lengths, rows / (rows + 1)) if rows > 1 else np.mean(lengths)
-        steps = math.ceil(self.images.instructions / rows) * settings.epochs
-        work = vlm.tuning(self.usual, self.usual.tokens + padded, settings.recompute)
-        held = vlm.weights(bool(self.profile.vlm.quantize), size) + self.waiting
-        held += 12 * vlm.adapter  # gradients, and AdamW's two averages
-        step = rows * vlm.tuning_bytes(self.largest.tokens + max(lengths), size, settings)
-        return self.row(steps, steps * rows * work, 0.0, held, step)
-
-    def vision(self, network: SizedNetwork) -> tuple[float, ...]:
-        """Training, with the val split judged after each epoch, and logits of every image."""
-        settings, rows = self.profile.vision, self.profile.vision.batch_size
-        steps = settings.epochs * max(1, self.images.train // rows)
-        trained = 3 * steps * rows * network.operations  # forward, and backward twice as much
-        judged = (settings.epochs * self.images.val + self.images.total) * network.operations
-        held = 16.0 * network.total + self.weights  # and AdamW's two averages, the best epoch
-        at_once = min(100, 100 * 224**2 // settings.image_size**2) or 1  # as `Pixels.batches`
-        size, of_weights = (2, 6) if self.device.bf16 else (4, 4)  # gradients, weights in 16 bits
-        step = rows * size * network.values + of_weights * network.total
-        half = trained * self.device.bf16
-        step = max(step, 4 * at_once * network.widest)
-        return self.row(steps, half, trained + judged - half, held, step)
-
-    def small(self) -> tuple[float, ...]:
-        """Two heads, every gate that the report compares, that as published and both models' own."""
-        profile, train = self.profile, self.images.train
-        rows = train if profile.gate_split == "train" else self.images.val
-        steps = 2 * profile.head.epochs * math.ceil(train / profile.head.batch_size)
-        gates = (len(profile.gates) + 2) * (profile.gate.folds + 1) * profile.gate.epochs
-        steps += gates * math.ceil(rows / profile.gate.batch_size)
-        return steps, 0.0, *(steps * SMALL_STEP / 3600), 0.0

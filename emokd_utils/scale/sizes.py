@@ -1,7 +1,6 @@
 """Sizes of models, and what follows from them by the formulas of lesson 10: operations and bytes.
 
-On torch's meta device tensors have shapes and no numbers, so that a model of any size is made at
-once and its weights can be counted before anything is fetched.
+On torch's meta device tensors have shapes and no numbers: a model of any size is made at once.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import transformers
@@ -22,18 +21,16 @@ from ..costs import count_parameters, flops
 from ..errors import InputError
 from ..families import family_of
 from ..instructions import chat_text
-from ..loading import limit_pixels, readable_errors
+from ..loading import limit_pixels
 from ..settings import TuningSettings, VisionSettings
 from ..weights import build_network
 
 MODELS = tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"))
 """Hub id -> its published configuration."""
-
+# Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-"""Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314)."""
-
 FRAME = 25  # tokens of the chat format around a question
-CONNECTORS = (".merger.", ".connector.", ".multi_modal_projector.")
+CONNECTORS = dict.fromkeys((".merger.", ".connector.", ".multi_modal_projector."), "visual")
 
 
 class View(NamedTuple):
@@ -44,30 +41,39 @@ class View(NamedTuple):
     tokens: int
 
 
-class SizedVLM(NamedTuple):
+class SizedVLM:
     """A VLM without its weights: what it computes, in operations, and holds, in bytes.
 
-    processor: None where it is not on this machine. parameters, adapter: how many it has, and LoRA
-    adds. fetch: GB to fetch. products: weights in matrix products with each "patch", "visual" token,
-    "token" of the language model, and token that gets an "output". depth, eye: layers of the visual
-    encoder, and their width; keys: width of keys, and of values.
+    parameters, adapter: how many it has, and LoRA adds. products: weights in matrix products with
+    each "patch", "visual" token, "token" of the language model, and token that gets an "output".
     """
 
-    config: Any
-    text: Any  # the language model's configuration
-    processor: Any
-    image_processor: Any
-    parameters: int
-    adapter: int
-    fetch: float
-    products: Counter[str]
-    depth: int
-    eye: int
-    keys: int
+    def __init__(self, source: str, pixels: int, settings: TuningSettings) -> None:
+        self.config, self.processor, self.image_processor = _read(source)
+        if pixels:
+            limit_pixels(self.image_processor, pixels)
+        with torch.device("meta"):
+            model = transformers.AutoModelForImageTextToText.from_config(self.config)
+        self.parameters, self.adapter = count_parameters(model).total, 0
+        self.products: Counter[str] = Counter()
+        family = family_of(self.config)
+        adapted = re.compile(family.lora_targets(settings.projections))
+        for name, module in model.named_modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
+                inside = CONNECTORS | {f".{family.text}.": "token", "lm_head": "output"}
+                part = next((part for key, part in inside.items() if key in name), "patch")
+                self.products[part] += module.weight.numel()
+            if adapted.fullmatch(name):
+                self.adapter += settings.rank * (module.in_features + module.out_features)
+        text, vision = self.config.get_text_config(), self.config.vision_config
+        self.text, self.vision = text, vision
+        self.depth = getattr(vision, "depth", None) or vision.num_hidden_layers
+        self.eye = getattr(vision, "embed_dim", None) or vision.hidden_size  # its width
+        self.keys = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
 
     def length(self, text: str, chat: bool = False) -> int:
-        """Tokens of a text, or of a question in the chat's format but for its image's; four
-        characters each where no tokenizer is at hand."""
+        """Tokens of a text, or of a question in the chat's format but for its image's; without a
+        tokenizer one for four characters."""
         if self.processor is None:
             return math.ceil(len(text) / 4) + FRAME * chat
         text = chat_text(self.processor, text) if chat else text
@@ -78,7 +84,7 @@ class SizedVLM(NamedTuple):
         if hasattr(self.image_processor, "merge_size"):
             patches = self.image_processor.get_number_of_image_patches(height, width, {})
             return View(patches, patches, patches // self.image_processor.merge_size**2)
-        side = self.config.vision_config.image_size // self.config.vision_config.patch_size
+        side = self.vision.image_size // self.vision.patch_size
         if not hasattr(self.config, "scale_factor"):
             return View(side**2, side**2, side**2)
         tiles = max(1, self.image_processor.get_number_of_image_patches(height, width, {})[0])
@@ -86,13 +92,13 @@ class SizedVLM(NamedTuple):
         return View(tiles * side**2, side**2, tokens)
 
     def seeing(self, view: View) -> float:
-        """Operations of the visual encoder on an image, attention between patches with them."""
+        """Operations of the visual encoder on an image."""
         work = view.patches * self.products["patch"] + view.tokens * self.products["visual"]
         return 2 * work + 4 * self.depth * self.eye * view.patches * view.span
 
     def reading(self, tokens: float, kept: float, layers: int = 1, output: int = 1) -> float:
-        """Operations of the language model on so many tokens, of which the last ``kept`` get an
-        output; ``layers`` and ``output``: so many times."""
+        """Operations of the language model on so many tokens, of which ``kept`` get an output;
+        ``layers`` and ``output``: how many times."""
         attention = 4 * self.text.num_hidden_layers * self.text.hidden_size * tokens**2
         work = layers * (2 * tokens * self.products["token"] + attention)
         return work + 2 * output * kept * self.products["output"]
@@ -103,17 +109,15 @@ class SizedVLM(NamedTuple):
         return self.seeing(view) + self.reading(tokens, tokens, 2 + recompute, 2)
 
     def weights(self, nf4: bool, size: int) -> float:
-        """Bytes of weights of ``size`` bytes, in NF4 but for embedding and output, and of the adapter
-        in 32 bits."""
-        quantised = nf4 * sum(self.products[part] for part in ("patch", "visual", "token"))
+        """Bytes of weights of ``size`` bytes or in NF4, and of the adapter in 32 bits."""
+        quantised = nf4 * (self.products.total() - self.products["output"])
         kept = self.parameters - quantised
         return quantised * NF4_BITS / 8 + kept * size + 4 * self.adapter
 
     def answering_bytes(self, view: View, text: int, kept: int, size: int) -> float:
         """Bytes of the widest layer while an image passes the visual encoder, and with a text the
         language model; or of the output, a copy in 32 bits and its logarithm."""
-        vision = self.config.vision_config
-        pixels = 3 * vision.patch_size**2 * getattr(vision, "temporal_patch_size", 1)
+        pixels = 3 * self.vision.patch_size**2 * getattr(self.vision, "temporal_patch_size", 1)
         layer = 2 * self.text.hidden_size + 3 * self.text.intermediate_size
         read = (view.tokens + text) * layer if text else 0
         seen = view.patches * ((4 + size) * pixels + size * 12 * self.eye)
@@ -128,80 +132,45 @@ class SizedVLM(NamedTuple):
         return tokens * (kept + (size + 4 + 4) * self.text.vocab_size)
 
 
-@functools.cache
-def sized_vlm(source: str, pixels: int, settings: TuningSettings) -> SizedVLM:
-    """The VLM of a folder or hub id, without weights and without the network.
-
-    pixels: as `vlm.limit_pixels`, 0: no limit. Raises InputError for an id whose configuration is
-    neither in MODELS nor on this machine.
-    """
-    config, processor, images = (_published if source in MODELS else _local)(source)
-    if pixels:
-        limit_pixels(images, pixels)
-    with torch.device("meta"):
-        model = transformers.AutoModelForImageTextToText.from_config(config)
-    family, products, adapter = family_of(config), Counter(), 0
-    adapted = re.compile(family.lora_targets(settings.projections))
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
-            part = "visual" if any(connector in name for connector in CONNECTORS) else "patch"
-            part = "token" if f".{family.text}." in name else part
-            products["output" if name.endswith("lm_head") else part] += module.weight.numel()
-        if adapted.fullmatch(name):
-            adapter += settings.rank * (module.in_features + module.out_features)
-    total, text, vision = (
-        count_parameters(model).total,
-        config.get_text_config(),
-        config.vision_config,
-    )
-    fetch = 0.0 if Path(source).is_dir() else 2 * total / 1e9
-    depth = getattr(vision, "depth", None) or vision.num_hidden_layers
-    eye = getattr(vision, "embed_dim", None) or vision.hidden_size
-    keys = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
-    found = config, text, processor, images, total, adapter, fetch, products, depth, eye, keys
-    return SizedVLM(*found)
+sized_vlm = functools.cache(SizedVLM)
+"""The VLM of a folder or hub id, without weights and without the network; pixels: as
+`loading.limit_pixels`, 0: no limit. Raises InputError for an id whose configuration is neither in
+MODELS nor on this machine."""
 
 
-def _published(source: str) -> tuple:
-    """Configuration, no processor and the image processor of a model in MODELS."""
-    values = dict(MODELS[source])
-    images = dict(values.pop("preprocessor"))
-    kind = getattr(transformers, images.pop("image_processor_type"))
-    return transformers.AutoConfig.for_model(**values), None, kind(**images)
-
-
-def _local(source: str) -> tuple:
-    """Configuration, processor and image processor that are on this machine."""
+def _read(source: str) -> tuple:
+    """Configuration, processor (None: published, not on this machine) and image processor."""
+    if source in MODELS:
+        values = dict(MODELS[source])
+        images = dict(values.pop("preprocessor"))
+        kind = getattr(transformers, images.pop("image_processor_type"))
+        return transformers.AutoConfig.for_model(**values), None, kind(**images)
     try:
         config = transformers.AutoConfig.from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{source} is not on this machine, and its configuration is not known (known: "
-            f"{', '.join(MODELS)}): give a folder with its config and processor files"
-        ) from error
-    with readable_errors(source):
         processor = transformers.AutoProcessor.from_pretrained(source, local_files_only=True)
+    except (ImportError, OSError, ValueError) as error:
+        raise InputError(
+            f"{source}: its config and processor files are not on this machine, and it is none of "
+            f"the models whose configuration is known ({', '.join(MODELS)}): give a folder with both"
+        ) from error
     return config, processor, processor.image_processor
 
 
 class SizedNetwork(NamedTuple):
-    """A vision model: its parameters, operations of an image, and of that the values that all layers
-    put out, and those that the widest takes and puts out."""
+    """A vision model: parameters, and of an image operations and the values that its layers put out."""
 
     total: int
     operations: int
     values: int
-    widest: int
 
 
 @functools.cache
 def sized_network(name: str, side: int, classes: int) -> SizedNetwork:
-    """A model of timm for images of ``side`` pixels; errors as `vision.build_network`."""
-    layers: list[tuple[int, int]] = []  # values that each takes, and puts out
+    """A model of timm for images of ``side`` pixels; errors as `weights.build_network`."""
+    values = []
 
-    def note(module: nn.Module, inputs: tuple, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output is not inputs[0]:  # not one done in place
-            layers.append((inputs[0].numel(), output.numel()))
+    def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        values.append(output.numel() * (output is not inputs[0]))  # not those done in place
 
     with torch.device("meta"):
         network = build_network(VisionSettings(name, side), classes)
@@ -210,5 +179,4 @@ def sized_network(name: str, side: int, classes: int) -> SizedNetwork:
                 module.register_forward_hook(note)
         pixels = torch.empty(1, 3, side, side)
         operations = flops(lambda: network(pixels))
-    total, values = count_parameters(network).total, sum(out for _, out in layers)
-    return SizedNetwork(total, operations, values, max(map(sum, layers)))
+    return SizedNetwork(count_parameters(network).total, operations, sum(values))
