@@ -17,7 +17,7 @@ from scipy.spatial.distance import jensenshannon
 from emokd_utils.data import ImageDataset
 from emokd_utils.emotions import infer_label_set
 from emokd_utils.errors import InputError
-from emokd_utils.explorer import GateView, content, explore, jensen_shannon
+from emokd_utils.explorer import GateView, content, explore
 from emokd_utils.predictions import Predictions
 
 CLASSES = ("anger", "fear", "joy")
@@ -57,9 +57,9 @@ def data_of(widget):
 
 def test_disagreement_is_the_divergence_in_bits_and_0_and_1_at_its_ends():
     p, q = np.random.default_rng(3).dirichlet([1] * 4, (2, 20))
-    assert jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q, base=2, axis=1) ** 2)
+    assert content.jensen_shannon(p, q) == pytest.approx(jensenshannon(p, q, base=2, axis=1) ** 2)
     p, q = np.array([[1, 0, 0], [0.5, 0.5, 0]]), np.array([[0, 0, 1], [0.5, 0.5, 0]])
-    assert jensen_shannon(p, q) == pytest.approx([1, 0])
+    assert content.jensen_shannon(p, q) == pytest.approx([1, 0])
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def test_models_are_named_once_each():
     a, b, c = made(), made(model="vision model", seed=1), made(model="head", seed=2)
     for more, names, wanted in (
         ({"VLM, tuned": a, "vision": b, "the head": c}, None, ["VLM, tuned", "vision", "the head"]),
-        ([c, made(seed=5)], ("x", "y"), ["x", "y", "head", "VLM"]),
-        ([made(seed=4), a], None, ["VLM", "vision model", "VLM (2)"]),
+        ({"z": c, "w": a}, ("x", "y"), ["x", "y", "z"]),
+        ({"vision": c}, None, ["VLM", "vision model", "vision"]),
     ):
         widget = explore(a, b, pictures(a.ids), more=more, names=names)
         assert list(widget._content.models) == wanted
@@ -136,7 +136,6 @@ def test_models_are_named_once_each():
         ([3, 1, 3], "set", ["1", "3"]),
         ([0.5, None, 2.0], "set", ["0.5", "2", "(none)"]),
         ([None, None, None], "set", ["(none)"]),
-        (pd.Categorical(["lo", "hi", "lo"], ["lo", "mid", "hi"]), "set", ["lo", "mid", "hi"]),
         ([*np.linspace(0, 1, 20), np.nan, np.inf], "range", None),
         ([f"a thing {k}" for k in range(60)] + [None], "text", None),
     ],
@@ -201,7 +200,6 @@ def test_what_cannot_be_shown_is_refused_by_name(tmp_path):
         (lambda: explore(a, other, {}), r"labels of 6 images differ: test/00\.png"),
         (lambda: explore(a, None, {}), "give Predictions"),
         (lambda: explore(a, b, {}), r"none of the 6 images is in the mapping \(test/00\.png"),
-        (lambda: explore(a, b, tmp_path), "none of the 6 images"),
         (lambda: shown(metadata=twice), r"metadata has 'test/00\.png' twice"),
         (lambda: shown().to_html(tmp_path / "a.pdf"), r"a\.pdf is no page"),
         (lambda: shown().to_html(tmp_path / "a.html", pictures="x"), "pictures is 'x'"),
