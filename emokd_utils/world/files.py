@@ -12,7 +12,6 @@ from PIL import Image, ImageFilter
 from PIL import __version__ as pillow_version
 
 from ..errors import InputError
-from ..files import written_aside
 from .scenes import CELL, HOME, SEED, make_scene, scene_objects, sheet_place
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
@@ -113,6 +112,5 @@ def render_sprites() -> Image.Image:
 def save_sprites() -> Path:
     """Render the sprite sheet to its place in ``data/emoscenes``; returns the file."""
     path = HOME / "objects.png"
-    with written_aside(path) as aside:
-        render_sprites().save(aside, "PNG", optimize=True)
+    render_sprites().save(path, optimize=True)
     return path

@@ -143,8 +143,8 @@ def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
 
 
 def make_unlabelled_scene(number: int, seed: int = SEED, varied: bool = True) -> Scene:
-    """A scene for pretraining: any objects in any atmosphere, drawn apart, so that nothing can be
-    learnt of what a palette evokes. ``varied`` False: objects as in their drawings."""
+    """A scene for pretraining: any objects in any atmosphere, drawn apart from each other.
+    ``varied`` False: objects as in their drawings."""
     rng = np.random.default_rng([seed, _STREAMS["unlabelled"], number])
     nouns = _some_nouns(rng, scene_objects())
     mood = None if rng.random() < 0.3 else str(rng.choice(MIKELS.labels))
