@@ -1,11 +1,9 @@
 """The explorer in a real browser: the page from disk with the network off, the widget in JupyterLab.
 
 They need a Chromium of the system on PATH (Debian: apt install chromium) and are skipped without.
-EMOKD_SCREENSHOTS=FOLDER keeps pictures of page and widget, for a look at them.
 """
 
 import csv
-import json
 import os
 import re
 import socket
@@ -15,10 +13,12 @@ import time
 import urllib.request
 from urllib.parse import parse_qs, quote
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from test_explorer import HOSTILE, SCRIPT, made, pictures
 
 from emokd_utils.complementarity import four_way
 from emokd_utils.emotions import MIKELS
@@ -28,20 +28,13 @@ from emokd_utils.predictions import Predictions
 
 pytestmark = pytest.mark.slow
 
-HOSTILE = "<img src=x onerror=\"window.hacked='name'\">.png"
-SCRIPT = "</script><script>window.hacked='answer'</script><!-- {'emotion': 'fear'}"
-CUES = ("content", "atmosphere", "both")
 N = 240
 
 
 @pytest.fixture
 def open_page(browser):
     """Open a file with the network off; what went wrong in it fails the test."""
-    contexts, troubles = [], []
-
-    def requested(request):
-        if not request.url.startswith(("file:", "data:", "blob:")):
-            troubles.append(request.url)
+    contexts, troubles, local = [], [], ("file:", "data:", "blob:")
 
     def open_it(path, view="", width=1280, scheme="light"):
         window = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
@@ -50,8 +43,7 @@ def open_page(browser):
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
-        page.on("dialog", lambda dialog: troubles.append(dialog.message) or dialog.dismiss())
-        page.on("request", requested)
+        page.on("request", lambda r: r.url.startswith(local) or troubles.append(r.url))
         page.goto(path.as_uri() + (f"#{view}" if view else ""))
         page.wait_for_selector("[data-ready]")
         return page
@@ -63,43 +55,27 @@ def open_page(browser):
     assert troubles == []
 
 
-def made(n, model, seed, answers=False, skill=2.0):
-    rng = np.random.default_rng(seed)
-    labels = [MIKELS.labels[k % 8] for k in range(n)]
-    logits = rng.normal(0, 1.2, (n, 8))
-    logits[np.arange(n), np.arange(n) % 8] += skill
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    words = [f"{MIKELS.labels[k]} number {row % 7}" for row, k in enumerate(p.argmax(1))]
-    return Predictions(
-        ids=[f"test/{label}/{k:05d}.png" for k, label in enumerate(labels)],
-        splits=["test"] * n,
-        labels=labels,
-        classes=MIKELS.labels,
-        probabilities=p,
-        answers=words if answers else None,
-        provenance={"model": model, "versions": {"torch": "2.9"}},
-    )
-
-
 def widget_of(n):
     """Five models and a gate on n images, with metadata of every kind."""
-    a, b = made(n, "VLM, tuned", 0, answers=True), made(n, "vision model", 1)
+    a, b = made(n, "VLM, tuned"), made(n, "vision model", 1, answers=False)
     rng = np.random.default_rng(5)
     share = rng.beta(2, 2, n)
     weights = np.stack([share, 1 - share], 1)
     about = {
-        "cue": [CUES[k % 3] for k in range(n)],
+        "cue": [("content", "atmosphere", "both")[k % 3] for k in range(n)],
         "hue": rng.uniform(0, 360, n).round(1),
         "objects": [f"thing {k % 60};cat {k}" for k in range(n)],
         "label_noise": rng.random(n) < 0.05,
     }
-    tones = rng.integers(60, 230, (n, 3)).tolist()
+    final, head = (
+        made(n, name, k, False) for name, k in (("EmoVLM-KD", 3), ("head, distilled", 2))
+    )
     return explore(
         a,
         b,
-        {i: Image.new("RGB", (64, 64), tuple(t)) for i, t in zip(a.ids, tones, strict=True)},
-        GateView(made(n, "EmoVLM-KD", 3), made(n, "head, distilled", 2), a, weights),
-        more=[made(n, "VLM, zero-shot", 9, answers=True, skill=1.0)],
+        pictures(a.ids, 64),
+        GateView(final, head, a, weights),
+        more={"VLM, zero-shot": made(n, seed=9, skill=1.0)},
         metadata=pd.DataFrame(about, index=a.ids),
         reasons={image: f"There is a thing {k}." for k, image in enumerate(a.ids) if k % 2},
     )
@@ -123,12 +99,6 @@ def wait_for(page, condition, seconds=30):
         time.sleep(0.02)
 
 
-def keep(page, name):
-    """A screenshot, where they are wanted."""
-    if folder := os.environ.get("EMOKD_SCREENSHOTS"):
-        page.screenshot(path=os.path.join(folder, f"{name}.png"))
-
-
 def status(page):
     return page.locator(".status").inner_text()
 
@@ -150,9 +120,6 @@ def download(page):
 
 def tiles(page):
     return page.locator(".tile button")
-
-
-# -------------------------------------------------------------------------------- filters and views
 
 
 @pytest.mark.parametrize(
@@ -185,8 +152,7 @@ def test_a_view_shows_what_pandas_would_choose(open_page, path, widget, view, qu
     there = widget.table.loc[found[0]]
     for name in ("cell", "label", "predicted_a", "answer", "cue", "correct_b", "label_noise"):
         assert rows[0][name] == str(there[name])
-    for name in ("confidence_a", "disagreement", "gate_student_share", "hue"):
-        assert float(rows[0][name]) == pytest.approx(there[name], abs=2e-6)
+    assert float(rows[0]["disagreement"]) == pytest.approx(there["disagreement"], abs=2e-6)
 
 
 def test_filters_combine_into_chips_and_a_hash_that_can_be_shared(open_page, path):
@@ -207,24 +173,15 @@ def test_filters_combine_into_chips_and_a_hash_that_can_be_shared(open_page, pat
         chips.first.click()
         assert chips.count() == left
     assert status(page) == f"{N} images" and view_of(page) == ""
-    page.evaluate("location.hash = 'label=awe&open=test%2Fawe%2F00001.png'")
-    page.wait_for_selector("dialog[open]")
-    assert page.locator("dialog h2").inner_text() == "test/awe/00001.png"
 
 
-def test_what_a_notebook_chose_comes_in_its_order_until_it_is_taken_off(
-    open_page, widget, tmp_path
-):
+def test_what_a_notebook_chose_comes_in_its_order(open_page, widget, tmp_path):
     chosen = widget.table.query("cell == 'a'").sort_values("confidence_a")
     widget.show(chosen.index)
     page = open_page(widget.to_html(tmp_path / "page.html"))
     widget.show()
     assert [row["id"] for row in download(page)] == chosen.index.tolist()
     assert page.locator(".chip").inner_text() == f"chosen in the notebook: {len(chosen)} images"
-    page.get_by_label("Sort by").select_option("disagreement")
-    chosen = chosen.sort_values("disagreement", ascending=False)
-    assert [row["id"] for row in download(page)] == chosen.index.tolist()
-    page.get_by_label("Sort by").select_option("order given")
     page.locator(".chip").click()
     assert status(page) == f"{N} images" and view_of(page) == ""
 
@@ -233,23 +190,19 @@ def test_both_figures_show_counts_shares_and_intervals(open_page, path, widget):
     a, b = list(widget._content.models.values())[:2]
     counted = four_way(a, b)
     page = open_page(path)
-    boxes = {
-        name: page.locator(f".area.{name}").bounding_box() for name in ("both", "a", "b", "neither")
-    }
-    areas = {name: box["width"] * box["height"] for name, box in boxes.items()}
+    areas = []
     for name, cell in {"both": "both", "a": "only_a", "b": "only_b", "neither": "neither"}.items():
         words, share = page.locator(f".cell.{name}").inner_text(), counted.shares[cell]
         low, high = wilson(getattr(counted, cell), counted.n)
-        assert f"{getattr(counted, cell):,}" in words
         assert f"{100 * share:.1f}\u00a0% [{100 * low:.1f}, {100 * high:.1f}]" in words
-        assert areas[name] / sum(areas.values()) == pytest.approx(share, abs=0.01)
+        box = page.locator(f".area.{name}").bounding_box()
+        areas.append(box["width"] * box["height"] / share)
+    assert areas == pytest.approx([np.mean(areas)] * 4, rel=0.05)
     for row, label in zip(page.locator("button.dots").all(), MIKELS.labels, strict=True):
         inside = np.array(a.labels) == label
         for side, model in (("a", a), ("b", b)):
             left = row.locator(f".plot .mark.{side}").evaluate("mark => mark.style.left")
             assert float(left[:-1]) == pytest.approx(100 * model.correct[inside].mean(), abs=0.01)
-    button(page, "^fear, 30").click()
-    assert page.locator(".four-way p").inner_text().startswith(f"30 of {N} images.")
 
 
 def test_models_can_be_swapped_and_replaced(open_page, path):
@@ -261,11 +214,6 @@ def test_models_can_be_swapped_and_replaced(open_page, path):
     for model in "AB":
         page.get_by_label(f"Model {model}").select_option("VLM, zero-shot")
         assert "VLM, zero-shot" in page.locator(".four-way").inner_text()
-    chosen = "select => select.selectedOptions[0].text"
-    assert page.get_by_label("Model A").evaluate(chosen) != "VLM, zero-shot"
-
-
-# ------------------------------------------------------------------------------------ one image
 
 
 def test_a_picture_opens_with_everything_about_it(open_page, path, widget):
@@ -276,48 +224,34 @@ def test_a_picture_opens_with_everything_about_it(open_page, path, widget):
     panel = page.get_by_role("dialog")
     picture = panel.get_by_alt_text(f"Picture {image}")
     assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") == 64
-    assert panel.locator("table").count() == 2
     for column, model in enumerate(list(widget._content.models.values())[:2], 1):
         cells = panel.locator("table").first.locator(f"tbody td:nth-of-type({column})")
         found = [float(text) for text in cells.all_inner_texts()]
         assert found == pytest.approx(100 * model.probabilities[row], abs=0.06)
     text, share = panel.inner_text(), 100 * there["gate_student_share"]
-    for words in (
-        image,
-        there["answer"],
-        there["reason"] or "",
-        there["objects"],
-        str(there["hue"]),
-    ):
-        assert words in text
+    for name in ("answer", "reason", "objects", "hue"):
+        assert str(there[name]) in text
     assert f"head, distilled {share:.0f}\u00a0%, VLM, tuned {100 - share:.0f}\u00a0%" in text
     panel.locator("summary").first.click()
-    assert "versions.torch" in panel.inner_text()
+    assert image in text and "versions.torch" in panel.inner_text()
 
 
 def test_everything_can_be_done_with_the_keyboard(open_page, path):
     page = open_page(path)
-    seen = set()
-    focus = (
-        "[document.activeElement.className, document.activeElement.parentNode.className].join(' ')"
-    )
+    seen, focus = set(), "document.activeElement.className + ' ' + "
+    focus += "document.activeElement.parentNode.className"
     while "tile" not in seen and len(seen) < 200:
         page.keyboard.press("Tab")
         seen |= set(page.evaluate(focus).split())
     assert seen >= {"cell", "dots", "sort", "option", "tile"}
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     place = "+document.activeElement.parentNode.getAttribute('aria-posinset')"
-    sight = "(() => { const box = document.activeElement.getBoundingClientRect();"
-    sight += " return box.top >= 0 && box.bottom <= innerHeight + 1 })()"
-    grid = (
-        "getComputedStyle(document.querySelector('.tiles')).gridTemplateColumns.split(' ').length"
-    )
-    columns = page.evaluate(grid)
+    grid = "getComputedStyle(document.querySelector('.tiles')).gridTemplateColumns"
+    columns = len(page.evaluate(grid).split())
     moves = {"ArrowRight": 2, "ArrowDown": 2 + columns, "ArrowLeft": 1 + columns, "ArrowUp": 1}
-    for key, wanted in (moves | {"End": 60, "Home": 1}).items():
+    for key, wanted in (moves | {"End": None, "Home": 1}).items():
         page.keyboard.press(key)
-        assert page.evaluate(place) == wanted or (key == "End" and page.evaluate(place) > wanted)
-        assert page.evaluate(sight)
+        assert page.evaluate(place) == wanted or (key == "End" and page.evaluate(place) >= 60)
     page.keyboard.press("Enter")
     for key, wanted in (("Shift", 1), ("ArrowRight", 2), ("ArrowRight", 3), ("ArrowLeft", 2)):
         page.keyboard.press(key)
@@ -327,10 +261,6 @@ def test_everything_can_be_done_with_the_keyboard(open_page, path):
     button(page, "^neither").focus()
     page.keyboard.press("Space")
     assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
-    button(page, "Remove filter: neither right").focus()
-    page.keyboard.press("Enter")
-    assert status(page) == f"{N} images"
-    assert page.evaluate("document.activeElement !== document.body")
 
 
 def test_a_screen_reader_finds_a_name_for_everything(open_page, path):
@@ -347,39 +277,30 @@ def test_a_screen_reader_finds_a_name_for_everything(open_page, path):
     assert nameless() == [] and page.get_by_role("heading", level=1).count() == 1
     tiles(page).first.click()
     assert nameless() == []
-    assert page.get_by_role("table").first.get_by_role("columnheader").count() == 3
 
 
-# ----------------------------------------------------------------------------------------- looks
-
-CONTRASTS = """() => {
+CONTRASTS = r"""() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => {
-    canvas.clearRect(0, 0, 1, 1);
+  const light = (colour) => {
     canvas.fillStyle = colour;
     canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
+    return [...canvas.getImageData(0, 0, 1, 1).data.slice(0, 3)].map(v => v / 255)
+      .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+      .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0.05);
   };
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
-    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0.05);
-  const ground = (node) => rgba(getComputedStyle(node).backgroundColor);
-  const bad = [];
-  const walker = document.createTreeWalker(document.querySelector(".emx"), NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim()) continue;
-    if (node.closest(".unseen, .faint, select, :disabled")) continue;
-    if (!node.checkVisibility({ opacityProperty: true })) continue;
+  const ground = (node) => getComputedStyle(node).backgroundColor;
+  const faint = (node) => {
     let behind = node;
-    while (ground(behind)[3] === 0 && behind.parentElement) behind = behind.parentElement;
-    const style = getComputedStyle(node);
-    const pair = [light(rgba(style.color)), light(ground(behind))];
-    const contrast = Math.max(...pair) / Math.min(...pair);
-    const wanted = parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
-    if (contrast < wanted) bad.push([node.className, node.textContent.slice(0, 30), contrast]);
-  }
-  return bad;
+    while (ground(behind) === "rgba(0, 0, 0, 0)") behind = behind.parentElement;
+    const pair = [light(getComputedStyle(node).color), light(ground(behind))];
+    const wanted = parseFloat(getComputedStyle(node).fontSize) >= 24 ? 3 : 4.5;
+    return Math.max(...pair) / Math.min(...pair) < wanted;
+  };
+  return [...document.querySelectorAll(".emx *")]
+    .filter(node => [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim()))
+    .filter(node => !node.closest(".unseen, .faint, select, :disabled"))
+    .filter(node => node.checkVisibility({ opacityProperty: true }) && faint(node))
+    .map(node => node.textContent);
 }"""
 """Texts without a contrast of 4.5 (3 where they are large) to what is behind them."""
 SMALL = """() => [...document.querySelectorAll('.emx button')]
@@ -395,9 +316,7 @@ def test_nothing_sticks_out_and_all_can_be_read_in_light_and_dark(open_page, pat
     ground = page.evaluate("getComputedStyle(document.querySelector('.emx')).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 25, 30)"}[scheme]
     assert page.evaluate(CONTRASTS) == []
-    keep(page, f"page-{scheme}-{width}")
     tiles(page).first.click()
-    keep(page, f"page-{scheme}-{width}-open")
     assert page.evaluate(CONTRASTS) == [] and page.evaluate(SMALL) == []
     box = page.get_by_role("dialog").bounding_box()
     assert box["x"] >= 0 and box["x"] + box["width"] <= width
@@ -407,25 +326,16 @@ def test_nothing_sticks_out_and_all_can_be_read_in_light_and_dark(open_page, pat
 def test_20000_images_are_drawn_as_one_comes_to_them(open_page, tmp_path):
     n, rng = 20_000, np.random.default_rng(0)
     ids, labels = [f"{k:05d}.png" for k in range(n)], ["anger", "fear", "joy", "joy"] * (n // 4)
-    a, b = (
-        Predictions(ids, ["test"] * n, labels, sorted({*labels}), rng.dirichlet([1, 1, 1], n))
-        for _ in "ab"
-    )
+    known = (ids, ["test"] * n, labels, ("anger", "fear", "joy"))
+    a, b = (Predictions(*known, rng.dirichlet([1, 1, 1], n)) for _ in "ab")
     widget = explore(a, b, {ids[0]: Image.new("RGB", (8, 8))})
     page = open_page(widget.to_html(tmp_path / "many.html", pictures="folder"))
     before = tiles(page).count()
     assert status(page) == "20,000 images" and before < 500
     page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
     wait_for(page, f"document.querySelectorAll('.tile').length > {before}")
-    assert tiles(page).count() < 1000
     page.locator(".area.a").click()
-    wanted = widget.table.query("cell == 'a'")
-    assert len(download(page)) == len(wanted)
-    page.get_by_label("Sort by").select_option("id")
-    assert tiles(page).first.get_attribute("title") == min(wanted.index)
-
-
-# ------------------------------------------------------------------------------- the hostile, the few
+    assert len(download(page)) == (widget.table["cell"] == "a").sum()
 
 
 def test_hostile_text_is_shown_as_text_and_no_other_script_runs(open_page, tmp_path):
@@ -448,7 +358,6 @@ def test_hostile_text_is_shown_as_text_and_no_other_script_runs(open_page, tmp_p
     page.locator("summary", has_text="__proto__").click()
     button(page, "__proto__: <a>").click()
     assert status(page) == "1 of 3 images"
-    assert page.locator(".chip").inner_text() == "__proto__: <a>"
     button(page, "Clear all").click()
     assert page.locator("[onerror], [onload], .emx script, .emx b > *").count() == 0
     sources = page.locator("img").evaluate_all("all => all.map(img => img.src.slice(0, 11))")
@@ -456,14 +365,11 @@ def test_hostile_text_is_shown_as_text_and_no_other_script_runs(open_page, tmp_p
     assert [row["answer"] for row in download(page)] == [SCRIPT, "'=1+1", "'@SUM(A1)"]
     page.evaluate(
         """() => {
-          window.blocked = [];
-          document.addEventListener("securitypolicyviolation", (event) => window.blocked.push(event));
           const script = document.createElement("script");
           script.textContent = "window.hacked = 1";
           document.body.append(script);
         }"""
     )
-    wait_for(page, "window.blocked.length === 1")
     assert page.evaluate("window.hacked") is None
     open_page.troubles.clear()  # the browser says on its console what it blocked
 
@@ -477,10 +383,7 @@ def test_no_images_and_one(open_page, tmp_path):
     assert status(alone) == "1 image" and tiles(alone).count() == 1
     tiles(alone).first.click()
     assert button(alone, "Previous").is_disabled() and button(alone, "Next").is_disabled()
-    alone.keyboard.press("ArrowRight")
-    assert alone.locator(".position").inner_text() == "1 of 1"
-    for few in (page, alone):
-        assert "NaN" not in few.locator("body").inner_text()
+    assert "NaN" not in page.locator("body").inner_text() + alone.locator("body").inner_text()
 
 
 def test_missing_images_and_a_class_never_predicted_nor_there(open_page, tmp_path):
@@ -490,24 +393,14 @@ def test_missing_images_and_a_class_never_predicted_nor_there(open_page, tmp_pat
     a = Predictions(ids, ["test"] * 12, ["fear", "anger"] * 6, classes, p, ["banana"] * 12, invalid)
     widget = explore(a, a, {image: Image.new("RGB", (8, 8)) for image in ids[:7]})
     page = open_page(widget.to_html(tmp_path / "page.html"))
-    assert "5 images without a picture" in page.locator(".top").inner_text()
     assert page.locator(".tile .missing").count() == 5
-    assert page.locator("button.dots").nth(2).inner_text().split() == [
-        "sadness",
-        "0",
-        "no",
-        "images",
-    ]
+    assert page.locator("button.dots").nth(2).inner_text().split()[-2:] == ["no", "images"]
     button(page, "says: sadness, 0 images").click()
-    assert status(page) == "0 of 12 images"
     assert "No image passes all filters" in page.locator(".gallery").inner_text()
-    assert "No images" in page.locator(".four-way h2").inner_text()
     button(page, "Clear all").click()
     button(page, r"says: \(none\), 1 image").click()
-    assert status(page) == "1 of 12 images" and "no label" in tiles(page).first.inner_text()
+    assert "no label" in tiles(page).first.inner_text()
 
-
-# --------------------------------------------------------------------------------------- JupyterLab
 
 HERE = os.path.dirname(__file__)
 CELLS = [
@@ -521,25 +414,17 @@ CELLS = [
 @pytest.fixture
 def lab(tmp_path):
     """JupyterLab on loopback, with a home of its own: the URL of a notebook that shows the widget."""
-    code = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
-    cells = [code | {"id": f"cell{k}", "source": source} for k, source in enumerate(CELLS)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-    (tmp_path / "lesson.ipynb").write_text(json.dumps(notebook))
+    notebook = nbformat.v4.new_notebook(metadata=kernel)
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    nbformat.write(notebook, tmp_path / "lesson.ipynb")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url, log = f"http://127.0.0.1:{port}", tmp_path / "lab.log"
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--ip=127.0.0.1",
-        f"--port={port}",
-    ]
-    command += ["--ServerApp.port_retries=0", "--IdentityProvider.token=t", "--allow-root"]
-    command += [f"--ServerApp.root_dir={tmp_path}"]
+    command = f"-m jupyterlab --no-browser --ip=127.0.0.1 --port={port} --allow-root"
+    command += " --ServerApp.port_retries=0 --IdentityProvider.token=t"
+    command = [sys.executable, *command.split(), f"--ServerApp.root_dir={tmp_path}"]
     own = os.environ | {"HOME": str(tmp_path)}
     with log.open("w") as file:
         process = subprocess.Popen(command, env=own, stdout=file, stderr=file)
@@ -576,15 +461,12 @@ def test_the_widget_works_inside_jupyterlab(browser, lab):
     wait_for(page, f"{loaded}.length > 2", 90)
     ground = "getComputedStyle(document.querySelector('.emx')).backgroundColor"
     assert page.evaluate(ground) == "rgb(255, 255, 255)"  # JupyterLab's theme, not the system's
-    keep(page, "lab")
 
     page.locator(".emx .cell.a").click()
     n = int(page.locator(".emx .status").inner_text().split()[0])
     assert 0 < n < 240 and page.evaluate("location.hash") == ""
     time.sleep(0.5)  # what is clicked is on its way to the kernel
-    output = run_cell(page, 1)
-    output.get_by_text("selected").wait_for()
-    assert output.inner_text().strip() == f"selected {n} {{'a'}}"
+    run_cell(page, 1).get_by_text(f"selected {n} {{'a'}}").wait_for()
 
     # Arrow keys belong to the widget while the focus is in it, not to the notebook.
     tiles(page).first.focus()
@@ -593,9 +475,6 @@ def test_the_widget_works_inside_jupyterlab(browser, lab):
     assert page.evaluate(place) == "2"
     page.keyboard.press("Enter")
     wait_for(page, "document.querySelector('.emx dialog[open] .picture img')?.naturalWidth", 90)
-    page.keyboard.press("ArrowRight")
-    assert page.locator(".emx .position").inner_text() == f"3 of {n}"
-    keep(page, "lab-open")
     page.keyboard.press("Escape")
     assert page.locator(".emx .gallery").evaluate("node => node.scrollHeight > node.clientHeight")
 

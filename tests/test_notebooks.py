@@ -233,10 +233,10 @@ def test_the_mistakes_that_the_teachers_guide_quotes_are_known_by_these_names():
     guide = " ".join((build.HERE / "TEACHING.md").read_text("utf-8").split())
     quoted = re.findall(r'Shows as "([^"]+)"', guide)
     known = {
-        mistake.name
+        text.partition(". ")[0]
         for lesson in checks.LESSONS
         for exercise in checks.exercises(lesson).values()
-        for mistake in exercise.mistakes
+        for text in exercise.mistakes
     }
     assert len(quoted) >= 4
     assert set(quoted) <= known

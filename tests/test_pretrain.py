@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +18,7 @@ def test_training_text_is_what_the_chat_template_writes(random_vlm):
     processor, prompt = random_vlm.processor, "What is in the image?"
     text, image = chat_text(processor, prompt), Image.new("RGB", (112, 112))
     ids = processor(text=[text], images=[image])["input_ids"][0]
-    question, _ = pretrain.chat(Turn(prompt, "A coffin."))
+    question = pretrain.chat(Turn(prompt, "A coffin."))[0]
     assert processor.tokenizer(question)["input_ids"] == list(ids)
 
 
@@ -34,15 +33,13 @@ def test_only_answers_are_labelled(random_vlm):
 
 def test_the_matrix_product_is_the_convolution(random_vlm):
     convolution = random_vlm.model.model.visual.patch_embed
-    patches = torch.randn(64, 1176)
-    faster = tiny_vlm.LinearPatches(convolution)(patches)
-    torch.testing.assert_close(faster, convolution(patches), atol=1e-5, rtol=1e-4)
+    patches, faster = torch.randn(64, 1176), tiny_vlm.LinearPatches(convolution)
+    torch.testing.assert_close(faster(patches), convolution(patches), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("token", [0, 3, 6, 15])
 def test_a_change_in_a_cell_changes_the_four_patches_of_its_visual_token(random_vlm, token):
-    plain = np.full((112, 112, 3), 90, dtype=np.uint8)
-    changed = plain.copy()
+    plain, changed = np.full((2, 112, 112, 3), 90, dtype=np.uint8)
     changed.reshape(4, 28, 4, 28, 3)[token // 4, :, token % 4] = 200
     images = [Image.fromarray(pixels) for pixels in (plain, changed)]
     patches = random_vlm.processor.image_processor(images, return_tensors="pt")["pixel_values"]
@@ -51,7 +48,6 @@ def test_a_change_in_a_cell_changes_the_four_patches_of_its_visual_token(random_
 
 
 def test_targets_of_a_red_scene_by_hand():
-    """Boxes over the first cell (and 2 columns of the next), and over the last four cells."""
     red, boxes = Image.new("RGB", (112, 112), (255, 0, 0)), ((0, 0, 30, 28), (56, 56, 56, 56))
     scene = replace(make_unlabelled_scene(0), image=red, objects=("coffin", "chair"), boxes=boxes)
     look = Atmosphere(90, 0.5, 1, "stars", "flat", "rain")
@@ -70,18 +66,14 @@ def test_a_reduced_run_keeps_what_is_finished_and_auto_classes_load_it(tmp_path)
     tokenizer = AutoProcessor.from_pretrained(tiny_vlm.HOME).tokenizer
     finished = torch.nn.ModuleDict({"model": tiny_vlm.build_model(tokenizer, seed=1)})
     finished["heads"] = tiny_vlm.SeeingHeads()
-    out, last = tmp_path / "tiny", tmp_path / "work" / "varying.safetensors"
-    save_tensors(last, finished.state_dict(), 60.0, pretrain.FORMAT)
-    pretrain.pretrain(out, last.parent, {"seeing": 3, "speaking": 6, "looking": 2}, batch=4)
-    assert {path.stem for path in last.parent.iterdir()} == {s.name for s in pretrain.STAGES}
+    out, work = tmp_path / "tiny", tmp_path / "work"
+    save_tensors(work / "varying.safetensors", finished.state_dict(), 60.0, pretrain.FORMAT)
+    pretrain.pretrain(out, work, {"seeing": 3, "speaking": 6, "looking": 2}, batch=4)
+    assert {path.stem for path in work.iterdir()} == {s.name for s in pretrain.STAGES}
     model = AutoModelForImageTextToText.from_pretrained(out)
     assert torch.equal(model.lm_head.weight, finished["model"].lm_head.weight.bfloat16())
-    assert type(AutoProcessor.from_pretrained(out)).__name__ == "Qwen2VLProcessor"
     assert "6 steps of answers" in (out / "README.md").read_text()
 
 
-def test_the_shipped_checkpoint_is_what_its_card_says():
-    config = json.loads((tiny_vlm.HOME / "config.json").read_text())
+def test_the_shipped_checkpoint_is_small():
     assert (tiny_vlm.HOME / "model.safetensors").stat().st_size <= 14e6
-    card = (tiny_vlm.HOME / "README.md").read_text()
-    assert f"BPE of {config['text_config']['vocab_size']} tokens" in card

@@ -2,8 +2,7 @@
 
 An exercise measures the student's object with its *probe* (calls the function on known inputs, say)
 and compares with what the same probe makes of a right answer, then of each known mistake. So any
-right answer passes, however it is written; what can go wrong with any answer is told here, once for
-all. Each lesson has a module, which holds ``EXERCISES``.
+right answer passes, however it is written. Each lesson has a module, which holds ``EXERCISES``.
 """
 
 import importlib
@@ -11,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
 from numbers import Real
@@ -26,7 +25,6 @@ from ..run.environment import grading, progress_file
 _MODULES = "start emotions vision vlm instructions tuning complementarity distillation gating"
 LESSONS = {str(k): name for k, name in enumerate(f"{_MODULES} emovlm_kd datasets".split())}
 LESSONS["A1"] = "pretrain"
-"""The module of this package that holds a lesson's exercises."""
 
 PASSED, NOT_ATTEMPTED, NOT_YET = "passed", "not attempted", "not yet"
 OVERWRITTEN = "an argument is overwritten"
@@ -36,32 +34,16 @@ class NotAttempted(Exception):
     """Raised by a probe where the stub is still empty."""
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A typical wrong answer: its name, where to look (without the answer), an example of it."""
+class Raised(str):
+    """In the place of a result: the kind of error with which a call ended; ``text``: its words."""
 
-    name: str
-    look: str
-    example: Any
-
-
-def _listed(table: Mapping[str, Any]) -> tuple[Mistake, ...]:
-    return tuple(Mistake(*text.split(". ", 1), example) for text, example in table.items())
-
-
-@dataclass(frozen=True)
-class Raised:
-    """In the place of a result: the error with which a call ended."""
-
-    kind: str
-    text: str = field(compare=False)
-
-    @classmethod
-    def by(cls, error: Exception) -> "Raised":
+    def __new__(cls, error: Exception) -> "Raised":
         """The errors of arrays that do not fit, which NumPy and torch name differently, are one."""
         name = type(error).__name__
         misfit = isinstance(error, (RuntimeError, ValueError, IndexError))
-        return cls("misfit" if misfit else name, f"{name}: {error}")
+        raised = super().__new__(cls, "misfit" if misfit else name)
+        raised.text = f"{name}: {error}"
+        return raised
 
 
 @dataclass(frozen=True)
@@ -70,7 +52,7 @@ class Exercise:
 
     number: ``"7.1"``. probe: what to measure on an answer; a list has one entry for each case.
     right: an answer that solves it. mistakes: for each wrong answer known by name, the most
-    specific first, ``"name. Where to look"`` with an example of it; or `Mistake` objects.
+    specific first, ``"name. Where to look"`` with an example of it.
     rtol, atol: how far numbers may be apart; whole ones are compared exactly.
     """
 
@@ -78,13 +60,9 @@ class Exercise:
     title: str
     probe: Callable[[Any], Any]
     right: Any
-    mistakes: Mapping[str, Any] | Sequence[Mistake]
+    mistakes: Mapping[str, Any]
     rtol: float = 1e-3
     atol: float = 1e-5
-
-    def __post_init__(self) -> None:
-        if isinstance(self.mistakes, Mapping):
-            object.__setattr__(self, "mistakes", _listed(self.mistakes))
 
     def __call__(self, answer: Any) -> "Result":
         """The result for an answer; never raises for a wrong one."""
@@ -93,13 +71,13 @@ class Exercise:
         except (NotAttempted, NotImplementedError):
             return Result(self, NOT_ATTEMPTED)
         except Exception as error:
-            return Result(self, NOT_YET, "it raises an error", Raised.by(error).text)
+            return Result(self, NOT_YET, "it raises an error", Raised(error).text)
         right = self._measured(self.right)
         if same(found, right, self.rtol, self.atol):
             return Result(self, PASSED)
-        for mistake in self.mistakes:
-            if same(found, self._measured(mistake.example), self.rtol, self.atol):
-                return Result(self, NOT_YET, mistake.name, mistake.look)
+        for text, example in self.mistakes.items():
+            if same(found, self._measured(example), self.rtol, self.atol):
+                return Result(self, NOT_YET, *text.split(". ", 1))
         return Result(self, NOT_YET, *self._unknown(found, right))
 
     def _measured(self, answer: Any) -> list:
@@ -117,23 +95,21 @@ class Exercise:
         if same(found, [*right, OVERWRITTEN], self.rtol, self.atol):
             return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
         if all(is_numbers(case) for case in right):
-            for change in _CHANGES:
+            for text, change in _CHANGES.items():
                 with np.errstate(all="ignore"):
-                    changed = [plain(change.example(case.astype(float))) for case in right]
+                    changed = [plain(change(case.astype(float))) for case in right]
                 if same(found, changed, self.rtol, self.atol):
-                    return change.name, change.look
+                    return tuple(text.split(". ", 1))
         return "not one of the known mistakes", difference(found, right)
 
 
-_CHANGES = _listed(
-    {
-        "its sign is turned round. What should be above zero here, and what below?": np.negative,
-        "it is in per cent. A share lies in 0 to 1; per cent are to be read.": lambda x: 100 * x,
-        "it is upside down. What is asked about stands above the line.": np.reciprocal,
-        "it is the rest to 1. Your number and the wanted one sum to 1.": lambda x: 1 - x,
-        "rows and columns are exchanged. What does a row of the result stand for?": np.transpose,
-    }
-)
+_CHANGES = {
+    "its sign is turned round. What should be above zero here, and what below?": np.negative,
+    "it is in per cent. A share lies in 0 to 1; per cent are to be read.": lambda x: 100 * x,
+    "it is upside down. What is asked about stands above the line.": np.reciprocal,
+    "it is the rest to 1. Your number and the wanted one sum to 1.": lambda x: 1 - x,
+    "rows and columns are exchanged. What does a row of the result stand for?": np.transpose,
+}
 
 
 @dataclass(frozen=True)
@@ -166,18 +142,17 @@ def attempted(value: Any) -> Any:
 
 
 def variants(function: Callable) -> Callable:
-    """``function`` split in two: given some of its arguments, it returns what takes the others.
-    So one function makes the right answer, ``_loss()``, and wrong ones, ``_loss(squared=0)``."""
+    """``function`` in two steps: ``_loss()`` is a right answer then, ``_loss(squared=0)`` a wrong."""
     return partial(partial, function)
 
 
 def calls(
-    *cases: tuple, read: Callable[[Any], Any] = lambda result: result, keep: int | None = None
-) -> Callable[[Callable], list]:
+    *cases: tuple, read: Callable = lambda result: result, keep: int | None = None
+) -> Callable:
     """A probe: what the function returns for each tuple of arguments, or the error it `Raised`.
 
-    Each call gets copies. A function that returns nothing at all is an empty stub. read: what counts
-    of a result, where it can be read. keep: the place of an argument that must stay as it is.
+    A function that returns nothing at all is an empty stub. read: what counts of a result, where it
+    can be read. keep: the place of an argument that must stay as it is.
     """
 
     def probe(function: Callable) -> list:
@@ -189,7 +164,7 @@ def calls(
             except (NotAttempted, NotImplementedError):
                 raise
             except Exception as error:
-                results.append(Raised.by(error))
+                results.append(Raised(error))
             kept = kept and (keep is None or same(plain(given[keep]), plain(case[keep])))
         if all(result is None or result is ... for result in results):
             raise NotAttempted
@@ -255,7 +230,7 @@ def difference(found: Any, wanted: Any) -> str:
     if found is None:
         return "It returns nothing (None). Does every way through it end in a return?"
     if isinstance(wanted, Raised):
-        return f"Here it should raise {wanted.kind}"
+        return f"Here it should raise {wanted}"
     if type(found) is not type(wanted):
         return f"It gives {type(found).__name__}, wanted is {type(wanted).__name__}"
     if isinstance(found, np.ndarray):
@@ -283,8 +258,7 @@ _here: set[str] = set()  # the lessons whose checks this kernel has called
 def check(number: str, answer: Any) -> Result:
     """Check an answer to exercise ``number`` (``"7.1"``), note the result for `progress`, return it.
 
-    Under nbgrader an answer that does not pass raises AssertionError, as grading by cells needs.
-    Raises InputError for a number that no exercise has.
+    Raises InputError for an unknown number; under nbgrader AssertionError where it does not pass.
     """
     lesson = number.rpartition(".")[0]
     known = exercises(lesson)

@@ -1,5 +1,7 @@
 """Checks of lesson 6: McNemar's test, the oracle, kappa (6.4 to 6.6), beside those of `looking`."""
 
+from functools import partial
+
 import numpy as np
 from scipy.stats import binom, binomtest, chi2, chi2_contingency
 from sklearn.metrics import cohen_kappa_score
@@ -16,16 +18,14 @@ def _rights(*cells):
 
 @variants
 def _of_cells(measure, a, b):
-    """A measure of the counts only A, only B, both, neither."""
     return measure(*(int(cell.sum()) for cell in (a & ~b, ~a & b, a & b, ~a & ~b)))
+
+
+_tail = partial(binom.cdf, p=0.5)
 
 
 def _exact(x, y, *rest):
     return binomtest(x, x + y).pvalue
-
-
-def _tail(k, tosses):
-    return binom.cdf(k, tosses, 0.5)
 
 
 def _two_samples(a, b):
@@ -100,7 +100,6 @@ _ORACLE = {
 
 
 def _answers(n, *weights):
-    """What two models answer and the labels, of which some classes are more frequent."""
     draw, names = np.random.default_rng(63), np.array(["awe", "fear", "anger", "sadness"])
     labels = draw.choice(names, n, p=weights)
     guesses = ((0.6, draw.choice(names, n)), (0.5, draw.choice(names[:3], n)))
@@ -119,17 +118,12 @@ def _frequencies(a, b):
 
 @variants
 def _kappa(a, b, labels, *, observed=_agreement, chance=lambda shares: shares[0] @ shares[1]):
-    """chance: made of the classes' frequencies (2, C)."""
     by_chance = chance(_frequencies(a, b))
     return (observed(a, b, labels) - by_chance) / (1 - by_chance)
 
 
 def _of_correctness(a, b, labels):
     return cohen_kappa_score(*(np.array(side) == labels for side in (a, b)))
-
-
-def _both_right(*lists):
-    return np.mean([len(set(image)) == 1 for image in zip(*lists, strict=True)])
 
 
 def _chance_of_being_right(a, b, labels):
@@ -152,8 +146,8 @@ _KAPPA = {
     "come to 1.": lambda a, b, labels: _agreement(a, b) - np.prod(_frequencies(a, b), axis=0).sum(),
     "both models have the same frequencies. You pooled the two. "
     "Multiply one's by the other's.": _kappa(chance=lambda shares: (shares.mean(0) ** 2).sum()),
-    "only right answers count as agreement. "
-    "Two models that give the same wrong class agree as well.": _kappa(observed=_both_right),
+    "only right answers count as agreement. Two models that give the same wrong class agree as "
+    "well.": _kappa(observed=lambda *lists: (np.array(lists) == lists[0]).all(0).mean()),
     "chance is that of both being right or both wrong. "
     "Observed agreement is of classes. Then so is that by chance.": _chance_of_being_right,
 }

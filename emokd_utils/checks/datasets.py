@@ -22,14 +22,12 @@ _LEAK_PROBE = calls(*_LEAK_CASES, read=lambda ids: sorted(map(str, ids)))
 
 @variants
 def _leaked(rows, *, dropped="train val", into="test", key=lambda image, pixels: pixels):
-    """The images of some splits whose key is in other splits as well."""
     known = {key(image, pixels) for image, split, pixels in rows if split in into}
     return [i for i, split, pixels in rows if split in dropped and key(i, pixels) in known]
 
 
 @variants
 def _copied(counted, rows):
-    """The images whose pixels are more than once in what is counted of all rows."""
     count = Counter(pixels for *_, pixels in counted(rows))
     return [image for image, _, pixels in rows if count[pixels] > 1]
 
@@ -69,8 +67,7 @@ def _split_probe(function):
 
 @variants
 def _drawn(ids, labels, fraction, seed, *, whole=round, least=1, stay=1, of=None, start=int):
-    """A stratified split: the fraction of each class (or of ``of`` images) made whole, at least
-    ``least`` of it, while ``stay`` are left; start: of the generator."""
+    """Of each class a fraction made whole, at least ``least``, while ``stay`` are left."""
     rng, drawn = np.random.default_rng(start(seed)), []
     for name in sorted(set(labels)):
         own = [image for image, label in zip(ids, labels, strict=True) if label == name]

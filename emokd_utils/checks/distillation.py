@@ -18,9 +18,7 @@ def _kl(student, teacher, of_student=torch.log_softmax):
 
 
 @variants
-def _loss(
-    *given, kl=_kl, squared=2, share=1.0, alpha_of=lambda alpha: alpha, soft_label=0, soft_teacher=1
-):
+def _loss(*given, kl=_kl, squared=2, share=1, alpha_of=float, soft_label=0, soft_teacher=1):
     student, teacher, labels, alpha, temperature = given
     divergence = kl(student / temperature, teacher / temperature**soft_teacher)
     ce = F.cross_entropy(student / temperature**soft_label, labels)
@@ -57,7 +55,6 @@ def _by_dictionary(ids, cached, cache):
 
 @variants
 def _refusing(rows, ids, cached, cache):
-    """Wrong rows with the right refusal of an id that is missing."""
     _by_dictionary(ids, cached, cache)
     return cache[rows(ids, cached)]
 

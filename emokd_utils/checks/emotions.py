@@ -13,14 +13,8 @@ _SIDED_CASES = [(_DRAW.dirichlet(np.full(len(s), 0.7), 5), s) for s in (MIKELS, 
 
 @variants
 def _sided(measure, rows, label_set):
-    """A measure of probabilities (N, C) and of bool (C, 2): which labels are negative, positive."""
-    return measure(
-        rows, np.array([[label_set.polarity[c] == s for s in POLARITY] for c in label_set])
-    )
-
-
-def _averaged(rows, sides):
-    return rows @ sides / sides.sum(0)
+    sides = np.array([[label_set.polarity[c] == side for side in POLARITY] for c in label_set])
+    return measure(rows, sides)  # (N, C) probabilities, (C, 2) bool: negative, positive
 
 
 def _normalised(values):
@@ -34,10 +28,10 @@ def _first_half(rows, sides):
 _SIDES = {
     "negative and positive are exchanged. Print POLARITY.labels: "
     "which of the two columns comes first?": _sided(lambda rows, sides: (rows @ sides)[:, ::-1]),
-    "the mean is taken over a side's labels. Your rows do not sum to 1. "
-    "What is the probability that one of several events happens?": _sided(_averaged),
+    "the mean is taken over a side's labels. Your rows do not sum to 1. How likely is it that "
+    "one of several events happens?": _sided(lambda rows, sides: rows @ (sides / sides.sum(0))),
     "the mean is taken over a side's labels, and then the rows are made to sum to 1. Ekman's "
-    "sides differ in size.": _sided(lambda rows, sides: _normalised(_averaged(rows, sides))),
+    "sides differ in size.": _sided(lambda rows, sides: _normalised(rows @ (sides / sides.sum(0)))),
     "the first half of the labels is taken for positive. "
     "So it is in Mikels' set. Print another set's labels with their polarity.": _sided(_first_half),
     "the likeliest emotion decides alone. Which side is likelier with 0.3 awe, 0.25 "
@@ -69,15 +63,15 @@ _MIDDLES = {
     "Which takes both?": _hue(arctangent=lambda sine, cosine: np.arctan(sine / cosine)),
 }
 
-_VOTES_PROBE = calls(
-    (["fear", "awe", "fear", "fear", "awe"], 3),
-    (["fear", "awe", "fear", "awe", "joy"], 2),
-    (["fear", "awe", "joy", "fear", "anger"], 3),
-    (["joy", "awe", "joy", "fear", "anger"], 2),
-    (["awe", "awe", "joy", "awe", "fear"], 4),
-    (["anger"] * 5, 3),
-    read=str,
-)
+_BALLOTS = {
+    "fear awe fear fear awe": 3,
+    "fear awe fear awe joy": 2,
+    "fear awe joy fear anger": 3,
+    "joy awe joy fear anger": 2,
+    "awe awe joy awe fear": 4,
+    "anger anger anger anger anger": 3,
+}
+_VOTES_PROBE = calls(*((text.split(), needed) for text, needed in _BALLOTS.items()), read=str)
 
 
 @variants

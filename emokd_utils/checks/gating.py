@@ -15,13 +15,11 @@ _ANSWERS_PROBE = calls(
 
 @variants
 def _one_hot(outside, answers, classes):
-    """One-hot rows in which an answer outside the set becomes what ``outside`` gives for C."""
     rows = dict(zip(classes, np.eye(len(classes)), strict=True))
     return [rows.get(answer, outside(len(classes))) for answer in answers]
 
 
 _right_rows = _one_hot(np.zeros)
-
 _ONE_HOT = {
     "an answer outside the set becomes the last class. What cannot be found has "
     "place -1 in your code. What does -1 pick out of a list?": _one_hot(lambda n: np.eye(n)[-1]),
@@ -39,7 +37,6 @@ _ONE_HOT = {
 
 
 def _expert_case(n, c):
-    """Student logits, VLM probabilities, two experts and a router."""
     student, vlm = 3 * torch.randn(2, n, c)
     widths = ((c, c), (c, c), (2 * c, 2))
     layers = [torch.nn.Linear(*width).requires_grad_(False) for width in widths]
@@ -51,12 +48,7 @@ with torch.random.fork_rng(devices=[]):
     _EXPERT_CASES = [_expert_case(5, 4), _expert_case(3, 8)]
 
 
-def _unchanged(value):
-    return value
-
-
-def _softmax(scores):
-    return scores.softmax(1)
+_unchanged, _softmax = torch.nn.Identity(), torch.nn.Softmax(1)
 
 
 @variants
@@ -101,13 +93,11 @@ _IMAGES_PROBE = calls(
 
 @variants
 def _chosen(rule, ids, learnt_from, reported):
-    """The ids that a rule makes of the sets: all, the VLM's, the head's, the reported images."""
     wanted = rule(set(ids), learnt_from["VLM"], learnt_from["head"], reported)
     return [name for name in ids if name in wanted]
 
 
 _right_ids = _chosen(lambda ids, vlm, head, reported: ids - vlm - head - reported)
-
 _IMAGES = {
     "the gate is trained on the images of the final numbers. Then no image is left "
     "on which its accuracy means anything.": _chosen(lambda ids, vlm, head, reported: reported),

@@ -19,10 +19,7 @@ _ROWS = (
 
 
 def _padded(pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Three rows of tokens padded on the right, where each answer starts, how long each row is.
-
-    Token 2 ends an answer; with pad 2 the padding is the same token, as some models have it.
-    """
+    """Three rows of tokens, where each answer starts, how long each row is; token 2 ends it."""
     tokens = torch.tensor([row + [pad] * (13 - len(row)) for row in _ROWS])
     return tokens, torch.tensor([7, 6, 9]), torch.tensor([len(row) for row in _ROWS])
 
@@ -107,7 +104,6 @@ _FORM = re.compile(r"\{\s*['\"]emotion['\"]\s*:")
 
 
 def _instruction_probe(function) -> dict[str, bool]:
-    """What is so of the questions and answers for each label of two label sets."""
     mikels, ekman = (_facts(function, label_set) for label_set in (MIKELS, EKMAN))
     return {name: mikels[name] and ekman[name] for name in mikels}
 

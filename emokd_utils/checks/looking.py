@@ -1,7 +1,7 @@
 """Checks of lesson 6 (6.1 to 6.3): what was found by looking.
 
 What a reader finds in the explorer is held against ``key``: its table, with those notes of the data
-set that it held back. No list of ids is here, so the checks do for other data and seeds too.
+set that it held back.
 """
 
 import re
@@ -15,19 +15,14 @@ from ..world.scenes import scene_objects
 _EDGE = 0.01  # how far what is typed in the explorer may be from the limit
 
 
-def _parts(answer, count):
+def _parts(answer):
     """The parts of an answer; NotAttempted where one that the reader gives is missing."""
-    if isinstance(answer, tuple) and len(answer) == count:
-        if any(part is None or part is ... for part in answer):
-            raise NotAttempted
-        return answer
-    if answer is None or not len(answer):
+    if not answer or any(part is None or part is ... for part in answer):
         raise NotAttempted
-    raise ValueError("leave the checking cell as it is, and answer in the cell above it")
+    return answer
 
 
 def _known_ids(ids, key):
-    """Different ids in a list, all of which the key has."""
     found = list(dict.fromkeys([ids] if isinstance(ids, str) else map(str, ids)))
     if unknown := [image for image in found if image not in key.index]:
         raise ValueError(f"{unknown[0]!r} is no id of a test image: copy it from the explorer")
@@ -42,14 +37,13 @@ def _shown(selection):
 
 def _noise(key):
     """Which labels are wrong, bool by id; None where the data do not tell."""
-    if "label_noise" in key:
-        return key["label_noise"].astype(str).str.lower().isin(["true", "1", "1.0"])
-    return key["emotion"] != key["label"] if "emotion" in key else None
+    noise = key.get("label_noise")
+    return None if noise is None else noise.astype(str).str.lower().isin(["true", "1", "1.0"])
 
 
 def _wrong_labels(answer):
     """Ids that are said to have a wrong label, and the key: what is wrong in a word, or ''."""
-    ids, key = _parts(answer, 2)
+    ids, key = _parts(answer)
     found, noise = key.loc[_known_ids(ids, key)], _noise(key)
     if len(found) < 3:
         return "few"
@@ -69,7 +63,7 @@ def _word(text, known=()):
 
 def _object_missed(answer):
     """The explorer's selection, an object, what A takes it for, and the key: as above."""
-    selection, thing, taken_for, key = _parts(answer, 4)
+    selection, thing, taken_for, key = _parts(answer)
     shown = key.loc[_shown(selection)]
     label = shown["label"].iloc[0]
     if (shown["label"] != label).any():
@@ -107,7 +101,7 @@ def _not_the_object(thing, inside, label):
 
 def _sure_and_wrong(answer):
     """The explorer's selection, two ids, the limit, and the key: as above."""
-    selection, ids, sure, key = _parts(answer, 4)
+    selection, ids, sure, key = _parts(answer)
     shown, ids, noise = key.loc[_shown(selection)], _known_ids(ids, key), _noise(key)
     if shown["correct_a"].any():
         return "right shown"
@@ -157,12 +151,10 @@ def _ids(*places):
 
 
 def _missed(*places, thing="spider", taken_for="lamp"):
-    """An answer to 6.2 on the small key: what the explorer shows, the words, and the key."""
     return _UNKNOWN.drop(columns="objects").loc[_ids(*places)], thing, taken_for, _KEY
 
 
 def _sure(*places, pair=(0, 1)):
-    """An answer to 6.3 on the small key."""
     return _UNKNOWN.loc[_ids(*places)], _ids(*pair), 0.75, _KEY
 
 

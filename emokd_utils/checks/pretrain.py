@@ -16,9 +16,8 @@ _BOXES = (
     (83, 80, 26, 13),  # low and wide
     (28, 53, 56, 12),  # a strip of 3 pixels in one row, of 9 in the next
 )
-_BOXES_PROBE = calls(
-    *[(k, _BOXES) for k in range(16)], read=lambda places: sorted(map(int, places))
-)
+_TOKENS = [(k, _BOXES) for k in range(16)]
+_BOXES_PROBE = calls(*_TOKENS, read=lambda places: sorted(map(int, places)))
 
 
 @variants
@@ -89,7 +88,6 @@ _WORDS = (
 
 
 def _as_text(result):
-    """The pair and the new words as text: no matter whether lists or tuples."""
     pair, words = result
     return list(pair), {" ".join(word): count for word, count in dict(words).items()}
 

@@ -47,11 +47,9 @@ _ACCURACY = {
     "Where does the label come in?": lambda table: table.filter(like="p_").max(axis=1).mean(),
 }
 
+_LABELS = ["awe"] * 6 + ["fear"] * 2 + ["anger"] * 2
 _MACRO_PROBE = calls(
-    (
-        ["awe"] * 6 + ["fear"] * 2 + ["anger"] * 2,
-        ["awe"] * 5 + ["fear"] * 2 + [None, "anger", "joy"],
-    ),
+    (_LABELS, ["awe"] * 5 + ["fear"] * 2 + [None, "anger", "joy"]),
     (["joy"] * 9 + ["fear"], ["joy"] * 7 + [None, "awe", "joy"]),
     (["fear", "joy", "joy", "joy"], ["fear", "fear", "joy", "joy"]),
 )
@@ -72,7 +70,6 @@ def _macro_f1(table):
 
 
 _macro = _framed(lambda table: _per_class(table).mean())
-
 _MACRO = {
     "every image counts the same. This is the ordinary accuracy. What "
     "should come out with 90 images of one label right and 10 of another wrong?": _framed(_right),
@@ -93,7 +90,6 @@ _TRAINED = dict(zip(_STAGES, ("vision model", "adapter", "head", "gate"), strict
 
 
 def _stages_probe(answer):
-    """The part of each stage; errors that say which stage or part is not one of the map's."""
     if not isinstance(answer, Mapping):
         raise TypeError(f"a dictionary is wanted here, this is {type(answer).__name__}")
     parts = {str(k).strip().lower(): str(v).strip().lower() for k, v in answer.items()}
@@ -111,8 +107,9 @@ _WRONG_STAGES = {
     "Is the encoder's box filled?": _TRAINED | {"distillation": "visual encoder"},
     "the teacher is said to be trained while it teaches. Its number says when it was trained. "
     "Is that before distillation?": _TRAINED | {"distillation": "vision model"},
-    "adapter and head are exchanged. Which lies beside the language model?": _TRAINED
-    | {"instruction tuning": "head", "distillation": "adapter"},
+    "adapter and head are exchanged. Which lies beside the language model?": (
+        _TRAINED | {"instruction tuning": "head", "distillation": "adapter"}
+    ),
     "the head is said to be trained once more with the gate. "
     "When the gate is trained, what comes to it is already fixed.": _TRAINED | {"gating": "head"},
 }

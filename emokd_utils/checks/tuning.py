@@ -19,7 +19,6 @@ _CASES = [_case(16.0, 6, 6, 2), _case(6.0, 6, 6, 3), _case(12.0, 4, 7, 3)]
 
 @variants
 def _merged(w, a, b, alpha, *, scale=lambda alpha, a: alpha / len(a), base=1, add=torch.matmul):
-    """W and its correction as one matrix."""
     return base * w + scale(alpha, a) * add(b, a)
 
 
@@ -55,7 +54,6 @@ def _grouped(width, heads, groups):
 
 @variants
 def _count(*sizes, keys=_grouped, square=2, narrow=2):
-    """keys: their width. square, narrow: how many matrices of each kind."""
     width, heads, groups, layers, rank = sizes
     sides = square * 2 * width + narrow * (width + keys(width, heads, groups))
     return layers * rank * sides
@@ -107,18 +105,17 @@ def _half_wave(share):
 
 
 @variants
-def _rate(step, steps, warmup, peak, *, course=_half_wave, rise=lambda share: share, begin=None):
-    """The rate: ``rise`` over the warm-up, then ``course`` over the rest or from ``begin``."""
-    begin = warmup if begin is None else begin
+def _rate(step, steps, warmup, peak, *, course=_half_wave, rise=float, lead=1):
+    """The rate: ``rise`` over the warm-up, then ``course`` over the rest; lead: 0 from step 0."""
     if step < warmup:
         return peak * rise(step / warmup)
-    return peak * course((step - begin) / (steps - begin))
+    return peak * course((step - lead * warmup) / (steps - lead * warmup))
 
 
 _RATES = {
     "the warm-up is missing. Look at step 0: there the rate should be 0. "
     "What is it in yours?": lambda step, steps, warmup, peak: peak * _half_wave(step / steps),
-    "the cosine counts from step 0. When should the rate be at its peak?": _rate(begin=0),
+    "the cosine counts from step 0. When should the rate be at its peak?": _rate(lead=0),
     "the cosine is not lifted. Your rate becomes negative. "
     "How is a cosine brought to 1 and 0?": _rate(course=lambda share: math.cos(math.pi * share)),
     "a quarter of a wave. Peak and end are right, half-way is too high. How flat "

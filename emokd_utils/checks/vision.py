@@ -16,7 +16,6 @@ _AVERAGES_PROBE = calls(
 
 @variants
 def _averaged(averages, confusion):
-    """Averages of the recall, precision, F1 and number of images of each class."""
     hit, n, named = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     recall, precision, f1 = hit / n, hit / np.maximum(named, 1), 2 * hit / (n + named)
     parts = {"recall": recall, "precision": precision, "f1": f1, "n": n}
@@ -24,7 +23,6 @@ def _averaged(averages, confusion):
 
 
 _macro = _averaged(lambda c: (c.recall.mean(), c.f1.mean()))
-
 _AVERAGES = {
     "rows and columns are exchanged. Recall asks about images with a label. Are "
     "those of one label a row of yours?": _averaged(lambda c: (c.precision.mean(), c.f1.mean())),
@@ -73,13 +71,13 @@ def _stopping(history, patience, *, reset=True, previous=False, last=False, step
 
 
 @variants
-def _lowest(key, history, patience, *, sign=1):
-    return min(history, key=lambda record: sign * record[key])["epoch"]
+def _lowest(key, history, patience, *, best=min):
+    return best(history, key=lambda record: record[key])["epoch"]
 
 
 _EPOCHS = {
     "the test split chooses. Which column decides? "
-    "What chose the model can no longer judge it.": _lowest("test_accuracy", sign=-1),
+    "What chose the model can no longer judge it.": _lowest("test_accuracy", best=max),
     "the epoch at which training stops is kept. After its best epoch a model goes on for a while. "
     "Which of the two is wanted?": _stopping(last=True),
     "the last epoch of the list is kept. Training ends earlier, "
@@ -93,7 +91,7 @@ _EPOCHS = {
     "It can be better than the last and no better than the best.": _stopping(previous=True),
     "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
     "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
-    "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", sign=-1),
+    "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", best=max),
 }
 
 _DRAW = np.random.default_rng(2)

@@ -16,10 +16,6 @@ def _tokens(height, width, patch=14, merge=2, *, fit=round, times=lambda merge: 
     return fit(height / patch / merge) * fit(width / patch / merge) * times(merge)
 
 
-def _area(height, width, patch=14, merge=2):
-    return round(height * width / (patch * merge) ** 2)
-
-
 _TOKENS = {
     "patches are counted, not tokens. What happens to each square of neighbouring "
     "patches before the language model sees them?": _tokens(times=lambda merge: merge**2),
@@ -27,7 +23,9 @@ _TOKENS = {
     "By how much does that divide their number?": _tokens(times=lambda merge: merge),
     "sides are cut off. Try 150 pixels: which multiple is nearest?": _tokens(fit=math.floor),
     "sides are always rounded up. Try 100 and 333 pixels.": _tokens(fit=math.ceil),
-    "the area is divided, not each side. Each side has to fit by itself.": _area,
+    "the area is divided, not each side. Each side has to fit by itself.": (
+        lambda height, width, patch=14, merge=2: round(height * width / (patch * merge) ** 2)
+    ),
     "patch and merge are fixed. Another encoder may have patches of 16 pixels. Which numbers "
     "of yours should come in as arguments?": lambda height, width, *sizes: _tokens()(height, width),
 }
@@ -90,19 +88,18 @@ def _parts(text, labels):
     return [label for label in labels if label in text]
 
 
-def _first(named):
-    return named[:1]
+def _different(named):
+    return len(set(named))
 
 
 @variants
-def _read(text, labels, *, find=_words, counted=set, fold=str.lower, form="label"):
-    """The label a text names; form: what counts of the asked form."""
+def _read(text, labels, *, find=_words, counted=_different, fold=str.lower, form="label"):
     text = fold(text)
     asked = _FORM.search(text)
     if form and asked:
         return asked[1] if asked[1] in labels or form == "any word" else None
     named = find(text, labels)
-    return named[0] if len(counted(named)) == 1 else None
+    return named[0] if named and counted(named) == 1 else None
 
 
 def _whole_form_only(text, labels):
@@ -115,11 +112,11 @@ _READINGS = {
     "It hides in the confusion matrix.": lambda text, labels: _read()(text, labels) or labels[0],
     "whatever stands in the form is returned. Is joy one of the labels?": _read(form="any word"),
     "the first label that occurs anywhere is taken. Try 'either anger or fear' and 'awesome': "
-    "there are two faults at once.": _read(find=_parts, counted=_first, form=None),
-    "the first label word wins. Try 'either anger or fear'.": _read(counted=_first),
+    "there are two faults at once.": _read(find=_parts, counted=bool, form=None),
+    "the first label word wins. Try 'either anger or fear'.": _read(counted=bool),
     "a label is found inside another word. "
     "Search your text for awe in 'awesome'. Where does a word begin and end?": _read(find=_parts),
-    "the same label twice counts as two labels. Count labels, not words.": _read(counted=list),
+    "the same label twice counts as two labels. Count labels, not words.": _read(counted=len),
     "capital letters are not read. Try 'Disgust.' and 'Awe'.": _read(fold=str),
     "words beside the form count as much as the form. Is the form read first?": _read(form=None),
     "only the whole form is read. Try an answer that was cut short, "

@@ -1,16 +1,13 @@
-"""What the explorer shows of two models and the images they were asked about: table, pictures, data.
-
-Nothing is filtered or sorted here: `explorer.js` does that in the browser, pandas in a notebook.
-"""
+"""What the explorer shows: table, pictures, data; `explorer.js` filters and sorts them."""
 
 from __future__ import annotations
 
 import base64
 import io
-import itertools
 import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,25 +24,20 @@ from ..figures import class_colours, model_colours
 from ..images import open_image
 from ..predictions import Predictions
 
-CELLS = ("both", "a", "b", "neither")
-"""Who is right: both models, A alone, B alone, neither."""
-
 Images = ImageDataset | Mapping[str, Any] | str | os.PathLike
-"""Where pictures come from: a data set, id -> PIL image or path, or a folder the ids are below."""
 
 _NONE = "(none)"
 _MOST_OPTIONS = 40  # different values of a metadata column that are listed
-_FEW = 12  # so many are listed however few images there are, and numbers not put on a scale
-_CUES = ("content", "atmosphere", "both")
+_FEW = 12  # so many different numbers are listed, not put on a scale
+_CUES = {"content": 0, "atmosphere": 1, "both": 2}
 
 
 @dataclass(frozen=True, eq=False)
 class GateView:
     """A gate's answers with what went into them, over n images, as `Run.gate_parts` gives them.
 
-    predictions: the gate's. student, vlm: those of its two sides, for the same images. weights:
-    (n, 2) shares of student and VLM in each decision, 0 to 1, rows summing to 1, in the order of
-    `predictions`. What is None is not shown.
+    weights: (n, 2) shares of student and VLM in each decision, 0 to 1, rows summing to 1, in the
+    order of the gate's ``predictions``. What is None is not shown.
     """
 
     predictions: Predictions | None
@@ -55,10 +47,7 @@ class GateView:
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """float64 (n,): Jensen-Shannon divergence in bits, 0 to 1, of rows of probabilities (n, C).
-
-    Lin (1991), doi 10.1109/18.61115.
-    """
+    """(n,) bits, 0 to 1, between rows of probabilities (n, C); Lin (1991), 10.1109/18.61115."""
     middle = (p + q) / 2
     both = rel_entr(p, middle) + rel_entr(q, middle)
     return np.clip(both.sum(axis=1) / (2 * np.log(2)), 0, 1)
@@ -67,60 +56,53 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 class Content:
     """Everything that the explorer shows, for the arguments of `explore`, in one order of n images.
 
-    models: name -> predictions, A and B first. parts: of "vlm", "student" and "gate" those there are
-    -> their names. share: (n,) the student's share in each decision, 0 to 1, or None. reasons: n
-    texts, None where there is none, or None. columns: the metadata, a row an image. table: see
-    `Explorer`. present: bool (n,), images that are there. open: id -> image.
+    models: name -> predictions, A and B first. parts: "vlm", "student", "gate" -> their names.
+    share: (n,) the student's share in each decision. table: see `Explorer`. images: id -> picture.
     """
 
     def __init__(self, a, b, images, gate, more, names, metadata, reasons) -> None:
         view = gate if isinstance(gate, GateView) else GateView(gate)
-        further = more.items() if isinstance(more, Mapping) else [(None, model) for model in more]
         self.models: dict[str, Predictions] = {}
-        self._known = [(name, model) for name, model in further if name]
+        self._more = more
         added = [self._add(a, names and names[0]), self._add(b, names and names[1])]
         if added[0] == added[1]:
             self.models[f"{added[0]} (again)"] = a
         parts = {"vlm": view.vlm, "student": view.student, "gate": view.predictions}
-        there = {part: model for part, model in parts.items() if model is not None}
-        self.parts = {part: self._add(model) for part, model in there.items()}
-        for name, model in further:
+        self.parts = {part: self._add(model) for part, model in parts.items() if model is not None}
+        for name, model in more.items():
             self._add(model, name)
 
         self.first = self.models[added[0]]
-        ids, weights = self.first.ids, view.weights
-        self.share, self.reasons = None, None
-        if weights is not None:
-            shares = dict(zip(view.predictions.ids, weights[:, 0], strict=True))
-            self.share = np.array([shares[image] for image in ids])
-        if reasons is not None:
-            self.reasons = [reasons.get(image) for image in ids]
-        if metadata is None and isinstance(images, ImageDataset):
-            metadata = images.table
+        ids, self.share = self.first.ids, None
+        if view.weights is not None:
+            shares = pd.Series(view.weights[:, 0], pd.Index(view.predictions.ids, dtype=object))
+            self.share = shares[list(ids)].to_numpy()
+        self.reasons = None if reasons is None else [reasons.get(image) for image in ids]
+        if metadata is None:
+            metadata = images.table if isinstance(images, ImageDataset) else pd.DataFrame()
         facts = self._facts()
         self.columns = _columns(self.first.splits, metadata, facts)
         self.table = facts.join(self.columns)
         self.table.attrs = {"a": added[0], "b": list(self.models)[1]}
-        self.present, self.open = _source(ids, images)
+        self.images = _pictures(ids, images)
 
     def _add(self, model: Predictions, name: str | None = None) -> str:
         """Take in a model; its name, which is that of the same one where it is here already."""
         if not isinstance(model, Predictions):
             raise InputError(f"{name or 'a model'} is {type(model).__name__}: give Predictions")
-        name = name or next((key for key, known in self._known if _same(known, model)), None)
-        name = name or str(model.provenance.get("model", f"model {len(self.models) + 1}"))
-        for first, known in itertools.islice(self.models.items(), 1):
-            try:
-                model = known.aligned(model)[1]
-            except InputError as error:
-                raise InputError(
-                    f"{first!r} (first) and {name!r} (second) cannot be compared: {error}"
-                ) from error
+        name = name or next((key for key, known in self._more.items() if _same(known, model)), None)
+        name = name or str(model.provenance.get("model", "model"))
+        first = next(iter(self.models), None)
+        try:
+            model = self.models[first].aligned(model)[1] if self.models else model
+        except InputError as error:
+            names = f"{first!r} (first) and {name!r} (second)"
+            raise InputError(f"{names} cannot be compared: {error}") from error
         for key, known in self.models.items():
             if _same(known, model):
                 return key
-        free = (f"{name} ({k})" if k > 1 else name for k in itertools.count(1))
-        name = next(key for key in free if key not in self.models)
+        if name in self.models:
+            name = f"{name} ({len(self.models)})"
         self.models[name] = model
         return name
 
@@ -128,10 +110,10 @@ class Content:
         """What the models say, a row an image."""
         a, b = list(self.models.values())[:2]
         # As objects: None stays None, and pandas' own text may refuse what an id or answer holds.
-        index = pd.Index(a.ids, name="id", dtype=object)
-        texts = partial(pd.Series, index=index, dtype=object)
+        texts = partial(pd.Series, index=pd.Index(a.ids, name="id", dtype=object), dtype=object)
         table = pd.DataFrame({"label": texts(a.labels)})
-        table["cell"] = texts(np.array(CELLS)[3 - 2 * a.correct - b.correct])
+        right = np.array(["both", "a", "b", "neither"])[3 - 2 * a.correct - b.correct]
+        table["cell"] = texts(right)
         for side, model in (("a", a), ("b", b)):
             table[f"predicted_{side}"] = texts(model.predicted)
             table[f"confidence_{side}"] = model.probabilities.max(axis=1)
@@ -173,19 +155,19 @@ class Content:
             "share": None if self.share is None else _packed(self.share),
             "columns": [facet(name, values) for name, values in self.columns.items()],
             "reasons": self.reasons,
-            "missing": np.flatnonzero(~self.present).tolist(),
+            "missing": [k for k, image in enumerate(self.first.ids) if image not in self.images],
         }
         return safe_json(data)
 
     def picture(self, row: int, size: int, quality: int) -> bytes | None:
         """One image as WebP, its longer side at most `size` pixels; None where it is missing."""
-        if not self.present[row]:
+        image = self.images.get(self.first.ids[row])
+        if image is None:
             return None
         try:
-            image = self.open(self.table.index[row])
+            image = (image if isinstance(image, Image.Image) else open_image(image)).convert("RGB")
         except (InputError, OSError):
             return None
-        image = image.convert("RGB")
         image.thumbnail((size, size), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=quality, method=4)
@@ -197,11 +179,9 @@ def _same(a: Predictions, b: Predictions) -> bool:
     return same and a.ids == b.ids and a.answers == b.answers
 
 
-def _columns(splits: Sequence[str], metadata: pd.DataFrame | None, taken: pd.DataFrame):
+def _columns(splits: Sequence[str], metadata: pd.DataFrame, taken: pd.DataFrame):
     """The metadata of the images, under names that the table has not."""
     split = pd.DataFrame({"split": splits}, index=taken.index)
-    if metadata is None:
-        return split
     if not metadata.index.is_unique:
         twice = metadata.index[metadata.index.duplicated()][0]
         raise InputError(f"metadata has {twice!r} twice: give each image one row")
@@ -212,32 +192,23 @@ def _columns(splits: Sequence[str], metadata: pd.DataFrame | None, taken: pd.Dat
 
 
 def facet(name: str, values: pd.Series) -> dict[str, Any]:
-    """A metadata column as the page has it: of the kind that its values are best chosen by.
-
-    kind 'set': options and codes (n,); 'range': values (n,), None where there is none; 'text': n
-    texts.
-    """
+    """A metadata column as the page has it: a 'set' of options with codes, a 'range', or 'text'."""
     known = values.dropna()
     numeric = pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known)
     if numeric and known.nunique() > _FEW:
-        numbers = values.astype(float).to_numpy()
-        finite = np.isfinite(numbers)
-        listed = [x if ok else None for x, ok in zip(numbers.tolist(), finite, strict=True)]
+        numbers = values.astype(float).tolist()
+        listed = [x if math.isfinite(x) else None for x in numbers]
         return {"name": name, "kind": "range", "values": listed}
     texts = [_text(x) if ok else None for x, ok in zip(values, values.notna(), strict=True)]
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        options = [_text(value) for value in values.cat.categories]
-    elif numeric:
+    if numeric:
         options = [_text(value) for value in sorted(known.unique())]
     else:
-        cues = {cue: place for place, cue in enumerate(_CUES)}
-        options = sorted({*texts} - {None}, key=lambda text: (cues.get(text, len(cues)), text))
-    if len(options) > min(_MOST_OPTIONS, max(_FEW, len(values) / 4)):
+        options = sorted({*texts} - {None}, key=lambda text: (_CUES.get(text, 3), text))
+    if len(options) > _MOST_OPTIONS:
         return {"name": name, "kind": "text", "values": [text or "" for text in texts]}
-    if None in texts and _NONE not in options:
-        options.append(_NONE)
-    place = {text: k for k, text in enumerate(options)}
-    codes = [place[_NONE if text is None else text] for text in texts]
+    texts = [_NONE if text is None else text for text in texts]
+    options = list(dict.fromkeys([*options, *texts]))
+    codes = [options.index(text) for text in texts]
     return {"name": name, "kind": "set", "options": options, "codes": codes}
 
 
@@ -245,35 +216,18 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-# -------------------------------------------------------------------------------------- the pictures
-
-
-def _source(ids: Sequence[str], images: Images) -> tuple[np.ndarray, Callable[[str], Image.Image]]:
-    """Which images are there by name, bool (n,), and what opens one; InputError for none at all."""
-    here, where = images, "the mapping"
+def _pictures(ids: Sequence[str], images: Images) -> Mapping[str, Any]:
+    """Id -> PIL image or path; InputError where none of the ids has one."""
+    where: Any = "the mapping"
     if isinstance(images, ImageDataset):
-        here, where = set(images.ids), images.root
+        where, images = images.root, {image: images.root / image for image in images.ids}
     elif isinstance(images, str | os.PathLike):
         where = Path(images)
-        here = {path.relative_to(where).as_posix(): path for path in where.rglob("*")}
-    present = np.array([image in here for image in ids], dtype=bool)
-    if ids and not present.any():
-        some = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-        raise InputError(
-            f"none of the {len(ids):,} images is in {where} ({some}): give the images that were "
-            "predicted"
-        )
-    if isinstance(images, ImageDataset):
-        return present, images.open
-    # Got by `get`, so that a mapping may draw its pictures when they are asked for.
-    return present, lambda image: _opened(here.get(image))
-
-
-def _opened(image: Image.Image | str | os.PathLike) -> Image.Image:
-    return image if isinstance(image, Image.Image) else open_image(image)
-
-
-# -------------------------------------------------------------------------------------- as JSON
+        images = {path.relative_to(where).as_posix(): path for path in where.rglob("*")}
+    if ids and not any(image in images for image in ids):
+        missing = f"none of the {len(ids):,} images is in {where} ({ids[0]}, ...)"
+        raise InputError(f"{missing}: give the images that were predicted")
+    return images
 
 
 def safe_json(value: object) -> str:
@@ -290,7 +244,7 @@ def _packed(values: np.ndarray) -> str:
 def _lines(value: Any, name: str = "") -> list[tuple[str, str]]:
     """A provenance as lines of name and text."""
     if isinstance(value, dict):
-        parts = [_lines(part, f"{name}.{key}" if name else key) for key, part in value.items()]
-        return list(itertools.chain(*parts))
-    texts = [str(part) for part in (value if isinstance(value, list) else [value])]
-    return [(name, "" if value is None else ", ".join(texts))]
+        inner = ((f"{name}.{key}".lstrip("."), part) for key, part in value.items())
+        return [line for name, part in inner for line in _lines(part, name)]
+    texts = value if isinstance(value, list) else ["" if value is None else value]
+    return [(name, ", ".join(map(str, texts)))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
@@ -13,14 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
 from ..errors import InputError
 from ..files import write_text
 from .content import Content, safe_json
 
 STATIC = Path(__file__).parent
-MAX_MB = 8.0
 
 _SIZES = ((256, 82), (192, 80), (160, 78), (128, 75), (112, 70), (96, 60), (80, 50))
 """Longest side in pixels and WebP quality, from the best to the smallest."""
@@ -60,13 +56,11 @@ def _page(content: Content, view: str, where: dict[str, Any]) -> str:
         + ("img-src data:" if "inside" in where else "img-src 'self' file: data:")
     )
     title = " and ".join(content.table.attrs.values()) + ": where they disagree"
-    title = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", " ", title)
     return (
         "<!doctype html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="referrer" content="no-referrer">\n'
         f"<title>{escape(title)}</title>\n"
         f"<style>{css}</style>\n</head>\n<body>\n"
         '<main id="emx"></main>\n'
@@ -82,19 +76,15 @@ def _page(content: Content, view: str, where: dict[str, Any]) -> str:
 def _fitting(content: Content, budget: int, max_mb: float) -> list[str | None]:
     """Every image in base64, as large as all of them fit into `budget` bytes."""
     n = len(content.table)
-    sample = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)) if n else []
     for size in _SIZES:
-        if n > len(sample):
-            some = [len(content.picture(row, *size) or b"") for row in sample]
-            if (4 * np.mean(some) / 3 + 5) * n > 0.98 * budget:
-                continue
+        sample = [content.picture(row, *size) or b"" for row in range(0, n, n // _SAMPLE + 1)]
+        if sum(map(len, sample)) * 4 / 3 * n > budget * len(sample):
+            continue
         found = [data and base64.b64encode(data).decode() for data in _all(content, size)]
         if sum(len(text or "null") + 3 for text in found) <= budget:
             return found
-    raise InputError(
-        f"the data and {n:,} pictures do not fit into {max_mb:g} MB: write them beside the "
-        "page with pictures='folder', explore fewer images, or raise max_mb"
-    )
+    way = "write them beside the page with pictures='folder', explore fewer, or raise max_mb"
+    raise InputError(f"the data and {n:,} pictures do not fit into {max_mb:g} MB: {way}")
 
 
 def _all(content: Content, size: tuple[int, int]) -> Iterable[bytes | None]:

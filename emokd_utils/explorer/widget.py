@@ -15,7 +15,7 @@ import traitlets
 from ..errors import InputError
 from ..predictions import Predictions
 from .content import Content, GateView, Images
-from .page import MAX_MB, STATIC, write_page
+from .page import STATIC, write_page
 
 _TILE_PICTURE, _OPEN_PICTURE = (224, 80), (1024, 85)  # longest side, WebP quality
 
@@ -26,7 +26,7 @@ def explore(
     images: Images,
     gate: Predictions | GateView | None = None,
     *,
-    more: Mapping[str, Predictions] | Iterable[Predictions] = (),
+    more: Mapping[str, Predictions] | None = None,
     names: tuple[str, str] | None = None,
     metadata: pd.DataFrame | None = None,
     reasons: Mapping[str, str] | None = None,
@@ -35,16 +35,15 @@ def explore(
 
     images: a data set, a mapping of id to PIL image or path, or the folder that ids are relative to.
     gate: what combines the two, its Predictions alone or with what went into them.
-    more: further predictions of the same images, to be put in A's or B's place; of a mapping the
-        keys are the names (also of A, B and the gate where they are among its values).
+    more: name -> further predictions of the same images, to be put in A's or B's place; the names
+        are also those of A, B and the gate where they are among its values.
     names: of A and B; by default those in `more`, else their provenance's model.
     metadata: a row an image, indexed by id; by default the columns of the data set's table.
     reasons: image id -> why, in the VLM's words (`VLM.reasons`).
 
-    Raises InputError, naming models and images, for predictions of other images, labels or
-    classes; where none of the images is found; for metadata with an id twice.
+    Raises InputError for other images, labels or classes, and for pictures that are not found.
     """
-    return Explorer(Content(a, b, images, gate, more, names, metadata, reasons))
+    return Explorer(Content(a, b, images, gate, more or {}, names, metadata, reasons))
 
 
 class Explorer(anywidget.AnyWidget):
@@ -73,10 +72,7 @@ class Explorer(anywidget.AnyWidget):
         return f"Explorer({a} and {b}: {len(self._rows):,} of {len(self.table):,} images shown)"
 
     def show(self, ids: Iterable[str] | None = None) -> None:
-        """Show these images in this order, or all of them; whatever was chosen before is dropped.
-
-        Raises InputError for an id that is not in the table.
-        """
+        """Show these images in this order, or all, without filters; InputError for an unknown id."""
         if ids is None:
             order = np.argsort(-self.table["disagreement"].to_numpy(), kind="stable")
             self._rows, self._view = order.tolist(), ""
@@ -90,8 +86,7 @@ class Explorer(anywidget.AnyWidget):
 
     @property
     def selection(self) -> pd.DataFrame:
-        """The rows of `table` that are shown now, in the gallery's order: those of the last `show`,
-        or what was clicked in the widget since."""
+        """The rows of `table` that are shown now, by `show` or by clicks, in the gallery's order."""
         return self.table.iloc[self._rows]
 
     def to_html(
@@ -100,12 +95,11 @@ class Explorer(anywidget.AnyWidget):
         *,
         view: str | None = None,
         pictures: str = "inside",
-        max_mb: float = MAX_MB,
+        max_mb: float = 8.0,
     ) -> Path:
         """Write the explorer, with all its images, as a page that needs no server and no network.
 
-        view: what the page shows at first, as behind the # of its address (``cell=a``; explorer.js
-            lists the keys); by default what the widget shows now.
+        view: what is shown at first, as behind the # of the address; by default what is shown now.
         pictures: 'inside' the page, as large as fits, or in a 'folder' ``<stem>_pictures`` beside it.
         max_mb: size of the page at most, in 10^6 bytes.
 
@@ -115,9 +109,6 @@ class Explorer(anywidget.AnyWidget):
         return write_page(self._content, Path(path), view, pictures, max_mb)
 
     def _send_pictures(self, widget: Any, message: Any, buffers: Any) -> None:
-        """Answer the browser's request for pictures."""
-        if message.get("type") != "pictures":
-            return
         size = _OPEN_PICTURE if message["large"] else _TILE_PICTURE
         found = [self._content.picture(row, *size) or b"" for row in message["rows"]]
         self.send(message, found)

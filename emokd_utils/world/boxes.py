@@ -19,8 +19,7 @@ def boxes(dataset: ImageDataset, image_id: str) -> dict[str, Box]:
 
 
 def cue_boxes(dataset: ImageDataset, image_id: str) -> dict[str, Box]:
-    """The boxes of the objects that evoke an emotion; where there is none, as on images led by
-    atmosphere, of all objects."""
+    """The boxes of the objects that evoke an emotion; where there is none, of all objects."""
     all_boxes = boxes(dataset, image_id)
     neutral = {item.noun for item in objects_of("neutral")}
     return {noun: box for noun, box in all_boxes.items() if noun not in neutral} or all_boxes

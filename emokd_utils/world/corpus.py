@@ -1,8 +1,7 @@
 """What TinyVLM reads in pretraining: captions, questions and knowledge about nouns (lesson A1).
 
 Every text is about *objects* and *settings*. None is about an image's emotion or about how a scene
-looks, so that TinyVLM, like a real vision-language model, knows things and what they mean to
-people, and was never taught what a palette does.
+looks, so that TinyVLM knows what things mean to people, and was never taught what a palette does.
 """
 
 import tomllib
@@ -48,8 +47,8 @@ def sentence(text: str) -> str:
 
 def left_to_right(scene: Scene) -> list[str]:
     """The scene's nouns, ordered by where they stand."""
-    places = sorted(range(len(scene.objects)), key=lambda k: scene.boxes[k][0])
-    return [scene.objects[k] for k in places]
+    pairs = zip(scene.boxes, scene.objects, strict=True)
+    return [noun for _, noun in sorted(pairs, key=lambda pair: pair[0][0])]
 
 
 def _ask(rng: Random, kind: str, **words: str) -> str:
@@ -88,11 +87,9 @@ def _listed(rng: Random, scene: Scene) -> Turn:
 def _reason(rng: Random, scene: Scene) -> Turn:
     nouns = left_to_right(scene)
     evocative = [noun for noun in nouns if FEELING[noun] != "nothing"]
-    answer = sentence(caption(nouns, scene.setting))
-    for noun in evocative[:2]:
-        answer += f" {_meaning(noun)} It brings {FEELING[noun]}."
-    if not evocative:
-        answer += " These are everyday things. They bring nothing."
+    reasons = [f"{_meaning(noun)} It brings {FEELING[noun]}." for noun in evocative[:2]]
+    reasons = reasons or ["These are everyday things. They bring nothing."]
+    answer = " ".join([sentence(caption(nouns, scene.setting)), *reasons])
     return Turn(_ask(rng, "reason"), answer)
 
 
@@ -187,7 +184,7 @@ def tokenizer_corpus(scenes: Iterable[Scene], seed: int = 0) -> list[str]:
     turns = [draw_turn(rng, scene) for scene in scenes]
     lines = [text for turn in turns for text in (turn.prompt, turn.answer)]
     lines += [f"{_meaning(noun)} The {noun} brings {FEELING[noun]}." for noun in WHY] * 6
-    words = [word for group in WORDS.values() for word in group]
+    words = sum(WORDS.values(), ())
     lines += [f"the {word} light and {word} colours, {word}." for word in words] * 6
     lines += [str({"emotion": label}) for label in (*MIKELS.labels, "nothing")] * 40
     return lines

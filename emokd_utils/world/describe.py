@@ -1,5 +1,4 @@
-"""A scene's row of metadata in words: what the offline writer of instructions knows of EmoScenes
-(lesson 4)."""
+"""A row of metadata in words: what the offline writer of instructions knows (lesson 4)."""
 
 import tomllib
 from bisect import bisect_right
@@ -14,8 +13,7 @@ LOOK_WORDS = tomllib.loads((HOME / "words.toml").read_text("utf-8"))
 def describe_scene(row: pd.Series, label: str) -> tuple[str | None, str | None]:
     """What the instructions of the kinds *conversation* and *reasoning* answer about an image.
 
-    row: its metadata. label: what is to be explained, and is not named. A text is None where the
-    row does not hold what it needs: a row with a caption alone makes a conversation of it.
+    label: what is to be explained, and is not named. None where a row lacks what a text needs.
     """
     look = describe_look(row) if set(LOOK_WORDS) <= set(row.index) and pd.notna(row.hue) else None
     caption, objects = row.get("caption"), row.get("objects")

@@ -12,18 +12,14 @@ from PIL import Image, ImageFilter
 from PIL import __version__ as pillow_version
 
 from ..errors import InputError
-from ..files import written_aside
 from .scenes import CELL, HOME, SEED, make_scene, scene_objects, sheet_place
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 
 
 def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print) -> Path:
-    """Make EmoScenes below ``root`` unless it is there; returns ``root``.
-
-    ``metadata.csv`` marks the set as complete. Each of several processes writes the same pixels
-    aside, and the first to rename wins. Raises InputError for scenes of another seed or size.
-    """
+    """Make EmoScenes below ``root`` unless it is there; returns ``root``. ``metadata.csv`` marks the
+    set as complete. Raises InputError for scenes of another seed or size."""
     root = Path(root)
     stamp = {"seed": seed, "sizes": dict(sizes)}
     if (root / "scenes.json").is_file() and (root / "metadata.csv").is_file():
@@ -37,8 +33,7 @@ def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=pri
         for name in (*sizes, "scenes.json", "metadata.csv"):
             with contextlib.suppress(OSError):  # another process was first
                 Path(draft, name).rename(root / name)
-    counts = ", ".join(f"{count} {split}" for split, count in sizes.items())
-    say(f"[made] EmoScenes: {counts} images in {root}")
+    say(f"[made] EmoScenes: {sum(sizes.values()):,} images in {root}")
     if root == HOME:
         say(check_scenes(root)[1])
     return root
@@ -97,18 +92,15 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
 
 
 def render_sprites() -> Image.Image:
-    """Every SVG of ``objects/`` on one RGBA sheet, with a pale rim outside its dark outline, so that
-    it stays legible in the dark. Raises InputError where a row of objects.csv has no SVG."""
+    """Every SVG of ``objects/`` on one RGBA sheet, with a pale rim so that it shows in the dark."""
     import resvg_py  # of the extra "dev"
 
     nouns = [item.noun for item in scene_objects()]
     sheet = Image.new("RGBA", (8 * CELL, sheet_place(len(nouns) - 1)[3]))
     for number, noun in enumerate(nouns):
-        path = HOME / "objects" / f"{noun.replace(' ', '_')}.svg"
-        if not path.is_file():
-            raise InputError(f"objects/ lacks {path.name}: draw it, or drop {noun} of objects.csv")
+        path = str(HOME / "objects" / f"{noun.replace(' ', '_')}.svg")
         left, top, *_ = sheet_place(number)
-        png = resvg_py.svg_to_bytes(svg_path=str(path), width=CELL - 4, height=CELL - 4)
+        png = resvg_py.svg_to_bytes(svg_path=path, width=CELL - 4, height=CELL - 4)
         sheet.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (left + 2, top + 2))
     rimmed = Image.new("RGBA", sheet.size, (246, 243, 235))
     rim = sheet.getchannel("A").filter(ImageFilter.MaxFilter(3))
@@ -120,6 +112,5 @@ def render_sprites() -> Image.Image:
 def save_sprites() -> Path:
     """Render the sprite sheet to its place in ``data/emoscenes``; returns the file."""
     path = HOME / "objects.png"
-    with written_aside(path) as aside:
-        render_sprites().save(aside, "PNG", optimize=True)
+    render_sprites().save(path, optimize=True)
     return path

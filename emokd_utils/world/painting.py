@@ -26,8 +26,7 @@ Box = tuple[int, int, int, int]  # x, y, width, height in pixels
 
 @dataclass(frozen=True)
 class Atmosphere:
-    """How a scene looks: hue in degrees, saturation and brightness in 0..1, texture, light and
-    weather."""
+    """How a scene looks: hue in degrees, saturation and brightness in 0..1, and words."""
 
     hue: float
     saturation: float
@@ -49,9 +48,9 @@ class Atmosphere:
 @dataclass(frozen=True)
 class Variety:
     """How far scenes stray. ``spread`` widens the colours of moods; ``favour`` is how often a mood's
-    own texture, light and weather are drawn, and not any. Then how far an object is from its
-    drawing: spread of the hue in degrees, ranges of saturation, brightness and size, share of
-    sketches, spread of the logarithm of width by height and of the rotation in degrees."""
+    own texture, light and weather are drawn. Then how far an object is from its drawing: spread of
+    the hue (degrees), ranges, share of sketches, spread of log(width / height), rotation (degrees).
+    """
 
     spread: float
     favour: float
@@ -67,10 +66,8 @@ class Variety:
 def paint(
     rng, look: Atmosphere, setting: str, sprites: Sequence[Image.Image], forms: Variety | None
 ) -> tuple[Image.Image, list[Box]]:
-    """The image of a scene and the boxes of its objects, in their order.
-
-    sprites: one to three square RGBA drawings. forms: how they vary; None: hardly.
-    """
+    """The image of a scene and the boxes of its objects, one to three square RGBA drawings, in their
+    order. forms: how they vary; None: hardly."""
     horizon = int(rng.integers(56, 72))  # the row where the ground begins
     far, near = look.colour(0, 1, 1), look.colour(rng.normal(0, 10), 0.9, 0.70)
     rows = np.linspace(0, 1, _SIDE)[:, None, None]
@@ -154,8 +151,7 @@ def _confetti(rng, hue, light, dark, draw):
 
 
 def _stars(rng, hue, light, dark, draw):
-    for x, y, size in rng.integers((0, 0, 1), (_SIDE, int(_SIDE * 0.62), 4), (40, 3)):
-        reach = 2 * size
+    for x, y, reach in rng.integers((0, 0, 1), (_SIDE, int(_SIDE * 0.62), 4), (40, 3)) * (1, 1, 2):
         draw.line((x - reach, y, x + reach, y), fill=(255, 255, 240, 220), width=2)
         draw.line((x, y - reach, x, y + reach), fill=(255, 255, 240, 220), width=2)
 
@@ -221,8 +217,7 @@ def _place_objects(rng, look, scene, sprites, horizon, forms) -> list[Box]:
 
 
 def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image.Image:
-    """One of the many forms in which things of a kind are met: another colour, mirrored, wider or
-    taller, turned, smaller, and now and then no more than a pale sketch."""
+    """One of many forms: another colour, mirrored, wider, turned, smaller, or a pale sketch."""
     if forms is None:
         sprite = sprite.rotate(int(rng.integers(-3, 4)) * 3, Image.Resampling.BICUBIC)
         sprite = sprite.resize((size, size), Image.Resampling.LANCZOS)
@@ -279,8 +274,7 @@ def _add_light(rng, look: Atmosphere, scene: Image.Image) -> np.ndarray:
 
 def _add_weather(rng, look: Atmosphere, pixels: np.ndarray) -> Image.Image:
     if look.weather == "fog":
-        veil = 0.15 + 0.4 * np.exp(-((_Y - rng.uniform(0.45, 0.7)) ** 2) / 0.03)
-        veil = veil[..., None]
+        veil = 0.15 + 0.4 * np.exp(-((_Y[..., None] - rng.uniform(0.45, 0.7)) ** 2) / 0.03)
         pixels = pixels * (1 - 0.6 * veil) + look.colour(0, 0.35, 1.15) * 0.6 * veil
     scene = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     layer = Image.new("RGBA", scene.size)

@@ -1,5 +1,4 @@
-"""TinyVLM before it is trained: a Qwen2-VL of the shape in ``data/tiny_vlm/config.json``, its
-tokenizer and its processor, and the auxiliary outputs of its pretraining (lesson A1)."""
+"""TinyVLM before it is trained, and the auxiliary outputs of its pretraining (lesson A1)."""
 
 from collections.abc import Sequence
 
@@ -23,8 +22,7 @@ _SPECIAL_TOKENS += ["<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|vide
 
 
 def build_tokenizer(lines: Sequence[str], vocab_size: int = 1500) -> PreTrainedTokenizerFast:
-    """Byte-level BPE learnt on ``lines``, with Qwen's special tokens and pre-tokenisation by
-    words."""
+    """Byte-level BPE learnt on ``lines``, with Qwen's special tokens."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -46,8 +44,7 @@ def build_tokenizer(lines: Sequence[str], vocab_size: int = 1500) -> PreTrainedT
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
-    """The stock processor; any image is resized to about 112 x 112 pixels, that is at most 16
-    visual tokens."""
+    """The stock processor; any image is resized to at most 16 visual tokens (112 x 112 pixels)."""
     stock = Qwen2VLProcessor.from_pretrained(HOME)
     parts = stock.image_processor, tokenizer, stock.video_processor
     return Qwen2VLProcessor(*parts, chat_template=stock.chat_template)
@@ -96,8 +93,7 @@ class SeeingHeads(nn.Module):
         return 4 * seen + 0.1 * F.mse_loss(self.pixels(tokens).float(), statistics)
 
     def look_loss(self, tokens: torch.Tensor, look: torch.Tensor) -> torch.Tensor:
-        """tokens (B, 16, 256), look (B, 7) of `pretrain.look_targets`: squared error of the colour
-        and cross-entropy of texture, light and weather."""
+        """tokens (B, 16, 256), look (B, 7) of `pretrain.look_targets`."""
         out = self.look(tokens.mean(1)).float()  # (B, 16, 256) to (B, sum of _LOOK)
         colour, *kinds = out.split(_LOOK, dim=1)
         kinds = zip(kinds, look[:, 4:].long().T, strict=True)

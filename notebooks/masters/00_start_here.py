@@ -385,7 +385,7 @@ square = checks.Exercise(
     "The square of a number",
     checks.calls((3,), (5,)),
     lambda x: x * x,
-    (checks.Mistake("it is doubled", "Is 6 the square of 3?", lambda x: 2 * x),),
+    {"it is doubled. Is 6 the square of 3?": lambda x: 2 * x},
 )
 tried = {
     "x ** 2": lambda x: x**2,
