@@ -68,20 +68,19 @@ def imported(module: str, node: ast.AST) -> list[tuple[str, str]]:
     return found
 
 
-def arrows() -> list[tuple[str, str, str]]:
-    """(module, module that it imports, name) for every import, wherever it stands."""
-    return [
-        (module, target, name)
-        for module, tree in MODULES.items()
-        for node in ast.walk(tree)
-        for target, name in imported(module, node)
-        if module and target
-    ]
+ARROWS = [
+    (module, target, name)
+    for module, tree in MODULES.items()
+    for node in ast.walk(tree)
+    for target, name in imported(module, node)
+    if module and target
+]
+"""(module, module that it imports, name) for every import, wherever it stands."""
 
 
 def test_a_module_imports_only_what_lies_below_it():
     wrong = []
-    for module, target, name in arrows():
+    for module, target, name in ARROWS:
         room, other = module.partition(".")[0], target.partition(".")[0]
         if module == "__main__":
             continue
@@ -94,7 +93,7 @@ def test_a_module_imports_only_what_lies_below_it():
 
 def test_rooms_hold_no_circle():
     of: dict[str, set[str]] = {}
-    for module, target, _ in arrows():
+    for module, target, _ in ARROWS:
         of.setdefault(module, set()).add(target)
     done: set[str] = set()
 
@@ -111,11 +110,9 @@ def test_rooms_hold_no_circle():
 
 
 def test_no_private_name_crosses_a_module():
-    wrong = [
-        f"{m} takes {t}.{n}" for m, t, n in arrows() if n.startswith("_") and n != "__version__"
-    ]
+    wrong = [f"{m} takes {t}.{n}" for m, t, n in ARROWS if n.startswith("_") and n != "__version__"]
     for module, tree in MODULES.items():
-        own = {target.rpartition(".")[2] for m, target, _ in arrows() if m == module}
+        own = {target.rpartition(".")[2] for m, target, _ in ARROWS if m == module}
         wrong += [
             f"{module} reads {node.value.id}.{node.attr}"
             for node in ast.walk(tree)
