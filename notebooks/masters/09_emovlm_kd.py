@@ -44,7 +44,7 @@ from emokd_utils import checks, figures
 from emokd_utils.costs import EMOVLM_KD, TOGETHER, VLM_ALONE
 from emokd_utils.distillation import DistillationHead
 from emokd_utils.emovlm_kd import softmax
-from emokd_utils.evidence import Claim, Estimate, bootstrap, share
+from emokd_utils.evidence import Claim, bootstrap, share
 from emokd_utils.explorer import GateView, explore
 from emokd_utils.gates import gate_inputs
 from emokd_utils.gating import train_gate
@@ -260,7 +260,7 @@ figures.show(figures.cost_accuracy(costs.join(accuracy), n=n))
 # Is that saving worth the points it costs, if it costs any?
 
 # %%
-short = Estimate(*results.difference(BOTH_RUN, results.final), n)
+short = results.difference(BOTH_RUN, results.final)
 print(
     Claim(
         "running both models is not better by more than other images would change",
@@ -515,7 +515,7 @@ figures.show(figures.pictures(darker, words, "One image as dusk falls", columns=
 # One image proves nothing. Some dozens of new ones whose emotion is in their content, before and after (about 5 s):
 
 # %%
-if workbench.built_in:
+if workbench.source.built_in:
     scenes = (make_scene("test", number, seed=31) for number in range(160))
     fresh = [scene.image for scene in scenes if scene.cue == "content"]
 else:
