@@ -18,8 +18,7 @@ WHOLE = "all"
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Two models compared, in a table of a row for each slice and measure; columns slice ('all' for
-    the whole), measure, n (images of the slice), value, low, high (nan where there is no interval).
-    """
+    the whole), measure, n (images of the slice), value, low, high (nan without an interval)."""
 
     table: pd.DataFrame
 
@@ -39,12 +38,10 @@ class Comparison:
 
 
 def compare(a: Predictions, b: Predictions, by: pd.Series | None = None) -> Comparison:
-    """Every measure of two models, on the whole and on each slice, with bootstrap intervals.
-
-    by: image id -> the name of its slice, such as its cue. Slices come in the order of a
-    categorical Series' categories, or else of their names; each is resampled within itself.
-    Raises InputError for predictions that do not match, and images without a value in `by`.
-    """
+    """Every measure of two models, on the whole and on each slice, with bootstrap intervals. by:
+    image id -> the name of its slice. Slices come in the order of a categorical Series' categories,
+    or else of their names; each is resampled within itself. Raises InputError for predictions that
+    do not match, and images without a value in `by`."""
     a, b = a.aligned(b)
     slices = [(WHOLE, a.ids)]
     if by is not None:
@@ -60,5 +57,4 @@ def compare(a: Predictions, b: Predictions, by: pd.Series | None = None) -> Comp
             ends = percentile_interval(values[1:])
             rows.append((name, measure, len(image_ids), values[0], *ends))
         rows.append((name, "mcnemar_p", len(image_ids), mcnemar_exact(*pair), NAN, NAN))
-    columns = ["slice", "measure", "n", "value", "low", "high"]
-    return Comparison(pd.DataFrame(rows, columns=columns))
+    return Comparison(pd.DataFrame(rows, columns="slice measure n value low high".split()))

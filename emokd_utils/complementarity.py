@@ -19,14 +19,12 @@ from .errors import InputError
 from .evidence import LEVEL, NAN, Estimate, Interval, percentile_interval, resampled_counts, wilson
 from .predictions import Predictions
 
-Outcome = Predictions | np.ndarray
-"""Predictions, or a boolean array (n,): True where the model is right."""
+Outcome = Predictions | np.ndarray  # the latter boolean (n,): True where the model is right
 
 
 @dataclass(frozen=True)
 class FourWay:
-    """Images that both models, only A, only B and neither got right: four counts that sum to n (or,
-    of resamples, four arrays)."""
+    """Images that both models, only A, only B and neither got right; of resamples, four arrays."""
 
     both: int
     only_a: int
@@ -70,16 +68,14 @@ class FourWay:
 
 
 def four_way(a: Outcome, b: Outcome) -> FourWay:
-    """How many images both models, only A, only B and neither got right; InputError for predictions
-    that do not match, or arrays that are not boolean (n,)."""
+    """Who is right, counted; InputError for what does not match, or arrays not boolean."""
     right_a, right_b = _right(a, b)
     cell = 3 - 2 * right_a - right_b  # 0 both right, 1 only A, 2 only B, 3 neither
     return FourWay(*np.bincount(cell, minlength=4).tolist())
 
 
 def oracle_accuracy(a: Outcome, b: Outcome) -> float:
-    """Share of images that at least one model got right: what picking one of the two answers for
-    each image can reach at most."""
+    """Share of images that a model got right: the most that picking answers can reach."""
     return float(four_way(a, b).measures["oracle_accuracy"])
 
 
@@ -106,8 +102,7 @@ def mcnemar_exact(a: Outcome, b: Outcome) -> float:
 
 def cohen_kappa(a: Predictions, b: Predictions) -> float:
     """Cohen's kappa of the predicted classes (1960, doi 10.1177/001316446002000104), at most 1:
-    (agreement - chance) / (1 - chance), chance being the agreement of two models that keep their
-    frequencies of classes but choose independently."""
+    (agreement - chance) / (1 - chance), the chance that of these frequencies of classes."""
     return float(measures(*a.aligned(b))["cohen_kappa"][0])
 
 

@@ -33,10 +33,8 @@ class Parameters(NamedTuple):
 
 
 def count_parameters(*modules: nn.Module, trained: str | None = None) -> Parameters:
-    """Parameters of modules, a shared one once, one in 4 bits (two in a byte) as what it was before.
-
-    trained: those whose name contains this text ("lora_"); without it, those with a gradient.
-    """
+    """Parameters of modules, a shared one once, one in 4 bits (two in a byte) as what it was
+    before; trained: those with this text in their name ("lora_"), else those with a gradient."""
     names = {each: name for module in modules for name, each in module.named_parameters()}
     counts = {each: (getattr(each, "quant_state", None) or each).shape.numel() for each in names}
     changed = (
@@ -54,11 +52,8 @@ def weight_bytes(*modules: nn.Module) -> int:
 
 
 def flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of one call, by torch's FlopCounterMode.
-
-    Counted are matrix products, convolutions and attention's two products (a causal one in full), a
-    multiplication and its addition as two; not biases, activations and norms.
-    """
+    """Floating-point operations of one call, by torch's FlopCounterMode: of matrix products,
+    convolutions and attention (a causal one in full), a multiplication and its addition as two."""
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_CPU_OPERATIONS) as counter:
         call()
     return counter.get_total_flops()
@@ -94,10 +89,8 @@ def latency(calls: Sequence[Callable[[], object]], repeats: int, warmup: int = 3
 
 
 def peak_memory(call: Callable[[], object]) -> float:
-    """Megabytes (2**20 bytes) by which one call raises the memory in use above that before it.
-
-    On a GPU: of tensors on it. Else the resident set of the process, on a Mac only what stays.
-    """
+    """Megabytes (2**20 bytes) by which one call raises the memory in use: on a GPU, of the tensors
+    on it, else the resident set of the process, on a Mac only what stays."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -125,11 +118,8 @@ COLUMNS += ["q1 (ms)", "q3 (ms)", "memory (MB)"]
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that a set-up runs.
-
-    call: runs it once, on one image. modules: what it holds in memory. trained: how many parameters
-    were trained; None: those that require a gradient, of which a VLM loaded for use has none.
-    """
+    """One thing that a set-up runs. call: on one image. modules: what it holds in memory. trained:
+    how many parameters were; None: those with a gradient (in a loaded VLM, none)."""
 
     call: Callable[[], object]
     modules: tuple[nn.Module, ...]
@@ -137,13 +127,11 @@ class Part:
 
 
 def compare(vlm: Part, vision: Part, head_and_gate: Part, repeats: int = 20) -> pd.DataFrame:
-    """The costs of the VLM alone, of it with the vision model, and of EmoVLM-KD: a row each, with what
-    is added to the first. GFLOPs are 10**9, MB 2**20 bytes of weights and of what the hungriest pass
-    needs; ms are the median of repeats, with both quartiles.
-
-    head_and_gate: the head on the visual features of the VLM's own pass, and the gate. Every part is
-    measured once, so that the set-ups differ by exactly what they do not share.
-    """
+    """The costs of the VLM alone, of it with the vision model, and of EmoVLM-KD: a row each, with
+    what is added to the first. GFLOPs are 10**9, MB 2**20 bytes of weights and of what the
+    hungriest pass needs; ms are the median of repeats, with both quartiles. head_and_gate: on the
+    visual features of the VLM's own pass. Every part is measured once, so that the set-ups differ
+    by exactly what they do not share."""
     parts = (vlm, vision, head_and_gate)
     peaks = np.array([peak_memory(part.call) for part in parts])
     operations = np.array([flops(part.call) for part in parts])

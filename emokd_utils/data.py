@@ -33,12 +33,9 @@ VAL_FRACTION = 0.1  # of each class of train, set apart where there is no val/
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Labelled images, decoded when opened.
-
-    table: indexed by image id (path relative to root, "test/anger/00012.png"); columns split and
-    label, then those of metadata.csv. fingerprint: 16 hexadecimal digits of the label set, the ids,
-    labels, splits and contents of the files; the same wherever the data set lies.
-    """
+    """Labelled images, decoded when opened. table: indexed by image id (path relative to root,
+    "test/anger/00012.png"); columns split and label, then those of metadata.csv. fingerprint: 16
+    hexadecimal digits of labels, ids, splits and contents, the same wherever the data set lies."""
 
     root: Path
     label_set: LabelSet
@@ -70,8 +67,7 @@ class ImageDataset:
         return self.select(self.table.index[self.table["split"] == name])
 
     def select(self, ids: Iterable[str]) -> ImageDataset:
-        """The images with these ids, in this order; its fingerprint follows from it and the ids.
-        Raises InputError for ids that are not here or are given twice."""
+        """The images with these ids, in this order; InputError for unknown or repeated ones."""
         ids = tuple(ids)
         if ids == self.ids:
             return self
@@ -100,14 +96,11 @@ class ImageDataset:
 def load_dataset(
     root: str | os.PathLike, *, skip_bad: bool = False, report: ScanReport | None = None
 ) -> ImageDataset:
-    """The images below `root`, sorted by id; none is decoded but by the scan.
-
-    Without val/, a tenth of each class of train/ is set apart by `stratified_split`; these images
-    keep their id train/... and have the split val. Images of the same pixels go together. skip_bad:
-    go on without bad files, and without the copies, in an earlier split, of images of a later one.
-    report: a scan of `root` made before. Raises InputError as `scan` does; for an error in the scan,
-    where skip_bad is off or cannot help; for a report that is out of date.
-    """
+    """The images below `root`, sorted by id; none is decoded but by the scan. Without val/, a tenth
+    of each class of train/ is set apart by `stratified_split`, images of the same pixels together;
+    they keep their id train/... and have the split val. skip_bad: go on without bad files, and
+    without the copies, in an earlier split, of images of a later one. report: a scan of `root` made
+    before. Raises InputError as `scan` does, for errors that are left, and for an old report."""
     root = Path(root)
     report = report or scan(root)
     if report.listing != list_files(root).fingerprint:
@@ -146,8 +139,7 @@ def stratified_split(
     ids: Iterable[str], labels: Iterable[str], fraction: float, seed: int = 0
 ) -> tuple[str, ...]:
     """The ids to set apart, sorted: `fraction` of each class, rounded, at least one and never all.
-    Which are drawn depends on the ids and the seed alone, not on their order or the machine: those
-    with the smallest SHA-256 of seed and id."""
+    Those with the smallest SHA-256 of seed and id are drawn, whatever the order or machine."""
     drawn = []
     for _, members in pd.Series(list(ids)).groupby(list(labels)):
         number = {name: hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in members}

@@ -50,11 +50,9 @@ def distillation_loss(
     alpha: float = 0.5,
     temperature: float = 2.0,
 ) -> torch.Tensor:
-    """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE(student, labels), a scalar.
-
-    KL is of the softmaxes at temperature T; CE is at temperature 1. student_logits, teacher_logits:
-    (n, C); the teacher's may be None when alpha is 0. labels: int64 (n,). alpha in [0, 1]. T > 0.
-    """
+    """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE(student, labels), a scalar. KL is of
+    the softmaxes at temperature T; CE is at temperature 1. student_logits, teacher_logits: (n, C);
+    the teacher's may be None when alpha is 0. labels: int64 (n,). alpha in [0, 1]. T > 0."""
     cross_entropy = F.cross_entropy(student_logits, labels)  # (n, C), (n,) -> ()
     if alpha == 0:
         return cross_entropy
@@ -107,11 +105,9 @@ def train_head(
     seed: int,
 ) -> TrainedHead:
     """Train a head on cached features with `distillation_loss`, AdamW and early stopping.
-
     features (n, d), val_features (m, d): one row an image, in one order throughout. labels (n,),
     val_labels (m,): int in [0, num_classes). teacher_logits (n, num_classes); None when alpha is 0.
-    The same seed gives the same numbers. Raises InputError for what does not fit.
-    """
+    The same seed gives the same numbers. Raises InputError for what does not fit."""
     x = as_matrix(features, "features")  # (n, d)
     y = as_labels(labels, "labels", len(x), num_classes)  # (n,)
     val_x = as_matrix(val_features, "val_features", x.shape[1])  # (m, d)
@@ -119,7 +115,6 @@ def train_head(
     teacher = x.new_zeros(len(x), num_classes)  # (n, C); alpha 0 does not look at it
     if settings.alpha:
         teacher = as_matrix(teacher_logits, "teacher_logits", num_classes, len(x))
-
     with seeded(seed, settings.threads) as order:
         head = TrainedHead.build(settings, x.shape[1], num_classes)
         if settings.standardize:

@@ -14,7 +14,7 @@ from itertools import cycle
 
 from .errors import InputError
 
-_EMOTIONS = {
+_EMOTIONS = {  # label -> polarity, colour, other forms of the word
     "amusement": ("positive", "#cea600", ("amused", "amusing")),
     "awe": ("positive", "#82ddff", ("awed", "awestruck", "in awe")),
     "contentment": ("positive", "#00b3a0", ("content", "contented")),
@@ -28,8 +28,6 @@ _EMOTIONS = {
     "negative": ("negative", "#334d88", ("neg",)),
     "positive": ("positive", "#cea600", ("pos",)),
 }
-"""Label -> polarity, colour, other forms of the word."""
-
 _EMOTION_OF = {form: label for label, row in _EMOTIONS.items() for form in (label, *row[2])}
 
 
@@ -41,8 +39,7 @@ def normalise(text: str) -> str:
 @dataclass(frozen=True)
 class LabelSet:
     """The emotions a task distinguishes: labels in the order of every probability column; polarity,
-    label -> 'negative' or 'positive', empty where it is not known; colours, label -> '#rrggbb';
-    reference, where the set comes from."""
+    label -> 'negative' or 'positive', empty where not known; colours, label -> '#rrggbb'."""
 
     name: str
     labels: tuple[str, ...]
@@ -83,8 +80,6 @@ MIKELS = _known(
     "amusement awe contentment excitement anger disgust fear sadness",
     "Mikels et al. 2005, doi 10.3758/BF03192732",
 )
-"""Mikels' eight emotions, the positive ones first."""
-
 EKMAN = _known(
     "ekman",
     "anger disgust fear joy sadness surprise",
@@ -98,26 +93,21 @@ POLARITY = _known(
     "negative positive",
     "valence, the first dimension of affect: Russell 1980, doi 10.1037/h0077714",
 )
-"""Negative, positive."""
-
 LABEL_SETS: dict[str, LabelSet] = {known.name: known for known in (MIKELS, EKMAN, POLARITY)}
 
 
 def infer_label_set(folder_names: Iterable[str]) -> LabelSet:
     """The label set that folders are named after, in any order: the smallest known one of which every
-    name spells a label (`LabelSet.canonical`); otherwise a set 'custom' of the names, sorted, those
-    that differ in case and spaces only taken once, without polarity. Raises InputError for fewer
-    than two names of no known set, or one without letters."""
+    name spells a label (`LabelSet.canonical`), else 'custom' of the names, sorted, those that
+    differ in case and spaces only once. InputError for fewer than two, or one without letters."""
     names = sorted(set(folder_names))
     for known in sorted(LABEL_SETS.values(), key=len):
         if names and all(known.canonical(name) for name in names):
             return known
     first_spelling = {normalise(name): name for name in reversed(names)}
     if len(first_spelling) < 2 or "" in first_spelling:
-        raise InputError(
-            f"the classes {', '.join(map(repr, names))}: put the images in folders of two classes "
-            "or more, each with a name"
-        )
+        classes = ", ".join(map(repr, names))
+        raise InputError(f"the classes {classes}: two classes or more are needed, each with a name")
     labels = tuple(sorted(first_spelling.values()))
     colours = dict(zip(labels, cycle(MIKELS.colours.values()), strict=False))
     return LabelSet("custom", labels, {}, colours, "the names of the class folders")

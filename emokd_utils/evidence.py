@@ -87,8 +87,7 @@ def bootstrap(values: np.ndarray) -> Estimate:
 
 
 def resampled_counts(counts: np.ndarray) -> np.ndarray:
-    """Counts (RESAMPLES, K) of images drawn with replacement, of which counts (K,) are of each kind;
-    whole resamples at once as multinomial counts, which is the same distribution."""
+    """Counts (RESAMPLES, K) of images drawn with replacement from counts (K,) of each kind."""
     if not (n := int(counts.sum())):
         return np.zeros((RESAMPLES, len(counts)), dtype=np.int64)
     return np.random.default_rng(0).multinomial(n, counts / n, size=RESAMPLES)

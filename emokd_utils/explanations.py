@@ -54,19 +54,15 @@ def occlusion(answers: Answers, image: Image.Image, place: int, *, label: str = 
         shown = [Image.composite(image, grey, mask) for mask in masks]
         return torch.from_numpy(np.asarray(answers(shown)))[:, place]
 
-    values = Occlusion(probability).attribute(
-        torch.ones(1, 1, CELLS, CELLS),
-        sliding_window_shapes=(1, WINDOW, WINDOW),
-        perturbations_per_eval=32,
-    )
+    cells, window = torch.ones(1, 1, CELLS, CELLS), (1, WINDOW, WINDOW)
+    values = Occlusion(probability).attribute(cells, window, perturbations_per_eval=32)
     return Explanation(values[0, 0].numpy(), OCCLUSION, label=label)
 
 
 def grad_cam(vision: VisionModel, image: Image.Image, label: str) -> Explanation:
     """Where the vision model's channels that speak for ``label`` are active, over what it sees, the
-    middle square of the image. Taken at the last stage whose map has LEAST_CELLS cells a side, or at
-    the finest there is; of a vision transformer at the entrance of its last block. Raises InputError
-    for a model without such a map."""
+    middle square of the image. Taken at the last stage whose map has LEAST_CELLS cells a side, or
+    the finest; in a vision transformer, where its last block begins. InputError where no map is."""
     inputs = vision.inputs([image]).requires_grad_()
     logits, output, as_map = _map_of_channels(vision.network, inputs)
     (slopes,) = torch.autograd.grad(logits[0, vision.classes.index(label)], output)
@@ -88,8 +84,7 @@ def attention(vlm: VLM, image: Image.Image, label_set: LabelSet) -> Explanation:
 def explain(
     image: Image.Image, label: str, vlm: VLM, vision: VisionModel, label_set: LabelSet
 ) -> dict[str, Explanation]:
-    """Four maps of one image by name: occlusion for both models, Grad-CAM, attention; of `label`,
-    InputError for one outside the set."""
+    """Four maps by name: for `label` occlusion of both models and Grad-CAM; attention."""
     place = label_set.index(label)
     maps = [
         ("VLM", occlusion(answers_of(vlm, label_set), image, place, label=label)),
@@ -101,8 +96,7 @@ def explain(
 
 
 def _map_of_channels(network: nn.Module, inputs: torch.Tensor) -> tuple:
-    """Logits (n, C), the output of a module on the way to them, and what gives that output the
-    shape (n, channels, rows, columns)."""
+    """Logits (n, C), a module's output, and what makes that (n, channels, rows, columns)."""
     stages = getattr(network, "feature_info", None) or []
     channels = {stage["module"]: stage["num_chs"] for stage in getattr(stages, "info", stages)}
     modules = {name: network.get_submodule(name) for name in channels}

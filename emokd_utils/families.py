@@ -38,8 +38,7 @@ def _qwen_grid(config, inputs, count):
 
 
 def _llava_grid(config, inputs, count):
-    """CLIP sees a square, Pixtral a rectangle; the class token, where it is kept, comes first."""
-    rows = columns = math.isqrt(count)
+    rows = columns = math.isqrt(count)  # of CLIP; Pixtral sees a rectangle
     if "image_sizes" in inputs:
         rows, columns = (inputs["image_sizes"][0] // config.vision_config.patch_size).tolist()
     return rows, columns, count - rows * columns
@@ -72,8 +71,7 @@ def family_of(config) -> Family:
     """The family of a model, by its config. Raises InputError for a model of none of them."""
     of_type = {kind: family for family in FAMILIES.values() for kind in family.types}
     if config.model_type not in of_type:
-        known = ", ".join(of_type)
-        raise InputError(f"no family has models of the type {config.model_type!r}, only {known}")
+        raise InputError(f"no family has {config.model_type!r}, only {', '.join(of_type)}")
     return of_type[config.model_type]
 
 

@@ -21,8 +21,7 @@ ROWS_FORMAT = "emokd-rows-1"
 
 
 def canonical_json(obj: Any) -> str:
-    """`obj` as JSON with sorted keys and no spaces, a tuple as a list; TypeError or ValueError for
-    what JSON cannot hold: NaN, infinities, arrays, paths, other objects."""
+    """`obj` as JSON with sorted keys and no spaces; TypeError or ValueError for what is no JSON."""
     return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -74,8 +73,7 @@ def load_lines(path: str | Path, file_format: str) -> list[dict]:
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Any], about: Any, file_format: str) -> None:
-    """Write named arrays, or torch tensors on the CPU, to one safetensors file with `about` as JSON;
-    file_format is what `load_tensors` asks for."""
+    """Write named arrays, or torch tensors on the CPU, as safetensors with `about` as JSON."""
     # safetensors writes an array's memory as it lies, which for a view is not its content.
     dense = {name: np.asarray(values, order="C") for name, values in tensors.items()}
     metadata = {"format": file_format, "about": json.dumps(about)}
@@ -84,8 +82,7 @@ def save_tensors(path: str | Path, tensors: dict[str, Any], about: Any, file_for
 
 
 def load_tensors(path: str | Path, file_format: str) -> tuple[dict[str, np.ndarray], Any]:
-    """What `save_tensors` wrote: arrays by name, and what they are about; InputError for a file that
-    is missing, damaged or of another format."""
+    """What `save_tensors` wrote; InputError for a file missing, damaged or of another format."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -52,9 +52,8 @@ def list_files(root: str | os.PathLike) -> Listing:
     try:
         folders = [entry.name for entry in _entries(root) if os.path.isdir(entry)]
     except OSError as error:
-        raise InputError(
-            f"{root} cannot be read ({error.strerror}): give the folder that holds {_LAYOUT}"
-        ) from None
+        mend = f"give the folder that holds {_LAYOUT}"
+        raise InputError(f"{root} cannot be read ({error.strerror}): {mend}") from None
     if "train" not in folders:
         mend = f"put the images into {_LAYOUT}"
         if root.absolute().name in SPLITS:
@@ -109,7 +108,6 @@ def _below(root: Path, folder: str) -> Iterator[ImageFile | Problem]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    """What is in `folder`, by name, without hidden files and the litter of file browsers."""
     with os.scandir(folder) as entries:
         kept = [e for e in entries if e.name[0] != "." and e.name.lower() not in _LITTER]
     return sorted(kept, key=lambda entry: entry.name)
@@ -135,10 +133,8 @@ def read_metadata(root: Path) -> pd.DataFrame:
         if (odd := table.index.isna() | table.index.duplicated()).any():
             raise ValueError(f"row {odd.argmax() + 1} has no `file`, or that of an earlier row")
     except (ValueError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read ({error}): save it as CSV with commas, in UTF-8, with a column "
-            "`file` that holds the path of each image once"
-        ) from error
+        mend = "save it as CSV, with commas, in UTF-8, with the path of each image once in `file`"
+        raise InputError(f"{path} cannot be read ({error}): {mend}") from error
     return table
 
 

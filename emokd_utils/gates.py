@@ -132,7 +132,6 @@ class CrossGating(Gate):
 
 
 def _linear(weight: torch.Tensor) -> nn.Linear:
-    """A linear layer that starts with this weight (outputs, inputs), and no bias yet."""
     linear = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         linear.weight.copy_(weight)
@@ -163,12 +162,10 @@ def gate_inputs(
     mode: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The two inputs of a gate, each float32 (n, C), from what the two models yield.
-
     student_logits, vlm_probabilities, vlm_one_hot: (n, C), the last without a 1 in the row of an
     answer outside the label set; what a mode does not use may be None. mode: "logits_onehot" as in
     the paper's published code, "softmax_onehot" as in its figure, "probabilities", or their
-    logarithms, "log_probabilities". Raises InputError for an unknown mode or what does not fit.
-    """
+    logarithms, "log_probabilities". Raises InputError for an unknown mode or what does not fit."""
     if mode not in INPUT_MODES:
         raise InputError(f"no mode is called {mode!r}: choose one of {', '.join(INPUT_MODES)}")
     student = as_matrix(student_logits, "student_logits")

@@ -29,9 +29,8 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # student (n, C), VLM (n, C), 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainedGate(Trained):
     """A gate trained on `rows` rows of the split `trained_on`. report: accuracies on these of
-    "student" and "vlm", each alone, of the gate held out, "gate_cv", and in the end, "gate_fit" (both
-    None without folds). passed_through: the side that stands in for the gate (see `train_gate`), or
-    None. history: of the gates held out."""
+    "student" and "vlm", each alone, of the gate held out, "gate_cv", and in the end, "gate_fit"
+    (None without folds). passed_through: the side in the gate's place. history: of folds."""
 
     gate: Gate
     settings: GateSettings
@@ -48,10 +47,8 @@ class TrainedGate(Trained):
 
     def __repr__(self) -> str:
         passed = f", passes the {self.passed_through} through" if self.passed_through else ""
-        return (
-            f"TrainedGate({self.settings.kind} on {self.settings.inputs}, trained on "
-            f"{self.rows} rows of {self.trained_on}{passed})"
-        )
+        rows = f"trained on {self.rows} rows of {self.trained_on}"
+        return f"TrainedGate({self.settings.kind} on {self.settings.inputs}, {rows}{passed})"
 
     @staticmethod
     def build(settings: GateSettings, num_classes: int) -> Gate:
@@ -96,13 +93,11 @@ def train_gate(
     trained_on: str,
 ) -> TrainedGate:
     """Train a gate on cached inputs with cross-entropy and AdamW.
-
     student, vlm: (n, num_classes) from `gate_inputs` in the mode settings.inputs. labels: (n,) int
     in [0, num_classes). settings.folds parts of the rows are held out in turn; the number of epochs
     with the lowest loss on them is that of the final training on all rows (0 folds: as in the
     settings). Where the gate, held out or in the end, is less accurate than its better input alone,
-    that input is passed through instead. Raises InputError for what does not fit.
-    """
+    that input is passed through instead. Raises InputError for what does not fit."""
     s = as_matrix(student, "student", num_classes)  # (n, C)
     v = as_matrix(vlm, "vlm", num_classes, len(s))  # (n, C)
     y = as_labels(labels, "labels", len(s), num_classes)  # (n,)
@@ -187,8 +182,7 @@ def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 def optimism(gate: TrainedGate, seen: Rows, unseen: Rows) -> tuple[float, float, Estimate]:
     """A gate's accuracies on the rows that it was trained on and on others, in [0, 1], and their
-    difference with its interval: each set of rows is resampled by itself, and the number right in n
-    rows drawn with replacement is binomial."""
+    difference with its interval: the number right in n rows drawn with replacement is binomial."""
     rng = np.random.default_rng(0)
     here, there = (
         _accuracy(torch.from_numpy(gate.logits(student, vlm)), torch.as_tensor(labels))

@@ -12,21 +12,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import InputError
 
-FORMATS = {".jpg": "JPEG", ".tif": "TIFF"}
+FORMATS = {".jpg": "JPEG", ".tif": "TIFF"}  # accepted suffix -> format
 FORMATS |= {f".{name.lower()}": name for name in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")}
-"""Accepted suffix -> format."""
 
 MAX_PIXELS = 80_000_000  # below the number at which Pillow warns of a decompression bomb
 MAX_BYTES = 256 * 2**20
 
-BAD_FILES = {
+BAD_FILES = {  # kind of file that is no usable image -> what it means, with its mend
     "unreadable": "cannot be opened or decoded: replace or remove",
     "truncated": "breaks off before its end: copy it again or remove",
     "empty": "has no bytes: copy it again or remove",
     "oversized": "would take too much memory: shrink or remove",
     "misnamed": "is not what its name says: rename, convert or remove",
 }
-"""Kind of file that is no usable image -> what it means, with its mend."""
 
 
 class BadFile(Exception):

@@ -56,8 +56,7 @@ def answer_for(label: str) -> str:
 
 
 def leaks(text: str, label: str, label_set: LabelSet) -> bool:
-    """Whether a text names the label, or a close form of it (``sad``, ``sadly``, ``fearful``) where it
-    is one word of the letters a to z."""
+    """Whether a text names the label or, of one word in a to z, a close form (``sadly``)."""
     name = normalise(label)
     if not re.fullmatch("[a-z]+", name):
         return bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", normalise(text)))
@@ -75,10 +74,9 @@ def write_instructions(
     seed: int = 0,
     describe: Callable[[pd.Series, str], Sequence[str | None]] = lambda row, label: (None, None),
 ) -> tuple[list[Instruction], dict[str, int]]:
-    """Instructions for every image of ``dataset``, in an order shuffled by ``seed``, and how many of
-    each kind were written or set aside, as "leaked" where a text names the label. describe: from an
-    image's row and its label to the texts of a conversation and of a reasoning, each None where the
-    row does not tell enough."""
+    """Instructions for every image of ``dataset``, in an order shuffled by ``seed``, and how many
+    of each kind were written or set aside, as "leaked" where a text names the label. describe: from
+    an image's row and label to conversation and reasoning, None where that tells too little."""
     texts = {}
     for image_id, row in dataset.table.iterrows():
         for kind, text in zip(KINDS[1:], describe(row, row.label), strict=True):
@@ -108,9 +106,8 @@ def _instructions(
 def journal_answers(requests: Sequence[dict], dataset: ImageDataset) -> dict[str, list[dict]]:
     """The answers to each image of ``dataset``, in order; those to an image that has since got
     another label or other bytes do not count. Each request has image, label, sha256 (16 digits), in
-    and out (tokens), measured (whether the server told these); an answer has text, finish (why the
-    server ended it), wrong ("" or what is wrong with it) and, where nothing is, conversation and
-    reasoning. lost: 1 where none arrived."""
+    and out (tokens), measured (whether the server told these); an answer has text, finish (why it
+    ended), wrong ("" or what is), else conversation and reasoning. lost: 1 where none arrived."""
     asked = {request["image"] for request in requests}
     present = {
         image_id: (label, checksum(dataset.root / image_id)[:16])
@@ -153,8 +150,7 @@ class AnswerCollator:
         self.processor = processor
 
     def __call__(self, examples: Sequence[dict]) -> dict[str, torch.Tensor]:
-        """input_ids, attention_mask, labels and, where the processor gives them, mm_token_type_ids:
-        (n, L); and what the visual encoder needs."""
+        """(n, L) each: input_ids, labels, ...; and what the visual encoder needs."""
         tokenizer = self.processor.tokenizer
         asked = self.processor(
             text=[chat_text(self.processor, example["prompt"]) for example in examples],

@@ -28,15 +28,15 @@ def readable_errors(source: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"{source} cannot be loaded: {' '.join(str(error).split())} (A model is given as the "
-            "folder of a saved one, or by its id on the Hugging Face hub, which must be in reach.)"
-        ) from error
+        cause = " ".join(str(error).split())
+        mend = (
+            "give the folder of a saved model, or an id on the Hugging Face hub, if it is in reach"
+        )
+        raise InputError(f"{source} cannot be loaded: {cause} ({mend})") from error
 
 
 def read_config(source: str, revision: str = ""):
-    """The configuration of a model: of the folder of a saved one, or by its id on the hub. Raises
-    InputError where there is none, and for a family that `families` does not know."""
+    """A model's configuration; InputError where there is none, or of a family not in `families`."""
     with readable_errors(source):
         config = AutoConfig.from_pretrained(source, revision=revision or "main")
     family_of(config)
@@ -83,9 +83,8 @@ def _four_bits(kind: str, device: str) -> dict:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f'weights in 4 bits need bitsandbytes: `pip install -e ".[gpu]"` ({error})'
-        ) from error
+        mend = f'need bitsandbytes: `pip install -e ".[gpu]"` ({error})'
+        raise InputError(f"weights in 4 bits {mend}") from error
     half = torch.bfloat16 if bf16_is_fast(device) else torch.float16
     config = BitsAndBytesConfig(
         load_in_4bit=True,

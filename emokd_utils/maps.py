@@ -15,9 +15,7 @@ from .data import ImageDataset
 from .evidence import bootstrap
 from .files import load_tensors, save_tensors
 
-Box = tuple[float, float, float, float]
-"""x, y, width, height in pixels."""
-
+Box = tuple[float, float, float, float]  # x, y, width, height in pixels
 MAPS_FORMAT = "emokd-maps-1"
 OCCLUSION, GRAD_CAM, ATTENTION = "occlusion", "Grad-CAM", "attention"
 CAVEATS = {
@@ -60,8 +58,7 @@ class Explanation:
         return np.where(inside, self.values[row[:, None], column], np.nan)
 
 
-Maps = Mapping[str, Mapping[str, Explanation]]
-"""Image id -> name -> map."""
+Maps = Mapping[str, Mapping[str, Explanation]]  # image id -> name -> map
 
 
 def save_explanations(path: str | Path, maps: Maps) -> None:
@@ -85,8 +82,7 @@ def load_explanations(path: str | Path) -> dict[str, dict[str, Explanation]]:
 
 
 def share_inside(explanation: Explanation, boxes: Sequence[Box], size: tuple[int, int]) -> float:
-    """The share, 0..1, of what is above 0 in a map that lies in boxes, nan where nothing is, on an
-    image of `size`, width and height in pixels."""
+    """The share, 0..1 or nan, of what is above 0 in a map that lies in boxes; size in pixels."""
     values = np.nan_to_num(explanation.on_pixels(*size)).clip(0)
     total = values.sum()
     return float(values[_inside(boxes, size)].sum() / total) if total else math.nan
@@ -95,12 +91,10 @@ def share_inside(explanation: Explanation, boxes: Sequence[Box], size: tuple[int
 def share_table(
     maps: Maps, dataset: ImageDataset, boxes_of: Callable[..., Mapping[str, Box]], by: pd.Series
 ) -> pd.DataFrame:
-    """How much of each map lies in boxes: `boxes_of` of the data set and an image id, by name.
-
-    A row for each group of `by`, of an image id, and map: n images with something above 0 in the
-    map; the mean share in the boxes, low and high; the boxes' mean share of the area, what a map that
-    knows nothing gives; inside_more, the share of images whose map has more in them than that.
-    """
+    """How much of each map lies in boxes: `boxes_of` of the data set and an image id, by name. A
+    row for each group of `by`, of an image id, and map: n images with something above 0 in the map;
+    the mean share in the boxes, low and high; the boxes' mean share of the area, what a map that
+    knows nothing gives; inside_more, the share of images whose map has more in them than that."""
     rows = []
     for image_id, of_image in maps.items():
         size = dataset.open(image_id).size

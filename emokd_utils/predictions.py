@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,6 @@ def versions() -> dict[str, str]:
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """What one model says about n images, C classes.
-
     ids: n image ids, each once. splits, labels: n each; every label is one of the classes.
     classes: C names, the order of the probability columns.
     probabilities: float64 (n, C), at least 0, rows sum to 1 within 1e-6; read-only.
@@ -59,8 +59,7 @@ class Predictions:
     invalid: bool (n,), True where the answer named no class; that row of probabilities is uniform
         and counts as wrong, never as a class. None stands for all False.
     provenance: what made it, as JSON: model, adapter, prompt, seed, data fingerprint, versions ...
-    Raises InputError, naming the first row at fault, for anything else.
-    """
+    Raises InputError, naming the first row at fault, for anything else."""
 
     ids: tuple[str, ...]
     splits: tuple[str, ...]
@@ -162,8 +161,7 @@ class Predictions:
         return replace(self, ids=ids, **taken)
 
     def aligned(self, other: Predictions) -> tuple[Predictions, Predictions]:
-        """This and the other one in this one's order of images; InputError, naming the first three
-        images at fault, where the classes, the images or an image's labels differ."""
+        """This and the other in this one's order; InputError for other classes, ids, labels."""
         if self.classes != other.classes:
             raise InputError(f"the classes differ: {self.classes} and {other.classes}")
         mine, theirs = (dict(zip(x.ids, x.labels, strict=True)).items() for x in (self, other))
@@ -175,10 +173,7 @@ class Predictions:
     def to_frame(self) -> pd.DataFrame:
         """A row an image, indexed by id: split, label, predicted (None where invalid), correct,
         p_<class> of each class, answer (None where the model writes none), invalid."""
-
-        def texts(values: Sequence[str | None]) -> pd.Series:
-            return pd.Series(values, dtype=object)  # pandas' own type refuses lone surrogates
-
+        texts = partial(pd.Series, dtype=object)  # pandas' own type refuses lone surrogates
         columns = {"id": texts(self.ids), "split": texts(self.splits), "label": texts(self.labels)}
         columns |= {"predicted": texts(self.predicted), "correct": self.correct}
         columns |= zip((f"p_{name}" for name in self.classes), self.probabilities.T, strict=True)
@@ -193,8 +188,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Predictions:
-        """Read what `save` wrote; InputError, naming the file, where a file is missing, is not as
-        it was saved, or does not hold sound predictions."""
+        """What `save` wrote; InputError for a file that is missing, changed or not sound."""
         try:
             table, about = load_table(path, FORMAT)
             values = table[[f"p_{name}" for name in about["classes"]]].to_numpy(dtype=object)

@@ -18,6 +18,7 @@ from .emotions import LabelSet, infer_label_set
 from .folders import SPLITS, Problem, list_files, metadata_problems
 from .images import BAD_FILES, FORMATS, BadFile, decode
 
+# Kind of problem -> severity, and what it means with its mend.
 KINDS = {kind: ("error", meaning) for kind, meaning in BAD_FILES.items()} | {
     "nested": ("error", "lies deeper than SPLIT/EMOTION/: move the images up"),
     "missing split": ("error", "is needed: put images there that are nowhere else"),
@@ -28,8 +29,6 @@ KINDS = {kind: ("error", meaning) for kind, meaning in BAD_FILES.items()} | {
     "stray": ("warning", "is not read"),
     "metadata": ("warning", "has no counterpart: check metadata.csv"),
 }
-"""Kind of problem -> severity, and what it means with its mend."""
-
 _COLUMNS = "id split folder label width height mode sha256 pixels".split()
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 
@@ -37,12 +36,10 @@ _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160
 @dataclass(frozen=True, eq=False)
 class ScanReport:
     """What is in a data set and what is wrong with it.
-
     listing: the fingerprint of the Listing that the report is of. folders: of the classes.
     images: the sound ones, indexed by image id; columns split, folder, label, width, height, mode
         (as stored), sha256 (of the file's bytes), pixels (SHA-256 of the upright RGB pixels).
-    problems: columns kind (see KINDS), path (relative to root), detail, severity.
-    """
+    problems: columns kind (see KINDS), path (relative to root), detail, severity."""
 
     root: str
     listing: str
@@ -112,8 +109,7 @@ def _problem_table(problems: Iterable[Sequence[str]]) -> pd.DataFrame:
 
 
 def scan(root: str | os.PathLike) -> ScanReport:
-    """Read every image below `root` once and report what is there and what is wrong. Raises
-    InputError as `list_files` does, and for fewer than two classes."""
+    """Read every image below `root` once. InputError as of `list_files`, or below two classes."""
     root = Path(root)
     files, problems, key = list_files(root)
     folders = tuple(sorted({file.folder for file in files}))
@@ -147,7 +143,6 @@ def _examine(path: Path) -> tuple[int, int, str, str, str] | BadFile:
 
 
 def _missing(images: pd.DataFrame, labels: Iterable[str]) -> Iterator[Problem]:
-    """Splits that are needed, and classes of the splits that there are."""
     for split in SPLITS:
         present = set(images["label"][images["split"] == split])
         if not present and split != "val":

@@ -63,7 +63,6 @@ def load_table(path: str | os.PathLike, file_format: str) -> tuple[pd.DataFrame,
 
 
 def _to_cell(text: str) -> str:
-    """Text on one line that no spreadsheet takes for a formula."""
     line = _UNSEEN.sub(lambda m: "\\" + (_SHORT.get(m[0]) or f"u{ord(m[0]):04x}"), text)
     return "'" + line if _NEEDS_APOSTROPHE.match(line) else line
 

@@ -31,7 +31,6 @@ def fit(
 ) -> tuple[list[dict[str, float]], int, torch.Tensor]:
     """Train `module` until `settings.patience` epochs have brought nothing better on the val rows, by
     `settings.monitor` or loss; it is left in evaluation mode with the weights of the best epoch.
-
     train_epoch: returns its mean loss. val_logits: (m, C). val_labels: int64 (m,). Returns one dict
     an epoch (epoch from 1, train_loss, val_loss, val_accuracy), each of which `after_epoch` is told,
     the best epoch, and its logits. Raises InputError where no epoch had a finite loss."""
@@ -83,8 +82,8 @@ def gradient_steps(
 
 @contextmanager
 def seeded(seed: int, threads: int = 0) -> Iterator[torch.Generator]:
-    """Torch's random numbers start at `seed` inside the block, and afterwards go on as if there had
-    been none; gives a generator for the order of batches. threads: of torch, 0: as many as before."""
+    """Torch's random numbers start at `seed` inside the block, and go on afterwards as before;
+    gives a generator for the order of batches. threads: of torch, 0: as many as before."""
     before = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)

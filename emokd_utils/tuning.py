@@ -82,9 +82,8 @@ def instruction_tune(
     checkpoints: Path | None = None,
 ) -> list[dict]:
     """Tune ``vlm``, write the adapter to ``out`` and return the log, one dict a logged step.
-    ``checkpoints``: a folder for the state after every ``settings.checkpoint_steps`` steps; what is
-    there is gone on from. Raises InputError when there is nothing to learn from, or the processes,
-    which share each batch, do not divide it."""
+    ``checkpoints``: a folder for the state after every ``settings.checkpoint_steps`` steps, from
+    which it goes on. InputError for no instructions, or a batch that the processes cannot share."""
     if not instructions:
         raise InputError("there are no instructions to tune on: none were written for this data")
     arguments = _arguments(settings, seed, vlm.device, out, checkpoints)
@@ -113,10 +112,8 @@ def _arguments(
 ) -> TrainingArguments:
     _, processes = world()
     if settings.batch_size % processes:
-        raise InputError(
-            f"a batch of {settings.batch_size} cannot be shared by {processes} processes: choose a "
-            "tuning.batch_size that they divide"
-        )
+        what = f"a batch of {settings.batch_size} cannot be shared by {processes} processes"
+        raise InputError(f"{what}: choose a tuning.batch_size that they divide")
     return TrainingArguments(
         output_dir=str(checkpoints or out / "trainer"),
         num_train_epochs=settings.epochs,

@@ -97,9 +97,8 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class VisionModel:
-    """A trained vision model, in evaluation mode at its best epoch; its classes in the order of the
-    logits; one dict an epoch (epoch from 1, train_loss on augmented images, val_loss, val_accuracy);
-    the fingerprint of the data set that it was trained on."""
+    """A trained vision model, in evaluation mode at its best epoch. history: one dict an epoch
+    (epoch from 1, train_loss, val_loss, val_accuracy). trained_on: the data set's fingerprint."""
 
     network: nn.Module = field(repr=False)
     classes: tuple[str, ...]
@@ -128,8 +127,7 @@ class VisionModel:
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors for `load`, and what is known of the training as model.json."""
         about = vars(self) | {"settings": asdict(self.settings)}
-        weights = about.pop("network").state_dict()
-        tensors = {name: tensor.cpu() for name, tensor in weights.items()}
+        tensors = {name: w.cpu() for name, w in about.pop("network").state_dict().items()}
         save_tensors(Path(folder) / "model.safetensors", tensors, about, VISION_FORMAT)
         write_text(Path(folder) / "model.json", json.dumps(about, indent=1) + "\n")
 
@@ -152,8 +150,8 @@ class VisionModel:
 def fine_tune(
     dataset: ImageDataset, settings: VisionSettings, seed: int, progress: bool = True
 ) -> VisionModel:
-    """Train on the train split and keep the epoch that is best on the val split. The same seed gives
-    the same numbers. Raises InputError for an empty split or a diverging training."""
+    """Train on the train split and keep the epoch that is best on the val split; the same seed, the
+    same numbers. Raises InputError for an empty split or a diverging training."""
     pixels, labels = _examples(dataset, "train", settings)  # labels (n,)
     val_pixels, val_labels = _examples(dataset, "val", settings)
     per_epoch = max(1, len(labels) // settings.batch_size)
@@ -200,7 +198,6 @@ def _examples(
 
 
 def _logits(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Logits (n, C) float32 of batches of pixels, in single precision."""
     with torch.inference_mode():
         return torch.cat([network(_normalise(batch, network)) for batch in batches])
 

@@ -25,7 +25,6 @@ from .predictions import Predictions, versions
 from .processes import first, gather, part
 from .scoring import AnswerTree, append_tokens
 
-REASON_TOKENS = 64
 Images = Sequence[Image.Image]
 
 
@@ -95,7 +94,7 @@ class VLM:
 
     def reasons(self, images: Images) -> list[str]:
         """Why, in the model's words: its answers to the reasoning prompt."""
-        return self.generate(images, REASONING_PROMPT, REASON_TOKENS)
+        return self.generate(images, REASONING_PROMPT, max_new_tokens=64)
 
     def score(self, images: Images, prompt: str, answers: Sequence[str]) -> np.ndarray:
         """(n, K) log-likelihood (nats) of each answer, with the token that ends it, given image and
@@ -151,9 +150,8 @@ class VLM:
         max_new_tokens: int = 48,
         progress: bool = True,
     ) -> Predictions:
-        """The VLM's predictions for a data set, whose images several processes share. ``method``
-        "score": probabilities from label scoring, the answer is the likeliest one. "generate": what
-        the model wrote, parsed, one-hot or invalid. ``prompt``: None: the categorical one."""
+        """Predictions for a data set, whose images several processes share. ``method`` "score":
+        label scoring; "generate": what is written, parsed. ``prompt``: else categorical."""
         if method not in ("score", "generate"):
             raise InputError(f"there is no method {method!r}; choose 'score' or 'generate'")
         classes = dataset.label_set
@@ -169,19 +167,13 @@ class VLM:
                 texts = self.generate(images, prompt, max_new_tokens)
                 rows += [one_hot(parse_answer(text, classes), classes) for text in texts]
                 answers += texts
-        probabilities, answers = np.stack(gather(rows)), gather(answers)
+        shares, answers = np.stack(gather(rows)), gather(answers)
+        shares /= shares.sum(1, keepdims=True)
+        invalid = [parse_answer(text, classes) is None for text in answers]
         about = {"model": self.name, "adapter": self.adapter, "method": method, "prompt": prompt}
         about |= {"data": dataset.fingerprint, "versions": versions()}
-        return Predictions(
-            ids=tuple(dataset.ids),
-            splits=tuple(dataset.table["split"]),
-            labels=tuple(dataset.labels),
-            classes=tuple(classes),
-            probabilities=probabilities / probabilities.sum(1, keepdims=True),
-            answers=tuple(answers),
-            invalid=np.array([parse_answer(text, classes) is None for text in answers]),
-            provenance=about,
-        )
+        images = dataset.ids, dataset.table["split"], dataset.labels, classes
+        return Predictions(*images, shares, answers, invalid, about)
 
     def dataset_features(self, dataset: ImageDataset, progress: bool = True) -> np.ndarray:
         """(n, width) float32 features of every image, in the data set's order."""

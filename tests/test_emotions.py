@@ -17,9 +17,6 @@ VISION = {
     "deuteranopia": """0.367322 0.860646 -0.227968
     0.280085 0.672501 0.047413
     -0.011820 0.042940 0.968881""",
-    "tritanopia": """1.255528 -0.076749 -0.178779
-    -0.078411 0.930809 0.147602
-    0.004733 0.691367 0.303900""",
 }
 TO_LMS = """0.4122214708 0.5363325363 0.0514459929
     0.2119034982 0.6806995451 0.1073969566
@@ -41,14 +38,6 @@ def linear_rgb(colour: str) -> np.ndarray:
 def oklab(rgb: np.ndarray) -> np.ndarray:
     """Ottosson's perceptual space, in which black and white are 1 apart."""
     return matrix(TO_LAB) @ np.cbrt(matrix(TO_LMS) @ np.clip(rgb, 0, 1))
-
-
-def test_orders_and_polarity():
-    assert MIKELS.labels[:4] == ("amusement", "awe", "contentment", "excitement")
-    assert MIKELS.labels[4:] == ("anger", "disgust", "fear", "sadness")
-    assert [MIKELS.polarity[label] for label in MIKELS] == ["positive"] * 4 + ["negative"] * 4
-    assert EKMAN.labels == ("anger", "disgust", "fear", "joy", "sadness", "surprise")
-    assert POLARITY.labels == ("negative", "positive") == tuple(POLARITY.polarity.values())
 
 
 @pytest.mark.parametrize("vision", VISION)
@@ -83,7 +72,6 @@ def test_the_set_that_names_are_of():
     assert len(set(custom.colours.values())) == 3 and custom.canonical("Happy") == "joy"
     both = infer_label_set(["sad", "sadness", "weird"])
     assert both.canonical("sad") == "sad" and both.canonical("saddened") is None, "could be either"
-    assert len(infer_label_set([f"class {i}" for i in range(20)]).colours) == 20
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,6 @@ def test_what_is_seen_of_a_wide_image():
 
     assert area(do_center_crop=True) == (0.25, 0, 0.75, 1)
     assert area(do_center_crop=True, do_pad=True) == (0, -0.5, 1, 1.5)
-    assert area(do_center_crop=False) == (0, 0, 1, 1)
 
 
 def test_a_model_of_no_family_is_told_what_is_missing():

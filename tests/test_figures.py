@@ -66,8 +66,7 @@ def test_models_have_the_colour_of_their_family_and_the_weaker_ones_tints():
     assert colours[HEAD] == figures.MODEL_COLOURS["head"]
     assert colours["EmoVLM-KD, concat linear"] == figures.MODEL_COLOURS["EmoVLM-KD"]
     assert set(colours) == set(names) and len(set(colours.values())) == len(names)
-    classes = figures.class_colours(("sad", "content"))
-    assert classes["sad"] == MIKELS.colours["sadness"]
+    assert figures.class_colours(("sad", "joy"))["sad"] == MIKELS.colours["sadness"]
 
 
 def test_four_way_areas_are_the_shares_and_the_legend_has_counts_and_intervals():
@@ -79,13 +78,6 @@ def test_four_way_areas_are_the_shares_and_the_legend_has_counts_and_intervals()
     assert {"34 %", "21 %", "28 %", "17 %"} < set(said(ax.texts))
     assert said(ax.get_xticklabels()) == ["VLM: right 55 %", "VLM: wrong 45 %"]
     assert "only vision model 28 images" in words(ax) and "either right): 83 %" in words(ax)
-
-
-@pytest.mark.parametrize("counts", [(5, 0, 0, 0), (970, 10, 12, 8)])
-def test_four_way_tells_all_four_counts_however_small(counts):
-    ax = figures.four_way_map(*pair(*counts), ("ViT", "CNN"))
-    assert [int(text.split("\n")[1].split()[0]) for text in legend(ax)] == list(counts)
-    assert len(said(ax.texts)) == 2, "the note, and the one area that has room"
 
 
 def test_confusion_shows_the_share_of_each_label_and_nothing_where_there_is_none():
@@ -103,9 +95,8 @@ def test_confusion_shows_the_share_of_each_label_and_nothing_where_there_is_none
 def test_confusion_counts_invalid_answers_in_a_column_of_their_own():
     predicted = made(["anger", "", "", "fear"], ["anger", "anger", "anger", "fear"])
     left, right = figures.confusion_pair(predicted, made(["joy"] * 4, predicted.labels), ("A", "B"))
-    assert said(left.get_xticklabels()) == [*CLASSES, "no label"] and said(
-        right.get_xticklabels()
-    ) == list(CLASSES)
+    assert said(left.get_xticklabels()) == [*CLASSES, "no label"]
+    assert said(right.get_xticklabels()) == list(CLASSES)
     assert "67 % no label" in words(left)
     assert words(left.figure).startswith("A. ") and " B. anger (3): 100 % joy" in words(left.figure)
 
@@ -126,9 +117,6 @@ def test_cue_bars_are_the_accuracies_in_the_cues_order_matched_by_id():
     assert f"VLM: content 80 % [{100 * low:.0f}, {100 * high:.0f}]" in words(ax)
     (whisker, *_) = ax.collections[0].get_segments()
     assert whisker[:, 1] == pytest.approx([100 * low, 100 * high])
-    ordered = cue.astype(pd.CategoricalDtype(["atmosphere", "both", "content", "none"]))
-    drawn = figures.cue_bars(models, ordered).get_xticklabels()
-    assert said(drawn) == ["atmosphere\nn = 20", "both\nn = 10", "content\nn = 10"]
     with pytest.raises(InputError, match=r"no value for 1 images, 0\.png"):
         figures.cue_bars(models, cue.iloc[1:])
 

@@ -126,7 +126,6 @@ def test_gate_inputs_by_hand():
         ([[0.5, np.nan]], None, "probabilities", "not finite"),
         ([[1.0, 0.0]] * 2, None, "probabilities", r"shape \(1, 2\).* not \(2, 2\)"),
         (None, [[1, 0]], "probabilities", "VLM's input in mode 'probabilities' must be"),
-        ([[1.0, 0.0]], None, "logits_onehot", "VLM's input in mode 'logits_onehot' must be"),
         (None, [[1, 0]], "onehot", "logits_onehot, softmax_onehot"),
     ],
 )
@@ -135,13 +134,11 @@ def test_gate_inputs_refuse_what_does_not_fit(probabilities, one_hot, mode, mess
         gate_inputs(np.zeros((1, 2)), probabilities, one_hot, mode)
 
 
-@pytest.mark.parametrize(
-    ("kind", "mode"),
-    [
-        *(("concat_linear", mode) for mode in INPUT_MODES),
-        *((k, "probabilities") for k in KINDS[1:]),
-    ],
-)
+PAIRS = [("concat_linear", mode) for mode in INPUT_MODES]
+PAIRS += [(kind, "probabilities") for kind in KINDS[1:]]
+
+
+@pytest.mark.parametrize(("kind", "mode"), PAIRS)
 def test_every_gate_beats_both_of_its_inputs_and_knows_how_good_it_is(kind, mode):
     rows, test = rows_of(1, mode=mode), rows_of(2, rows=1000, mode=mode)
     gate = train(rows, kind=kind, inputs=mode, lr=3e-2, epochs=100)
@@ -222,17 +219,12 @@ def test_optimism_of_a_gate_that_memorised():
     student = rng.normal(size=(600, 4)) + 1.5 * np.eye(4)[labels]
     answers = np.where(np.arange(600) < 300, labels, rng.integers(0, 4, 600))
     inputs = (*gate_inputs(student, None, np.eye(4)[answers], "logits_onehot"), labels)
-    seen, unseen, fair, other = (
-        [values[start:end] for values in inputs]
-        for start, end in ((0, 300), (300, 600), (300, 450), (450, 600))
-    )
+    seen, unseen = [values[:300] for values in inputs], [values[300:] for values in inputs]
     leaky = train(seen, inputs="logits_onehot", epochs=100, trained_on="train")
     here, there, gain = measured = optimism(leaky, seen, unseen)
     assert (here, there) == (accuracy(leaky, seen), accuracy(leaky, unseen))
     assert 0.2 < gain.low < gain.value == here - there < gain.high and gain.n == 600
     assert measured == optimism(leaky, seen, unseen)
-    *_, honest = optimism(train(fair, inputs="logits_onehot", epochs=100), fair, other)
-    assert honest.low < 0.1 and honest.value < gain.low
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import copy
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -72,5 +71,4 @@ def test_tuning_learns_repeats_itself_and_keeps_the_base(random_vlm, train, tmp_
     for key, weights in adapters[0].items():
         for other in adapters[1:]:
             np.testing.assert_allclose(other[key], weights, atol=1e-4)
-    assert json.loads((tmp_path / "once" / "adapter_config.json").read_text())["r"] == 8
     assert not (tmp_path / "once" / "trainer").exists()

@@ -121,12 +121,6 @@ def test_schedule_by_hand():
     assert max(rates) == 1 == schedule(0, 10, 0.0)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_models_are_built_for_the_size(name):
-    network = build_network(replace(TINY, name=name, image_size=48), 5)
-    assert network(torch.zeros(2, 3, 48, 48)).shape == (2, 5)
-
-
 def test_training_starts_from_given_weights(tmp_path):
     source = timm.create_model("test_resnet")
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
@@ -139,11 +133,9 @@ def test_training_starts_from_given_weights(tmp_path):
     ("changes", "message"),
     [
         ({"name": "resnet10"}, r"no model 'resnet10'.*resnet10t"),
-        ({"name": "?"}, "timm.list_models"),
         ({"name": "test_vit", "image_size": 4}, "test_vit cannot be had for images of 4 pixels"),
         ({"weights": "weights.bin"}, "give the path"),
         ({"name": "test_vit", "weights": "weights.safetensors"}, "lacks .* of the model's weights"),
-        ({"weights": "broken.safetensors"}, "test_resnet cannot be had"),
         ({"name": "mobilenetv4_conv_small_035", "weights": "timm"}, "cannot be had"),  # has none
         ({"name": "resnet10t", "weights": "package"}, "no package carries weights of 'resnet10t'"),
     ],
@@ -151,8 +143,7 @@ def test_training_starts_from_given_weights(tmp_path):
 def test_networks_that_cannot_be_made_are_refused(tmp_path, monkeypatch, changes, message):
     monkeypatch.chdir(tmp_path)
     save_file(timm.create_model("test_resnet").state_dict(), "weights.safetensors")
-    for name in ("weights.bin", "broken.safetensors"):
-        Path(name).write_bytes(b"weights")
+    Path("weights.bin").write_bytes(b"weights")
     with pytest.raises(InputError, match=message):
         build_network(replace(TINY, **changes), 5)
 

@@ -16,17 +16,11 @@ from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import answer_for, categorical_prompt
 from emokd_utils.profiles import MINI
-from emokd_utils.scoring import AnswerTree, common_prefix, tree_mask
+from emokd_utils.scoring import tree_mask
 from emokd_utils.vlm import VLM
 
 TINY = MINI.path(MINI.vlm.name)
 ANSWERS = [answer_for(label) for label in MIKELS]
-
-
-def test_common_prefix_leaves_a_token_of_every_row():
-    assert common_prefix([[1, 2, 3], [1, 2, 4, 5]]) == [1, 2]
-    assert common_prefix([[1, 2], [1, 2, 3]]) == [1]
-    assert common_prefix([[7], [7]]) == []
 
 
 def test_the_mask_of_a_tree_by_hand():
@@ -36,23 +30,10 @@ def test_the_mask_of_a_tree_by_hand():
     assert sees.int().tolist() == [[*map(int, row)] for row in by_hand.split()]
 
 
-def test_log_likelihoods_of_a_tree_by_hand():
-    """Answers 5 6, 5 7 8 and 5 7 over ten tokens: what is certain adds nothing, the rest ln 10."""
-    tree = AnswerTree([5], torch.tensor([[6, 9, 9], [7, 8, 9], [7, 9, 9]]), torch.ones(3, 3) > 0)
-    tree.real[0, 2] = tree.real[2, 2] = False
-    assert tree.kept == 1 + 1 + 3 * 2
-    logits = torch.zeros(1, tree.kept, 10)
-    logits[0, 0, 5] = 1e4  # after the prompt comes 5; all else is as likely as anything
-    scores = tree.log_likelihood(logits) / np.log(10)
-    np.testing.assert_allclose(scores, [[-2, -3, -2]], rtol=1e-6)
-
-
 def test_no_more_images_than_a_batch_pass_at_once(random_vlm, images, monkeypatch):
     asked = images, "Which?", ANSWERS[:2]
-    whole, written = (
-        random_vlm.score_with_features(*asked),
-        random_vlm.generate(images, "Which?", 3),
-    )
+    whole = random_vlm.score_with_features(*asked)
+    written = random_vlm.generate(images, "Which?", 3)
     seen, encode = [], type(random_vlm.core).get_image_features
 
     def watched(model, **inputs):
