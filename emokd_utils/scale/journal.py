@@ -1,7 +1,7 @@
 """The journal of a large model's answers, and answers that others have got (lesson 4).
 
-Each answer is appended (`instructions.journal_answers` tells its form) before another request is
-sent in its place. All else follows from the journal, so a run that is killed goes on where it was.
+All else follows from the journal (`instructions.journal_answers` tells its form), so a run that is
+killed goes on where it was.
 """
 
 import json
@@ -18,8 +18,6 @@ from ..errors import InputError
 from ..files import checksum, load_lines, write_text
 from ..instructions import JOURNAL_FORMAT, journal_answers
 from .judging import judge
-
-ATTEMPTS = 3  # answers to one image before it is set aside
 
 
 class Journal:
@@ -59,9 +57,9 @@ class Journal:
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def wanted(self, image: str) -> bool:
-        """Whether an image is to be asked about: no answer passes, and there are few."""
+        """Whether an image is to be asked about: no answer passes, and there are not yet three."""
         answers = self.answers.get(image, ())
-        return len(answers) < ATTEMPTS and all(answer["wrong"] for answer in answers)
+        return len(answers) < 3 and all(answer["wrong"] for answer in answers)
 
     def left(self) -> list[str]:
         """Images to ask about: those with an answer first, then all classes mixed."""
@@ -70,8 +68,7 @@ class Journal:
         return sorted(filter(self.wanted, mixed), key=lambda image: image not in self.answers)
 
     def counts(self) -> Counter:
-        """Images by what became of them; answers, and what is wrong with the rejected; tokens;
-        answers lost that may have been paid for."""
+        """Images by what became of them; answers, those rejected or lost; tokens."""
         counts = Counter(images=len(self.dataset))
         for answers in self.answers.values():
             wrong = [answer["wrong"] for answer in answers]
@@ -85,7 +82,7 @@ class Journal:
 
 
 def entry(image: str, dataset: ImageDataset, reply: dict) -> dict:
-    """What a journal holds of a reply about an image, with what is wrong with it or its sections."""
+    """What a journal holds of a reply: with its sections, or what is wrong with it."""
     label, digest = dataset.table.at[image, "label"], checksum(dataset.root / image)[:16]
     request = {"image": image, "label": label, "sha256": digest} | reply
     if "text" not in reply:
@@ -96,10 +93,7 @@ def entry(image: str, dataset: ImageDataset, reply: dict) -> dict:
 
 @dataclass(frozen=True)
 class WriterReport:
-    """What became of the images and of the answers, as `Journal.counts` has it.
-
-    failures: why images, or items of an imported file, were left out. stopped: why the run ended.
-    """
+    """`Journal.counts`; why images, or items of an imported file, were left out; why it ended."""
 
     journal: Path
     counts: Counter
@@ -118,16 +112,15 @@ def import_written(
 ) -> tuple[Path, WriterReport]:
     """Answers in the JSON that the paper's published code writes, as a journal in ``folder``.
 
-    The form (github.com/sange1104/EmoVLM-KD, generate_instruction.py): a list of objects with
-    img_path, label and gpt_response (sections ``1. Key elements`` and ``2. Reasoning``), each about
-    the one image of its file name and label. Raises InputError for another form.
+    The form (github.com/sange1104/EmoVLM-KD, generate_instruction.py): objects with img_path, label
+    and gpt_response, each about the one image of its file name and label. InputError for another.
     """
     path, keys = Path(path), ["img_path", "label", "gpt_response"]
     try:
         rows = pd.DataFrame(json.loads(path.read_text("utf-8-sig")))[keys].astype(str)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        wanted = f"a JSON list of objects with {', '.join(keys)}"
-        raise InputError(f"{path}: wanted is {wanted} ({error})") from None
+        wanted = f"wanted is a JSON list of objects with {', '.join(keys)}"
+        raise InputError(f"{path}: {wanted} ({error})") from None
     named, requests, failures = defaultdict(list), [], Counter()
     for image, label in zip(dataset.ids, dataset.labels, strict=True):
         named[PurePosixPath(image).name, label].append(image)

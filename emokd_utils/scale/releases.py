@@ -1,7 +1,5 @@
-"""Released data sets, read row by row in the forms that `sources.toml` names.
-
-What a list names is only compared with the files below the folder, so no name leads elsewhere.
-"""
+"""Released data sets, read row by row. What a list names is only compared with the files below the
+folder, so no name leads elsewhere."""
 
 import csv
 import json
@@ -29,8 +27,7 @@ _HIDDEN = re.compile(r"(?i)(?:^|/)(?:\.|__macosx/)")
 
 
 class Row(NamedTuple):
-    """An image as its release has it. votes: of each class. file: below the source; or data: its
-    bytes. odd: why it cannot be read."""
+    """An image: votes of each class, file below the source or its bytes, why it cannot be read."""
 
     id: str
     votes: Mapping[str, float] = {}
@@ -46,8 +43,7 @@ class Row(NamedTuple):
         best = max(self.votes.values())
         winners = [label for label, votes in self.votes.items() if votes == best]
         tie = best <= 0 or len(winners) > 1
-        label = labels.canonical(winners[0]) if labels else winners[0]
-        if label and not tie:
+        if not tie and (label := labels.canonical(winners[0]) if labels else winners[0]):
             return label, "", ""
         votes = ", ".join(f"{label} {n:g}" for label, n in self.votes.items() if n)
         return "", "tie" if tie else "no class", votes
@@ -67,8 +63,7 @@ class Folder:
         return self._named.get(_ends(name)[-1])
 
     def rows(self, columns: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, str | None]]]:
-        """Where each line of a text file is, and its cells by `columns` or the names in the first
-        line; None for a cell that is missing."""
+        """Where each line of a text file is, and its cells by `columns` or the first line."""
         for file in self.files:
             if file.lower().endswith((".csv", ".tsv", ".txt")):
                 text = (self.root / file).read_bytes().decode("utf-8-sig", "replace")
@@ -86,7 +81,6 @@ def _is_image(name: str) -> bool:
 
 
 def _ends(name: str) -> tuple[str, str]:
-    """The last part, and the last two, of `name` without suffix, in lower case."""
     stem = posixpath.splitext(name)[0] if _is_image(name) else name
     parts = stem.casefold().replace("\\", "/").split("/")
     return parts[-1], "/".join(parts[-2:])
@@ -117,7 +111,6 @@ def _votes(row: Mapping, labels: LabelSet) -> tuple[str, Counter] | None:
 def _ratings(
     row: Mapping, labels: LabelSet, image: str, mean: str, classes: Mapping[str, Sequence]
 ) -> tuple[str, dict] | None:
-    """The columns `image` and `mean`; classes: the lowest and the highest mean of each."""
     if not {image, mean} <= row.keys():
         return None
     value = _number(row[mean])
@@ -126,7 +119,6 @@ def _ratings(
 
 
 def _read_lists(parse: Callable, folder: Folder, labels: LabelSet, **form) -> Iterator[Row]:
-    """Lists of named columns; `parse` gives the image and the votes of a line."""
     for place, row in folder.rows():
         try:
             if parsed := parse(row, labels, **form):
@@ -136,7 +128,7 @@ def _read_lists(parse: Callable, folder: Folder, labels: LabelSet, **form) -> It
 
 
 def _read_judgements(folder: Folder, labels: LabelSet, columns: Sequence[str]) -> Iterator[Row]:
-    """Lists of an image's address, a class, how many said yes and no, added up for each image."""
+    """Lines of an image's address, a class, how many said yes and no, added up for each image."""
     added: dict[str, Counter] = defaultdict(Counter)
     for place, row in folder.rows(columns):
         try:
@@ -174,13 +166,12 @@ def _read_paths(
     labels: LabelSet | None,
     patterns: Sequence[str] = (_FOLDERS, "[^/]+/" + _FOLDERS),
 ) -> Iterator[Row]:
-    """Images whose paths tell class and split, by the first of `patterns` that finds a class."""
     for pattern in patterns:
         found = [m for f in folder.images if (m := re.fullmatch(pattern, f, re.IGNORECASE))]
         if any(labels is None or labels.canonical(match["label"]) for match in found):
             for match in found:
-                split = match.groupdict().get("split") or ""
-                yield Row(match[0], {match["label"]: 1}, match[0], _SPLIT_OF.get(split.lower(), ""))
+                split = _SPLIT_OF.get((match.groupdict().get("split") or "").lower(), "")
+                yield Row(match[0], {match["label"]: 1}, match[0], split)
             return
 
 
@@ -210,10 +201,11 @@ def read_library(source: str | os.PathLike) -> Iterator[Row]:
         raise InputError(f"{wanted}: {' '.join(str(error).split())[:200]}") from error
     for key, part in parts.items():
         names = dict(enumerate(getattr(part.features["label"], "names", ())))
+        split = _SPLIT_OF.get(key.lower(), "")
         for number, row in enumerate(part.cast_column("image", library.Image(decode=False))):
             image, label = row["image"] or {}, row["label"]
             label = names.get(label) if names else label
             odd = f"label is {row['label']!r}" if label is None else ""
-            data, split = image.get("bytes"), _SPLIT_OF.get(key.lower(), "")
+            data = image.get("bytes")
             file = image.get("path") if data is None else None
             yield Row(f"{key}/{number:06d}", {str(label): 1}, file, split, data, odd)
