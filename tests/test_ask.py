@@ -130,7 +130,7 @@ def write(train, folder, server, **settings):
 def test_an_answer_is_checked(text, wrong):
     sections, found = judge(text, "sadness", MIKELS)
     assert found == wrong and set(sections) == set([] if wrong else ["conversation", "reasoning"])
-    assert judge(text, "sadness", MIKELS, "length") in (({}, "cut off"), ({}, "refused"))
+    assert judge(text, "sadness", MIKELS, "length") == ({}, "cut off")
 
 
 def test_every_image_is_asked_about_once_and_the_answers_are_instructions(serve, train, tmp_path):
@@ -203,9 +203,8 @@ def test_faults_are_tried_again_and_what_may_have_been_paid_for_is_counted(serve
     assert report.counts["tokens in"] == 12 * USAGE["prompt_tokens"] + 4 * most
 
 
-@pytest.mark.parametrize("body", ['{"choices": []}', "[]"])
-def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, train, tmp_path, body):
-    server = serve(lambda n, _: (200, body) if n < 3 else completion(GOOD))
+def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, train, tmp_path):
+    server = serve(lambda n, _: (200, '{"choices": []}') if n < 3 else completion(GOOD))
     report = write(train, tmp_path, server)
     assert report.counts["written"] == 11 and report.counts["lost"] == 3
     assert [*report.failures.values()] == [1] and "no chat completion" in str(report)
@@ -223,9 +222,6 @@ def test_a_server_that_refuses_or_is_not_there_ends_the_run_and_costs_nothing(
     assert "5 requests in a row failed" in report.stopped
     assert ("no such key" in report.stopped) == there and len(server.requests) == 5 * there
     assert all(report.counts[name] == 0 for name in ("answers", "lost", "tokens in"))
-
-
-# Budgets
 
 
 def test_a_budget_of_images_mixes_the_classes_and_is_resumed(serve, train, tmp_path):
@@ -250,11 +246,6 @@ def test_a_budget_is_never_exceeded(serve, train, tmp_path, budget):
     assert "may exceed the budget" in report.stopped
 
 
-def test_settings_that_cannot_be():
-    with pytest.raises(InputError, match="price"):
-        replace(FAST, max_cost=1.0)
-
-
 def test_an_estimate_asks_nothing_and_learns_from_the_journal(serve, train, tmp_path):
     settings = replace(FAST, requests_per_minute=6, price_in=2.0, price_out=8.0)
     tokens = FAST.at_most["in"] * 12
@@ -266,9 +257,8 @@ def test_an_estimate_asks_nothing_and_learns_from_the_journal(serve, train, tmp_
     text = estimate(train, settings, tmp_path)
     assert f"8 of 12 images left, 8 requests: {8 * 400:,} tokens in, {8 * 60} out" in text
     assert estimate(train, replace(settings, max_images=6), tmp_path).startswith("2 of 12")
-
-
-# The journal
+    with pytest.raises(InputError, match="price"):
+        replace(FAST, max_cost=1.0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
@@ -311,9 +301,6 @@ def test_ctrl_c_ends_the_run_after_the_requests_under_way(serve, train, tmp_path
     assert write(train, tmp_path, server).counts["written"] == server.paid == 12
 
 
-# The key
-
-
 @pytest.mark.parametrize("status", [200, 401])
 def test_the_key_is_nowhere(serve, train, tmp_path, capsys, caplog, status):
     caplog.set_level(logging.DEBUG)
@@ -344,9 +331,6 @@ def test_a_missing_or_broken_key_or_address_is_told(train, tmp_path, options, wo
         write_with_model(train, FAST, tmp_path, **options)
 
 
-# Answers that others have got
-
-
 def test_import_of_the_published_form(train, tmp_path):
     text = f"1. **Key elements** \n* {SEEN}\n\n2. **Reasoning** \n{WHY}"
     texts = dict.fromkeys(train.ids[:8], text) | {train.ids[8]: LEAKING}
@@ -367,11 +351,6 @@ def test_import_of_the_published_form(train, tmp_path):
     assert (counts["reasoning"], counts["leaked"], counts["not written"]) == (8, 2, 6)
     assert {item.answer for item in written if item.kind != "categorical"} == {SEEN, WHY}
     assert import_written(path, train, tmp_path) == (journal, report)
-
-
-@pytest.mark.parametrize("text", ["{", '[{"image": "a.jpg"}]'])
-def test_import_of_another_form_is_told(train, tmp_path, text):
-    path = tmp_path / "other.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"other\.json"):
+    path.write_text('[{"image": "a.jpg"}]')
+    with pytest.raises(InputError, match="FI_annotations_train.json"):
         import_written(path, train, tmp_path)

@@ -14,7 +14,7 @@ from emokd_utils.errors import InputError
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, project_root, with_settings
 from emokd_utils.scale.devices import GPUS, Device, get_device
 from emokd_utils.scale.plan import Images, plan
-from emokd_utils.scale.sizes import MODELS, NF4_BITS, sized_network, sized_vlm
+from emokd_utils.scale.sizes import MODELS, sized_network, sized_vlm
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora, recompute_layers
 from emokd_utils.vlm import VLM
@@ -87,33 +87,12 @@ def test_known_models_are_those_of_the_profiles_and_have_the_published_parameter
         sized_vlm("nobody/nothing", 0, TuningSettings())
 
 
-def test_formulas_by_hand():
-    """Qwen2-VL-7B as lesson 10 computes it."""
-    vlm = sized_vlm(QWEN, 0, TuningSettings())
-    h, kv, inner, d, vocabulary = 3584, 512, 18944, 1280, 152064
-    token = 28 * (2 * h * h + 2 * h * kv + 3 * h * inner)
-    patch, visual = 32 * 12 * d * d + 3 * 2 * 14 * 14 * d, (4 * d) ** 2 + 4 * d * h
-    assert vlm.adapter == 28 * 8 * (4 * h + 2 * (h + kv))
-    rest = 2 * (8_291_375_616 - token - patch - visual) + 4 * vlm.adapter
-    assert vlm.weights(True, 2) == pytest.approx((token + patch + visual) * NF4_BITS / 8 + rest)
-    view = vlm.view(640, 480)
-    assert view == (4 * 23 * 17, 4 * 23 * 17, 23 * 17)
-    eye = 2 * (1564 * patch + 391 * visual) + 4 * 32 * d * 1564**2
-    words, output = 2 * 500 * token + 4 * 28 * h * 500**2, 2 * 500 * h * vocabulary
-    assert vlm.tuning(view, 500, True) == eye + 3 * words + 2 * output
-    inside = 2 * (5 * h + 2 * kv + 4 * inner) + 20 * h
-    kept = 500 * (2 * h * 28 + inside + 10 * vocabulary)
-    assert vlm.tuning_bytes(500, 2, TuningSettings(recompute=True)) == kept
-
-
 def test_a_vision_model_by_hand():
     vgg = sized_network("vgg16", 32, 8)
     # 13 convolutions with what they read, and the pools between them, at 32, 16, 8, 4 and 2 pixels.
     maps = [(64, 32, 2), (128, 16, 2), (256, 8, 3), (512, 4, 3), (512, 2, 3)]
     values = sum(c * side**2 * n + c * side**2 // 4 for c, side, n in maps)
     assert vgg.values == pytest.approx(values + 2 * 4096 + 8, rel=0.05)
-    with pytest.raises(InputError, match="vgg16"):
-        sized_network("vgg61", 32, 8)
 
 
 @pytest.mark.parametrize("pixels", [0, 512 * 512])
@@ -144,7 +123,6 @@ def test_the_table_has_a_row_a_stage_also_for_one_model_from_two_starts(mini_pla
     stages = ["features", "tuning, 4 epochs", "answers"]
     stages += ["vision, resnet10t", "vision, resnet10t@timm", "heads, gates"]
     assert list(twice.index) == stages and (twice["hours from"] < twice["to"]).all()
-    assert mini_plan.models["GB to fetch"].sum() == 0
 
 
 def test_devices_are_known_by_name_and_the_gpu_that_is_here_is_planned_for(monkeypatch):

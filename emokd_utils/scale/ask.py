@@ -47,10 +47,10 @@ class WriterSettings:
     price_out: float = 0.0
 
     def __post_init__(self) -> None:
-        within(self, concurrency=COUNT, requests_per_minute=ABOVE_0, timeout=ABOVE_0)
-        within(self, max_retries=(0, INF), answer_tokens=COUNT, image_side=COUNT)
-        within(self, max_images=COUNT, max_tokens=COUNT, max_cost=(0, INF))
-        within(self, price_in=(0, INF), price_out=(0, INF))
+        counts = ("concurrency", "answer_tokens", "image_side", "max_images", "max_tokens")
+        amounts = dict.fromkeys(("max_retries", "max_cost", "price_in", "price_out"), (0, INF))
+        within(self, requests_per_minute=ABOVE_0, timeout=ABOVE_0, **amounts)
+        within(self, **dict.fromkeys(counts, COUNT))
         if self.max_cost < INF and not (self.price_in and self.price_out):
             raise InputError("a budget in money needs prices: give --price-in and --price-out")
 
@@ -157,8 +157,7 @@ class _Run:
 
     def _at_most(self) -> dict[str, int]:
         """Tokens of the next request: by the formula, or more where an answer has cost more."""
-        most = self.journal.most
-        return {name: max(n, most[name]) for name, n in self.settings.at_most.items()}
+        return dict(Counter(self.settings.at_most) | self.journal.most)
 
     def _beyond_budget(self, image: str) -> bool:
         budget, paid, number = self.settings, self.journal.paid, len(self.under_way) + 1
@@ -167,19 +166,18 @@ class _Run:
         over = image not in paid and len(images) > budget.max_images
         return over or sum(tokens) > budget.max_tokens or budget.cost(*tokens) > budget.max_cost
 
-    def _ask(self, image: str) -> tuple[dict, str]:
-        """What the journal is to keep of a request, if it costs anything, and why it failed."""
+    def _ask(self, image: str) -> tuple[dict, str]:  # for the journal, and why it failed
         dataset, jpeg = self.journal.dataset, io.BytesIO()
         prompt = PROMPT.format(label=dataset.table.at[image, "label"])
-        for answer in self.journal.answers.get(image, ())[-1:]:
-            if hint := HINTS.get(answer["wrong"]):
-                prompt += AGAIN.format(hint=hint)
+        earlier = self.journal.answers.get(image) or [{"wrong": ""}]
+        if hint := HINTS.get(earlier[-1]["wrong"]):
+            prompt += AGAIN.format(hint=hint)
         shown = dataset.open(image)
         shown.thumbnail([self.settings.image_side] * 2, Image.Resampling.LANCZOS)
         shown.save(jpeg, "JPEG", quality=90)
         url = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
-        content = [{"type": "image_url", "image_url": {"url": url}}]
-        content += [{"type": "text", "text": prompt}]
+        picture = {"type": "image_url", "image_url": {"url": url}}
+        content = [picture, {"type": "text", "text": prompt}]
         lost = entry(image, dataset, {"lost": 1, "measured": False} | self._at_most())
         try:
             completion = self.client.chat.completions.create(
@@ -207,7 +205,6 @@ class _Run:
         return text.replace(self.key, "[key]") if len(self.key) >= 8 else text
 
     def _settle(self, until: str) -> None:
-        """Write replies to the journal, and put back the images that are to be asked again."""
         for future in wait(self.under_way, return_when=until).done:
             image, (request, failure) = self.under_way.pop(future), future.result()
             if request:
@@ -233,9 +230,8 @@ def write_with_model(
 ) -> WriterReport:
     """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks.
 
-    base_url: of the server (default: OpenAI). api_key: kept nowhere. An image without a usable
-    answer after three is set aside; Ctrl-C ends the run after the requests under way. Raises
-    InputError without the package openai or a key, or where another process writes.
+    base_url: of the server (default: OpenAI). api_key: kept nowhere. Ctrl-C ends the run after the
+    requests under way. InputError without the package openai or a key, or beside another process.
     """
     key, path = (api_key or "").strip(), journal_path(folder, settings)
     client = _connected(settings, base_url, key)

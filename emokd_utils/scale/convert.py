@@ -1,7 +1,6 @@
 """The paper's seven data sets, and OASIS: what is known of each, and how a copy gets one layout.
 
-`convert` writes what `data.load_dataset` reads, with metadata.csv (file, and what the release calls
-it) and source.json (counts, all that was left out).
+`convert` writes metadata.csv (file, and what the release calls it) and source.json, the report.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ _TOML = tomllib.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"
 _DEFAULT = _TOML.pop("default")
 _FORMS = {name: SimpleNamespace(**(_DEFAULT | about)) for name, about in _TOML.items()}
 SOURCES = {name: source for name, source in _FORMS.items() if source.doi}
-"""The data sets by name; their fields are told in ``sources.toml``."""
+"""By name; their fields are told in ``sources.toml``."""
 
 KINDS = {
     "tie": "the votes are tied: in no class",
@@ -96,8 +95,8 @@ class ConversionReport:
 
 def convert(
     name: str,
-    source: str | os.PathLike,
-    out: str | os.PathLike,
+    source: Path | str,
+    out: Path | str,
     *,
     seed: int = 0,
     link: bool = False,
@@ -116,13 +115,13 @@ def convert(
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as draft:
             labels = LABEL_SETS.get(_FORMS[name].label_set)
-            taken, rest = [], set(files)
-            for number, row in enumerate(rows):
-                taken.append(_take(Path(source), labels, Path(draft, str(number)), link, row))
-                rest.discard(row.file)
-                if number % 5000 == 4999:
-                    say(f"{number + 1:,} read")
-            taken += [(_plain(file), "", "", "unlisted", "", "", "") for file in sorted(rest)]
+            taken, rest = [], dict.fromkeys(files)
+            for number, row in enumerate(rows, 1):
+                taken.append(_take(Path(source), labels, Path(draft, str(number - 1)), link, row))
+                rest.pop(row.file, None)
+                if number % 5000 == 0:
+                    say(f"{number:,} read")
+            taken += [(_plain(file), "", "", "unlisted", "", "", "") for file in rest]
             table = pd.DataFrame(taken, columns=_TAKEN, dtype=str)
             report = _lay_out(name, out, Path(draft), table, labels, seed)
             if out.exists():
@@ -134,7 +133,7 @@ def convert(
     return report
 
 
-def _opened(name: str, source: str | os.PathLike) -> tuple[list[str], Iterator[Row]]:
+def _opened(name: str, source: Path | str) -> tuple[list[str], Iterator[Row]]:
     if name not in _FORMS:
         raise InputError(f"no data set {name!r} to convert: choose one of {', '.join(_FORMS)}")
     if name == "datasets":
@@ -142,16 +141,14 @@ def _opened(name: str, source: str | os.PathLike) -> tuple[list[str], Iterator[R
     if not Path(source).is_dir():
         raise InputError(f"{source}: no such folder; give the one that holds the unpacked release")
     folder, about = Folder(Path(source)), _FORMS[name]
-    for form in about.read:
-        options = {key: value for key, value in form.items() if key != "as"}
-        rows = READERS[form["as"]](folder, LABEL_SETS.get(about.label_set), **options)
+    for form in map(dict, about.read):
+        rows = READERS[form.pop("as")](folder, LABEL_SETS.get(about.label_set), **form)
         if first := next(rows, None):
             return folder.images, chain([first], rows)
     raise InputError(f"{source} does not hold {name} as it is released. Wanted: {about.form}")
 
 
 def _take(source: Path, labels: LabelSet | None, copy: Path, link: bool, row: Row) -> tuple:
-    """A row of _TAKEN; an image without fault is copied."""
     label, kind, detail = row.decided(labels)
     path, sha256, suffix = Path(source, row.file or "").resolve(), "", ""
     homes = (source.resolve(), Path(HF_HOME).resolve())
@@ -175,7 +172,6 @@ def _take(source: Path, labels: LabelSet | None, copy: Path, link: bool, row: Ro
 def _lay_out(
     name: str, out: Path, draft: Path, table: pd.DataFrame, labels: LabelSet | None, seed: int
 ) -> ConversionReport:
-    """Give each image its class and split, move it there, and say what became of all."""
     about, usable = _FORMS[name], table["kind"] == ""
     if not labels and usable.any():
         labels = infer_label_set(table["label"][usable])
@@ -236,9 +232,8 @@ def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> 
 
 
 def _place(draft: Path, images: pd.DataFrame, labels: LabelSet) -> None:
-    used: set[str] = set()
+    used, places = set(), []
     folders = {label: _free("", label, used) for label in labels}
-    places = []
     for image in images.itertuples():
         folder = f"{image.split}/{folders[image.label]}/"
         places.append(_free(folder, PurePosixPath(image.id).stem, used) + image.suffix)

@@ -1,7 +1,6 @@
 """The journal of a large model's answers, and answers that others have got (lesson 4).
 
-All else follows from the journal (`instructions.journal_answers` tells its form), so a run that is
-killed goes on where it was.
+All else follows from it, so a killed run goes on; `instructions.journal_answers` tells its form.
 """
 
 import json
@@ -21,11 +20,8 @@ from .judging import judge
 
 
 class Journal:
-    """Requests about the images of ``dataset``: those in the file, or ``requests``.
-
-    answers: those to each image that count, in order. paid: images asked about. spent: tokens in
-    and out. most: those of one answer. InputError where the file is damaged.
-    """
+    """answers: those to each image that count, in order. paid: images asked about. spent: tokens in
+    and out. most: those of one answer. InputError where the file is damaged."""
 
     def __init__(self, path: Path, dataset: ImageDataset, requests: Iterable[dict] | None = None):
         if requests is None:
@@ -37,7 +33,7 @@ class Journal:
         self.answers = journal_answers(self.requests, dataset)
 
     def _count(self, request: dict) -> None:
-        tokens = Counter({name: request[name] for name in ("in", "out")})
+        tokens = Counter({"in": request["in"], "out": request["out"]})
         self.requests.append(request)
         self.paid.add(request["image"])
         self.spent.update(tokens)
@@ -110,11 +106,8 @@ class WriterReport:
 def import_written(
     path: Path | str, dataset: ImageDataset, folder: Path | str
 ) -> tuple[Path, WriterReport]:
-    """Answers in the JSON that the paper's published code writes, as a journal in ``folder``.
-
-    The form (github.com/sange1104/EmoVLM-KD, generate_instruction.py): objects with img_path, label
-    and gpt_response, each about the one image of its file name and label. InputError for another.
-    """
+    """Answers in the JSON of the paper's code (github.com/sange1104/EmoVLM-KD,
+    generate_instruction.py), each about the one image of its file name and label, as a journal."""
     path, keys = Path(path), ["img_path", "label", "gpt_response"]
     try:
         rows = pd.DataFrame(json.loads(path.read_text("utf-8-sig")))[keys].astype(str)

@@ -73,9 +73,8 @@ class Images:
 
 
 class Plan:
-    """models, table: a row a model and a stage. disk: GB of what the run keeps; peak: of the hungriest
-    stage. changes: what to set where it does not fit, each with the peak once all up to it are set.
-    """
+    """models, table: a row a model and a stage. disk, peak: GB that the run keeps, and of the hungriest
+    stage. changes: what to set where it does not fit, each with the peak once all up to it are."""
 
     def __init__(self, profile: Profile, images: Images, device: Device) -> None:
         self.profile, self.images, self.device = profile, images, device
@@ -94,10 +93,10 @@ class Plan:
         self.usual, self.largest = views[len(views) // 2], views[-1]
         question = vlm.length(instructions.categorical_prompt(images.labels), chat=True)
         answer = max(vlm.length(instructions.answer_for(label)) for label in images.labels) + 1
-        start = vlm.length(instructions.answer_for(""))  # of all answers; then all endings
-        tree = start + classes * (answer - start)
+        shared = vlm.length(instructions.answer_for(""))  # of all answers; then all endings
+        tree = shared + classes * (answer - shared)
         judged = images.total + images.val + 2 * images.test  # scored, and some written
-        fetch = 0.0 if folder.is_dir() else 2e-9 * vlm.parameters
+        fetch = 2e-9 * vlm.parameters * (not folder.is_dir())
         models = {profile.vlm.name: (vlm.parameters, vlm.adapter, fetch)}
         stages = {
             "features": self._answering(images.total, 0, 0),
@@ -122,33 +121,30 @@ class Plan:
         self.fits = self.peak <= device.memory
 
     def __str__(self) -> str:
+        def shown(table: pd.DataFrame) -> str:
+            return table.map(lambda v: f"{v:,.3g}" if 0 < v < 99.5 else f"{v:,.0f}").to_string()
+
         images, device = self.images, self.device
-        models, table = (
-            part.map(lambda v: f"{v:,.3g}" if 0 < v < 99.5 else f"{v:,.0f}").to_string()
-            for part in (self.models, self.table)
-        )
-        first, last = self.table["hours from"].sum(), self.table["to"].sum()
+        first, last = self.table[["hours from", "to"]].sum()
         verdict = ["it fits" if self.fits else f"\nIT DOES NOT FIT into {device.memory:.0f} GB"]
         verdict += [f"  --set {text:<40} then at most {peak:.1f} GB" for text, peak in self.changes]
-        if min(peak for _, peak in (("", self.peak), *self.changes)) > device.memory:
+        if min([self.peak, *(peak for _, peak in self.changes)]) > device.memory:
             verdict.append("  that is not enough: a smaller VLM by --vlm, or a larger GPU")
-        low, high = (f"{100 * share:.0f}" for share in device.shares)
         return f"""\
 Profile {self.profile.name}, {images.total:,} images ({images.train:,} train, {images.val:,} val, \
 {images.test:,} test), {len(images.labels)} classes,
 {device.name} with {device.memory:.0f} GB, one seed
 
-{models}
+{shown(self.models)}
 
 to fetch {self.models["GB to fetch"].sum():.2f} GB, less what is here; to keep {self.disk:.2f} GB
 
-{table}
+{shown(self.table)}
 
 in all {first:.3g} to {last:.3g} hours, at most {self.peak:.1f} GB: {chr(10).join(verdict)}
 
 By the formulas of lesson 10: a guide, so measure 50 steps before you book. Memory: 10 % more, and
-{CONTEXT} GB for a GPU's driver. Hours: {low} to {high} % of the peak, without the reading of images and
-an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
+{CONTEXT} GB for a GPU's driver. Hours: without the reading of images and an export."""
 
     def _row(self, steps, half, single, held, step) -> tuple[float, ...]:
         """half, single: operations in 16 and 32 bits. held, step: bytes that stay, and a step's."""
@@ -158,14 +154,13 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
         return math.ceil(steps), (half + single) / 1e12, hours / fast, hours / slow, peak
 
     def _answering(self, count: int, text: int, kept: int) -> tuple[float, ...]:
-        """So many images with a text, of which the last ``kept`` tokens get an output."""
         vlm, batch = self.vlm, self.profile.vlm.batch_size
         work = vlm.seeing(self.usual)
         work += vlm.reading(self.usual.tokens + text, kept) if text else 0
-        half = 0.0 if self.on_cpu else count * work
+        half, single = (0.0, count * work) if self.on_cpu else (count * work, 0.0)
         step = batch * vlm.answering_bytes(self.largest, text, kept, self.size)
-        held = self.weights + (self.waiting if text else 0.0)
-        return self._row(count / batch, half, count * work - half, held, step)
+        held = self.weights + self.waiting * bool(text)
+        return self._row(count / batch, half, single, held, step)
 
     def _tuning(self) -> tuple[float, ...]:
         vlm, settings = self.vlm, self.profile.tuning
@@ -180,7 +175,6 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
         return self._row(steps, steps * rows * work, 0.0, held, step)
 
     def _vision(self, network: SizedNetwork) -> tuple[float, ...]:
-        """Training, with the val split judged after each epoch, and logits of every image."""
         settings, rows = self.profile.vision, self.profile.vision.batch_size
         steps = settings.epochs * max(1, self.images.train // rows)
         trained = 3 * steps * rows * network.operations  # forward, and backward twice as much
@@ -192,7 +186,7 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
         return self._row(steps, half, trained + judged - half, held, step)
 
     def _small(self) -> tuple[float, ...]:
-        """Two heads, every gate that the report compares, that as published and both models' own."""
+        # Two heads, every gate that the report compares, that as published and both models' own.
         profile, train = self.profile, self.images.train
         rows = train if profile.gate_split == "train" else self.images.val
         steps = 2 * profile.head.epochs * math.ceil(train / profile.head.batch_size)
@@ -202,8 +196,7 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
 
 
 def plan(profile: Profile, images: Images, device: Device) -> Plan:
-    """The plan of a run; where it does not fit, with the changes that make it. InputError as
-    `sizes.sized_vlm` and `weights.build_network`."""
+    """The plan of a run; where it does not fit, with changes. InputError as `sizes.sized_vlm`."""
 
     def lacking(plan: Plan) -> float:
         return (plan.table["peak GB"] - device.memory).clip(0).sum()

@@ -1,7 +1,5 @@
-"""Sizes of models, and what follows from them by the formulas of lesson 10: operations and bytes.
-
-On torch's meta device tensors have shapes and no numbers: a model of any size is made at once.
-"""
+"""Operations and bytes of models by the formulas of lesson 10. On torch's meta device tensors have
+shapes and no numbers: a model of any size is made at once."""
 
 import functools
 import math
@@ -39,11 +37,8 @@ class View(NamedTuple):
 
 
 class SizedVLM:
-    """A VLM without its weights: what it computes, in operations, and holds, in bytes.
-
-    parameters, adapter: how many it has, and LoRA adds. products: weights in matrix products with
-    each "patch", "visual" token, "token" of the language model, and token that gets an "output".
-    """
+    """A VLM without its weights. parameters, adapter: how many it has, and LoRA adds. products: weights
+    in matrix products with each patch, visual token, token, and token that gets an output."""
 
     def __init__(self, source: str, pixels: int, settings: TuningSettings) -> None:
         self.config, self.processor, self.image_processor = _read(source)
@@ -52,12 +47,11 @@ class SizedVLM:
         with torch.device("meta"):
             model = transformers.AutoModelForImageTextToText.from_config(self.config)
         self.parameters, self.adapter = count_parameters(model).total, 0
-        self.products: Counter[str] = Counter()
-        family = family_of(self.config)
+        self.products, family = Counter(), family_of(self.config)
+        inside = _INSIDE | {f".{family.text}.": "token", "lm_head": "output"}
         adapted = re.compile(family.lora_targets(settings.projections))
         for name, module in model.named_modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
-                inside = _INSIDE | {f".{family.text}.": "token", "lm_head": "output"}
                 part = next((part for key, part in inside.items() if key in name), "patch")
                 self.products[part] += module.weight.numel()
             if adapted.fullmatch(name):
@@ -105,8 +99,8 @@ class SizedVLM:
     def weights(self, nf4: bool, size: int) -> float:
         """Bytes of weights of ``size`` bytes or in NF4, and of the adapter in 32 bits."""
         quantised = nf4 * (self.products.total() - self.products["output"])
-        kept = self.parameters - quantised
-        return quantised * NF4_BITS / 8 + kept * size + 4 * self.adapter
+        kept = size * (self.parameters - quantised)
+        return quantised * NF4_BITS / 8 + kept + 4 * self.adapter
 
     def answering_bytes(self, view: View, text: int, kept: int, size: int) -> float:
         """Bytes of the widest layer; or of the output, a copy in 32 bits and its logarithm."""
@@ -126,8 +120,7 @@ class SizedVLM:
 
 
 sized_vlm = functools.cache(SizedVLM)
-"""The VLM of a folder or hub id; pixels: as `loading.limit_pixels`. InputError where its
-configuration is neither in MODELS nor on this machine."""
+"""The VLM of a folder or hub id; InputError where neither MODELS nor this machine knows it."""
 
 
 def _read(source: str) -> tuple:
