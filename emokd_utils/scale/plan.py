@@ -126,6 +126,7 @@ class Plan:
 
         images, device = self.images, self.device
         first, last = self.table[["hours from", "to"]].sum()
+        low, high = (f"{100 * share:.0f}" for share in device.shares)
         verdict = ["it fits" if self.fits else f"\nIT DOES NOT FIT into {device.memory:.0f} GB"]
         verdict += [f"  --set {text:<40} then at most {peak:.1f} GB" for text, peak in self.changes]
         if min([self.peak, *(peak for _, peak in self.changes)]) > device.memory:
@@ -144,7 +145,8 @@ to fetch {self.models["GB to fetch"].sum():.2f} GB, less what is here; to keep {
 in all {first:.3g} to {last:.3g} hours, at most {self.peak:.1f} GB: {chr(10).join(verdict)}
 
 By the formulas of lesson 10: a guide, so measure 50 steps before you book. Memory: 10 % more, and
-{CONTEXT} GB for a GPU's driver. Hours: without the reading of images and an export."""
+{CONTEXT} GB for a GPU's driver. Hours: {low} to {high} % of the peak, without the reading of images and
+an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
 
     def _row(self, steps, half, single, held, step) -> tuple[float, ...]:
         """half, single: operations in 16 and 32 bits. held, step: bytes that stay, and a step's."""
