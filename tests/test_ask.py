@@ -36,12 +36,12 @@ FAST = WriterSettings("gpt-test", requests_per_minute=60_000, timeout=5, answer_
 def completion(text):
     message = {"role": "assistant", "content": text}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-    return 200, {}, json.dumps({"choices": choices, "usage": USAGE})
+    return 200, json.dumps({"choices": choices, "usage": USAGE})
 
 
 class Server:
     """Chat completions on this machine: script(n, request) gives the reply to the n-th request, as
-    (status, headers, body), or "cut" or "drop" for a connection closed amid the body or before it.
+    (status, body), or "cut" or "drop" for a connection closed amid the body or before it.
     ``paid`` counts the answers that a provider would ask money for."""
 
     def __init__(self, script):
@@ -65,14 +65,11 @@ class Server:
                     if reply == "cut":
                         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{")
                     elif reply != "drop":
-                        status, headers, body = reply
-                        self.send_response(status)
-                        length = {"Content-Length": str(len(body.encode()))}
-                        for name in (headers := headers | length):
-                            self.send_header(name, headers[name])
+                        self.send_response(reply[0])
+                        self.send_header("Content-Length", str(len(reply[1].encode())))
                         self.send_header("Content-Type", "application/json")
                         self.end_headers()
-                        self.wfile.write(body.encode())
+                        self.wfile.write(reply[1].encode())
 
             def log_message(self, *_):
                 pass
@@ -123,27 +120,17 @@ def write(train, folder, server, **settings):
         (GOOD, ""),
         (f"<think>Key elements: none. Reasoning: no.</think>{GOOD}", ""),
         (f"Key elements: {SEEN}", "section missing"),
-        (f"Key elements:\n\nReasoning: {WHY}", "too short"),
-        ("I'm sorry, but I can't help with that.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: I cannot say what this image is about.", "refused"),
         (f"Key elements: {SEEN}\nReasoning: It is dark.", "too short"),
         (f"Key elements: {SEEN * 20}\nReasoning: {WHY}", "too long"),
-        (LEAKING, "names the emotion"),
         (f"Key elements: {SEEN} Sadly grey.\nReasoning: {WHY}", "names the emotion"),
         (f"Key elements: {SEEN}\nReasoning: {'Das Haus im grauen Licht. ' * 3}", "not English"),
     ],
 )
 def test_an_answer_is_checked(text, wrong):
     sections, found = judge(text, "sadness", MIKELS)
-    assert found == wrong
-    assert set(sections) == (set() if wrong else {"conversation", "reasoning"})
-
-
-def test_sections_come_without_markdown_and_what_ended_early_is_not_used():
-    text = f"1. **Key elements:**\n* {SEEN}\n- It is **grey**.\n\n2. **Reasoning**: {WHY}\n"
-    sections, _ = judge(text, "sadness", MIKELS)
-    assert sections == {"conversation": f"{SEEN} It is grey.", "reasoning": WHY}
-    assert judge(GOOD, "sadness", MIKELS, "length")[1] == "cut off"
+    assert found == wrong and set(sections) == set([] if wrong else ["conversation", "reasoning"])
+    assert judge(text, "sadness", MIKELS, "length") == ({}, "cut off")
 
 
 def test_every_image_is_asked_about_once_and_the_answers_are_instructions(serve, train, tmp_path):
@@ -196,8 +183,7 @@ def test_a_bad_answer_is_asked_for_again_with_the_reason_and_then_set_aside(serv
 
 
 def test_faults_are_tried_again_and_what_may_have_been_paid_for_is_counted(serve, train, tmp_path):
-    faults = {1: (429, {}, "{}"), 3: (500, {}, "not now"), 5: "cut", 7: "drop"}
-    faults[9] = (200, {}, "{not JSON")
+    faults = {1: (429, "{}"), 3: (500, "not now"), 5: "cut", 7: "drop", 9: (200, "{not JSON")}
     gone = threading.Event()
 
     def script(number, request):
@@ -217,9 +203,8 @@ def test_faults_are_tried_again_and_what_may_have_been_paid_for_is_counted(serve
     assert report.counts["tokens in"] == 12 * USAGE["prompt_tokens"] + 4 * most
 
 
-@pytest.mark.parametrize("body", ["{not JSON", '{"choices": []}', "[]"])
-def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, train, tmp_path, body):
-    server = serve(lambda n, _: (200, {}, body) if n < 3 else completion(GOOD))
+def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, train, tmp_path):
+    server = serve(lambda n, _: (200, '{"choices": []}') if n < 3 else completion(GOOD))
     report = write(train, tmp_path, server)
     assert report.counts["written"] == 11 and report.counts["lost"] == 3
     assert [*report.failures.values()] == [1] and "no chat completion" in str(report)
@@ -230,22 +215,13 @@ def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, trai
 def test_a_server_that_refuses_or_is_not_there_ends_the_run_and_costs_nothing(
     serve, train, tmp_path, there
 ):
-    server = serve(lambda number, request: (401, {}, '{"error": {"message": "no such key"}}'))
+    server = serve(lambda number, request: (401, '{"error": {"message": "no such key"}}'))
     if not there:
         server.http.server_close()
     report = write(train, tmp_path, server, concurrency=1, max_retries=0)
     assert "5 requests in a row failed" in report.stopped
     assert ("no such key" in report.stopped) == there and len(server.requests) == 5 * there
     assert all(report.counts[name] == 0 for name in ("answers", "lost", "tokens in"))
-
-
-def test_one_image_that_the_server_refuses_does_not_end_the_run(serve, train, tmp_path):
-    server = serve(lambda n, _: (400, {}, '{"error": "policy"}') if n == 2 else completion(GOOD))
-    report = write(train, tmp_path, server)
-    assert report.counts["written"] == server.paid == 11 and [*report.failures.values()] == [1]
-
-
-# Budgets
 
 
 def test_a_budget_of_images_mixes_the_classes_and_is_resumed(serve, train, tmp_path):
@@ -258,30 +234,16 @@ def test_a_budget_of_images_mixes_the_classes_and_is_resumed(serve, train, tmp_p
     assert write(train, tmp_path, server).counts["written"] == server.paid == 12
 
 
-@pytest.mark.parametrize(
-    "budget",
-    [{"max_tokens": 2500}, {"max_cost": 0.0025, "price_in": 1.0, "price_out": 1.0}],
-    ids=["tokens", "money"],
-)
+MONEY = {"max_cost": 0.0025, "price_in": 1.0, "price_out": 1.0}
+
+
+@pytest.mark.parametrize("budget", [{"max_tokens": 2500}, MONEY], ids=["tokens", "money"])
 def test_a_budget_is_never_exceeded(serve, train, tmp_path, budget):
     server = serve(always(GOOD))
     report = write(train, tmp_path, server, **budget)
     spent = report.counts["tokens in"] + report.counts["tokens out"]
     assert spent <= 2500 < spent + USAGE["prompt_tokens"] + FAST.answer_tokens
     assert "may exceed the budget" in report.stopped
-
-
-def test_tries_that_may_have_to_be_paid_for_count_against_the_budget(serve, train, tmp_path):
-    server = serve(lambda number, request: "drop")
-    report = write(train, tmp_path, server, max_tokens=2 * sum(FAST.at_most.values()) + 1)
-    assert server.paid == report.counts["lost"] == 2
-    assert "budget" in report.stopped
-
-
-def test_settings_that_cannot_be():
-    for wrong, words in {("max_cost", 1.0): "price", ("timeout", float("nan")): "timeout"}.items():
-        with pytest.raises(InputError, match=words):
-            replace(FAST, **dict([wrong]))
 
 
 def test_an_estimate_asks_nothing_and_learns_from_the_journal(serve, train, tmp_path):
@@ -295,9 +257,8 @@ def test_an_estimate_asks_nothing_and_learns_from_the_journal(serve, train, tmp_
     text = estimate(train, settings, tmp_path)
     assert f"8 of 12 images left, 8 requests: {8 * 400:,} tokens in, {8 * 60} out" in text
     assert estimate(train, replace(settings, max_images=6), tmp_path).startswith("2 of 12")
-
-
-# The journal
+    with pytest.raises(InputError, match="price"):
+        replace(FAST, max_cost=1.0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked process")
@@ -321,9 +282,8 @@ def test_after_a_kill_nothing_in_the_journal_is_paid_for_twice(serve, train, tmp
     process.kill()
     process.join()
     held.set()
-    under_way = 2
     assert write(train, tmp_path, server).counts["written"] == 12
-    assert len(server.requests) == 12 + under_way
+    assert len(server.requests) == 12 + 2  # those under way
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
@@ -341,10 +301,7 @@ def test_ctrl_c_ends_the_run_after_the_requests_under_way(serve, train, tmp_path
     assert write(train, tmp_path, server).counts["written"] == server.paid == 12
 
 
-# The key
-
-
-@pytest.mark.parametrize("status", [200, 400, 401])
+@pytest.mark.parametrize("status", [200, 401])
 def test_the_key_is_nowhere(serve, train, tmp_path, capsys, caplog, status):
     caplog.set_level(logging.DEBUG)
 
@@ -352,7 +309,7 @@ def test_the_key_is_nowhere(serve, train, tmp_path, capsys, caplog, status):
         if status == 200:
             return completion(f"Key elements: {SEEN}\nReasoning: {WHY} {SECRET}")
         words = f"{'x' * 150} the key {SECRET} of {SECRET}"
-        return status, {}, json.dumps({"error": {"message": words}})
+        return status, json.dumps({"error": {"message": words}})
 
     report = write(train, tmp_path, serve(script), max_retries=0)
     texts = [str(report), repr(report), caplog.text, *capsys.readouterr()]
@@ -374,20 +331,15 @@ def test_a_missing_or_broken_key_or_address_is_told(train, tmp_path, options, wo
         write_with_model(train, FAST, tmp_path, **options)
 
 
-# Answers that others have got
-
-
-def published(image, text=GOOD, **other):
-    """An item as the published code writes it."""
-    about = {"gpt_response": text, "img_path": f"FI/{image}", "label": image.split("/")[1]}
-    return about | other
-
-
 def test_import_of_the_published_form(train, tmp_path):
-    text = f"1. **Key elements** \n{SEEN}\n\n2. **Reasoning** \n{WHY}"
-    items = [published(image, text) for image in train.ids[:8]]
-    items += [published(train.ids[8], LEAKING), published(train.ids[9], "I cannot see images.")]
-    items += [published("train/awe/stranger.png"), published(train.ids[10], label="anger")]
+    text = f"1. **Key elements** \n* {SEEN}\n\n2. **Reasoning** \n{WHY}"
+    texts = dict.fromkeys(train.ids[:8], text) | {train.ids[8]: LEAKING}
+    texts |= {train.ids[9]: "I cannot see images.", "train/awe/stranger.png": GOOD}
+    items = [
+        {"gpt_response": answer, "img_path": f"FI/{image}", "label": image.split("/")[1]}
+        for image, answer in texts.items()
+    ]
+    items.append(items[7] | {"label": "anger"})
     items[0]["img_path"] = "D:\\data\\FI\\" + train.ids[0].replace("/", "\\")
     path = tmp_path / "FI_annotations_train.json"
     path.write_text(json.dumps(items), "utf-8")
@@ -397,13 +349,8 @@ def test_import_of_the_published_form(train, tmp_path):
     assert report.failures == {f"no image is {item['img_path']}": 1 for item in items[10:]}
     written, counts = read_instructions(journal, train)
     assert (counts["reasoning"], counts["leaked"], counts["not written"]) == (8, 2, 6)
-    assert {i.answer for i in written if i.kind == "reasoning"} == {WHY}
+    assert {item.answer for item in written if item.kind != "categorical"} == {SEEN, WHY}
     assert import_written(path, train, tmp_path) == (journal, report)
-
-
-@pytest.mark.parametrize("text", ["{", "{}", '[{"image": "a.jpg"}]'])
-def test_import_of_another_form_is_told(train, tmp_path, text):
-    path = tmp_path / "other.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"other\.json"):
+    path.write_text('[{"image": "a.jpg"}]')
+    with pytest.raises(InputError, match="FI_annotations_train.json"):
         import_written(path, train, tmp_path)

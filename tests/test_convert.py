@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import zlib
-from collections import Counter
 from unittest.mock import Mock
 
 import datasets as library
@@ -13,7 +12,7 @@ import pytest
 from PIL import Image
 
 from emokd_utils.data import load_dataset
-from emokd_utils.emotions import EKMAN, LABEL_SETS, MIKELS
+from emokd_utils.emotions import LABEL_SETS, MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.scale import convert as module
 from emokd_utils.scale.convert import SOURCES, convert, describe, overview
@@ -28,10 +27,6 @@ def picture(path, seed=None, **options):
     return path
 
 
-def quietly(name, source, out, **options):
-    return convert(name, source, out, say=lambda text: None, **options)
-
-
 def found(report, kind):
     return report.problems["id"][report.problems["kind"] == kind].tolist()
 
@@ -41,7 +36,6 @@ def detail(report, name):
 
 
 def written(out):
-    """Paths of the images below `out`."""
     return sorted(file.relative_to(out).as_posix() for file in out.glob("*/*/*"))
 
 
@@ -55,18 +49,13 @@ def sources(out):
 def test_each_entry_is_complete_and_its_figures_add_up():
     assert [*SOURCES] == "fi emoset emotion6 flickr instagram abstract artphoto oasis".split()
     for name, source in SOURCES.items():
-        assert source.doi.startswith("10.") and (source.listed or source.images)
-        for sizes in (source.per_class, source.per_split):
-            assert not sizes or sum(sizes.values()) == source.images
+        for sizes in filter(None, (source.per_class, source.per_split)):
+            assert sum(sizes.values()) == source.images
         assert set(source.per_class) <= set(LABEL_SETS[source.label_set])
-        for word in (source.citation, source.where, source.terms, source.form, source.note):
-            assert word and word in describe(name)
-        assert f"\n{name} " in overview()
+        assert source.note in describe(name) and f"\n{name} " in overview()
     with pytest.raises(InputError, match="'nothing': choose one of fi"):
         describe("nothing")
 
-
-# FI
 
 FLICKR = "http://farm6.staticflickr.com/5515/"
 
@@ -91,28 +80,22 @@ def fi(tmp_path):
 
 
 def test_fi_votes_are_resolved_and_all_else_is_listed(fi, tmp_path):
-    report = quietly("fi", fi, tmp_path / "deep" / "out", seed=3)
+    report = convert("fi", fi, tmp_path / "deep" / "out", seed=3)
     assert found(report, "tie") == [f"{FLICKR}{name}.jpg" for name in ("equal", "tied", "twice")]
     assert detail(report, f"{FLICKR}equal.jpg") == "awe 4, fear 4"
     assert found(report, "no class") == [f"{FLICKR}against.jpg"]
     assert found(report, "no file") == [f"{FLICKR}gone.jpg"]
     assert found(report, "odd row") == ["awe_2nd_1000.csv, line 4"]
-    assert "few" in detail(report, "awe_2nd_1000.csv, line 4")
     assert found(report, "unlisted") == ["images/fear/extra.jpg"]
     places = sources(report.root)
     assert places[f"{FLICKR}both.jpg"][1] == "fear", "four for fear, three for awe"
     assert len(places) == 41 and report.listed == 47
     counts = report.counts.loc[:, ["awe", "fear"]].to_dict("list")
     assert counts == {"awe": [16, 1, 3], "fear": [17, 1, 3]}
-    text = report.text()
-    assert "images: 41 where 23,308 are published (-99.8%)" in text
-    assert "41 of 47 listed images, split drawn with seed 3" in text
+    assert "41 of 47 listed images, split drawn with seed 3" in report.text()
     text = (report.root / "source.json").read_text("utf-8")
     assert json.loads(text)["problems"] == report.problems.to_dict("records")
     assert str(tmp_path) not in text and load_dataset(report.root).label_set is MIKELS
-
-
-# EmoSet
 
 
 @pytest.fixture
@@ -137,7 +120,7 @@ def save(root, entries):
 def test_emoset_keeps_its_split_unless_it_is_not_whole(emoset, tmp_path):
     root, entries = emoset
     save(root, entries)
-    report = quietly("emoset", root, tmp_path / "out")
+    report = convert("emoset", root, tmp_path / "out")
     assert report.split == "as released" and report.problems.empty
     assert report.counts.sum(axis=1).to_dict() == {"train": 24, "val": 8, "test": 16}
     places = sources(tmp_path / "out")
@@ -145,7 +128,7 @@ def test_emoset_keeps_its_split_unless_it_is_not_whole(emoset, tmp_path):
         assert all(places[row[-2]] == (split, row[0]) for row in rows)
     assert "test: 16 where 17,716 are published (-99.9%)" in report.text()
     (root / "test.json").unlink()
-    report = quietly("emoset", root, tmp_path / "part")
+    report = convert("emoset", root, tmp_path / "part")
     assert report.split == "drawn with seed 0" and report.counts.to_numpy().sum() == 32
     assert len(found(report, "unlisted")) == 16
 
@@ -161,15 +144,12 @@ def test_duplicates_across_splits_and_under_other_labels(emoset, tmp_path):
     entries["val"].append(["fear", other, ""])
     entries["train"].append(["contentment", near, ""])
     save(root, entries)
-    report = quietly("emoset", root, tmp_path / "out")
+    report = convert("emoset", root, tmp_path / "out")
     across = {copies[copied], entries["val"][1][-2]}
     assert set(found(report, "duplicate across splits")) == across
-    assert "copy.jpg of amusement test" in detail(report, copies[copied])
     assert set(found(report, "conflict")) == {copies[other], other}
     assert len(found(report, "duplicate")) == 1
     assert report.counts.to_numpy().sum() == 50
-    kinds = Counter(scan(tmp_path / "out").problems["kind"])
-    assert kinds == {"duplicate across splits": 2, "duplicate": 1}
 
 
 def test_names_in_lists_lead_nowhere_else(emoset, tmp_path):
@@ -180,7 +160,7 @@ def test_names_in_lists_lead_nowhere_else(emoset, tmp_path):
     (root / "image" / "awe" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     entries["train"].append(["awe", "image/awe/link.jpg", "note.json"])
     save(root, entries)
-    report = quietly("emoset", root, tmp_path / "out")
+    report = convert("emoset", root, tmp_path / "out")
     assert report.counts.to_numpy().sum() == 48
     assert found(report, "outside") == ["image/awe/link.jpg"]
     assert len(found(report, "no file") + found(report, "odd row")) == 6
@@ -188,50 +168,23 @@ def test_names_in_lists_lead_nowhere_else(emoset, tmp_path):
     assert not list(tmp_path.glob("out/*/*/*secret*"))
 
 
-# Lists of votes and ratings
-
-
 def test_oasis_mean_valences_become_classes(tmp_path):
-    valences = {f"Car crash {n}": "1.852941176" for n in range(1, 21)}
-    valences |= {f"Beach {n}": "6.366336634" for n in range(1, 21)}
+    valences = {f"Car crash {n}": "1.852941176" for n in range(20)}
+    valences |= {f"Beach {n}": "6.366336634" for n in range(20)}
     valences |= {"Bored pose 1": "3.6", "Bark 1": "3.600001", "Acorns 1": "5.199", "Cheer 1": "5.2"}
     for theme in valences:
         picture(tmp_path / "oasis" / "Images" / f"{theme}.jpg")
     valences |= {"Gone 1": "2", "Odd 1": "0.5"}
     lines = [",Theme,Category,Valence_mean,Valence_SD"]
     lines += [f"I1,{theme},Object,{valence},1.1" for theme, valence in valences.items()]
-    text = "\r\n".join([*lines, "I47,Short 1,Object", ""])
-    (tmp_path / "oasis" / "OASIS.csv").write_bytes(text.encode())
-    report = quietly("oasis", tmp_path / "oasis", tmp_path / "out")
+    (tmp_path / "oasis" / "OASIS.csv").write_text("\n".join([*lines, "I47,Short 1,Object"]))
+    report = convert("oasis", tmp_path / "oasis", tmp_path / "out")
     assert found(report, "no class") == ["Acorns 1", "Bark 1", "Odd 1"]
     assert detail(report, "Acorns 1").startswith("mean 5.199")
-    assert found(report, "no file") == ["Gone 1"]
-    assert found(report, "odd row") == ["OASIS.csv, line 48"]
+    assert found(report, "no file") + found(report, "odd row") == ["Gone 1", "OASIS.csv, line 48"]
     places = sources(tmp_path / "out")
     assert places["Bored pose 1"][1] == "negative" and places["Cheer 1"][1] == "positive"
     assert report.counts.to_numpy().tolist() == [[13, 13], [3, 3], [5, 5]]
-
-
-def test_emotion6(tmp_path):
-    root = tmp_path / "Emotion6"
-    shares = "".join(f"\t[prob. {emotion}]" for emotion in (*EKMAN, "neutral"))
-    lines = [f"[image_filename]\t[valence]\t[arousal]{shares}"]
-    for place, emotion in enumerate(EKMAN):
-        for number in range(1, 6):
-            picture(root / "images" / emotion / f"{number}.jpg")
-            shares = [0.0] * 7
-            shares[(place + 1) % 6 if number == 1 else place] = 0.6
-            shares[6] = {4: 0.6, 5: 0.7}.get(number, 0.1)
-            lines.append("\t".join([f"{emotion}/{number}.jpg", "2.5", "3.8", *map(str, shares)]))
-    lines += ["joy/98.jpg\t1\t1\t-1\t0\t0\t1\t0\t0\t0", "joy/97.jpg\t1\t1"]
-    (root / "ground_truth.txt").write_bytes("\r\n".join(lines).encode())
-    report = quietly("emotion6", root, tmp_path / "out")
-    assert found(report, "tie") == [f"{emotion}/4.jpg" for emotion in EKMAN]
-    assert detail(report, "fear/4.jpg") == "fear 0.6, neutral 0.6"
-    assert found(report, "no class") == [f"{emotion}/5.jpg" for emotion in EKMAN]
-    assert found(report, "odd row") == [f"ground_truth.txt, line {n}" for n in (32, 33)]
-    assert sources(tmp_path / "out")["anger/1.jpg"][1] == "disgust"
-    assert report.counts.sum().tolist() == [3] * 6
 
 
 @pytest.mark.parametrize(
@@ -239,23 +192,25 @@ def test_emotion6(tmp_path):
     [
         ("flickr", "ID\tnum_of_positive\tneutral\tnegative\tGl\xfcck", "cp1252"),
         ("instagram", '"Image ID";"Positive";"Neutral";"Negative"', "utf-8-sig"),
+        ("emotion6", "[image_filename]\t[prob. joy]\t[neutral]\t[prob. fear]\t[arousal]", "ascii"),
     ],
 )
-def test_polarity_lists(tmp_path, name, form, encoding):
+def test_lists_of_votes(tmp_path, name, form, encoding):
     separator = ";" if ";" in form else "\t"
     votes = {f"p{k}": (3, 0, 0) for k in range(5)} | {f"n{k}": (1, 0, 2) for k in range(5)}
-    votes |= {"split": (1, 1, 1), "dull": (1, 2, 0), "gone": (0, 0, 3)}
+    votes |= {"split": (1, 1, 1), "dull": (1, 2, 0), "gone": (0, 0, 3), "odd": (-1, 0, 1)}
     for key in votes.keys() - {"gone"}:
         picture(tmp_path / "source" / "fetched" / f"{key}.png")
     for batch in range(2):
         rows = [separator.join(map(str, (k, *v))) for k, v in list(votes.items())[batch::2]]
         lines = "\n".join([form, *rows, "", ""])
         (tmp_path / "source" / f"batch{batch}.txt").write_bytes(lines.encode(encoding))
-    report = quietly(name, tmp_path / "source", tmp_path / "out")
-    assert report.counts.sum().to_dict() == {"negative": 5, "positive": 5}
+    report = convert(name, tmp_path / "source", tmp_path / "out")
+    liked = "joy" if name == "emotion6" else "positive"
+    assert report.counts[liked].sum() == 5 and report.counts.to_numpy().sum() == 10
     kinds = [found(report, kind) for kind in ("tie", "no class", "no file", "odd row")]
-    assert kinds == [["split"], ["dull"], ["gone"], []]
-    assert detail(report, "dull") == "positive 1, neutral 2" and report.listed == 13
+    assert kinds == [["split"], ["dull"], ["gone"], ["batch1.txt, line 8"]]
+    assert detail(report, "dull") == f"{liked} 1, neutral 2" and report.listed == 14
 
 
 @pytest.mark.parametrize("name, form", [("artphoto", "{}_{}.jpg"), ("fi", "set/{}/{}.jpg")])
@@ -263,12 +218,9 @@ def test_classes_named_by_files_or_by_folders_further_down(tmp_path, name, form)
     for emotion in ("amusement", "sad", "boredom"):
         for number in range(4):
             picture(tmp_path / "source" / form.format(emotion, number))
-    report = quietly(name, tmp_path / "source", tmp_path / "out")
+    report = convert(name, tmp_path / "source", tmp_path / "out")
     assert report.counts[["amusement", "sadness"]].sum().tolist() == [4, 4]
     assert found(report, "no class") == [form.format("boredom", number) for number in range(4)]
-
-
-# Any class folders
 
 
 @pytest.fixture
@@ -282,21 +234,18 @@ def folders(tmp_path):
 def test_imagefolder_with_other_spellings(folders, tmp_path):
     for name in ("happiness/00.png", "happy/deeper/x.png", "top.png"):
         picture(folders / name)
-    (folders / "happy" / "notes.txt").write_text("")
-    report = quietly("imagefolder", folders, tmp_path / "out")
-    assert report.counts[["anger", "joy", "sadness"]].sum().tolist() == [20, 21, 20]
+    report = convert("imagefolder", folders, tmp_path / "out")
+    assert report.counts[["joy", "sadness"]].sum().tolist() == [21, 20]
     assert report.counts["anger"].to_dict() == {"train": 16, "val": 1, "test": 3}
     assert found(report, "unlisted") == ["happy/deeper/x.png", "top.png"]
-    assert load_dataset(tmp_path / "out").label_set is EKMAN
 
 
 def test_imagefolder_keeps_a_split(folders, tmp_path):
     for split in ("training", "valid", "test"):
         shutil.copytree(folders, tmp_path / "split" / split)
     picture(tmp_path / "split" / "angry" / "loose.png")
-    report = quietly("imagefolder", tmp_path / "split", tmp_path / "out")
+    report = convert("imagefolder", tmp_path / "split", tmp_path / "out")
     assert report.counts.sum(axis=1).to_dict() == {"train": 60, "val": 60, "test": 60}
-    assert len(found(report, "duplicate across splits")) == 120
     assert found(report, "no split") == ["angry/loose.png"]
 
 
@@ -307,11 +256,9 @@ def test_odd_names_are_made_safe_and_unusable_files_are_listed(tmp_path):
         picture(home / name, format="PNG")
     shutil.copy(picture(tmp_path / "one.png"), os.fsencode(home) + b"/caf\xe9.png")
     picture(home / "really.jpg", format="GIF")
-    (home / "page.jpg").write_text("<!DOCTYPE html><html>this photo is gone</html>")
     (home / "cut.png").write_bytes((home / "a b.png").read_bytes()[:90])
-    report = quietly("imagefolder", tmp_path / "photos", tmp_path / "out")
-    assert found(report, "bad file") == ["fear/cut.png", "fear/page.jpg"]
-    assert "misnamed" in detail(report, "fear/page.jpg")
+    report = convert("imagefolder", tmp_path / "photos", tmp_path / "out")
+    assert found(report, "bad file") == ["fear/cut.png"]
     images = written(tmp_path / "out")
     assert scan(tmp_path / "out").problems.query("kind == 'misnamed'").empty
     assert len({name.casefold() for name in images}) == 9
@@ -322,32 +269,29 @@ def test_odd_names_are_made_safe_and_unusable_files_are_listed(tmp_path):
 def test_the_split_follows_the_seed_links_share_the_file_copies_stay_together(folders, tmp_path):
     for path in list(folders.rglob("*.png")):
         shutil.copy(path, path.with_name(f"twin_{path.name}"))
-    report = quietly("imagefolder", folders, tmp_path / "a")
+    report = convert("imagefolder", folders, tmp_path / "a")
     assert len(found(report, "duplicate")) == 60 and not found(report, "duplicate across splits")
     assert report.counts["joy"].tolist() == [32, 2, 6]
-    quietly("imagefolder", folders, tmp_path / "b", link=True)
-    quietly("imagefolder", folders, tmp_path / "c", seed=1)
+    convert("imagefolder", folders, tmp_path / "b", link=True)
+    convert("imagefolder", folders, tmp_path / "c", seed=1)
     trees = [written(tmp_path / out) for out in "abc"]
     assert trees[0] == trees[1] != trees[2] and len(trees[0]) == 120
     assert (tmp_path / "b" / trees[0][0]).stat().st_nlink == 2
 
 
-# Refusals
-
-
 def test_what_cannot_be_written_to_is_left_as_it_is(folders, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
-    quietly("imagefolder", folders, tmp_path / "out")  # an empty folder is taken
+    convert("imagefolder", folders, tmp_path / "out")  # an empty folder is taken
     before = written(tmp_path / "out")
     (tmp_path / "file").write_text("")
-    for out in ("out", "photos", "file", "file/out"):
+    for out in ("out", "file", "file/out"):
         with pytest.raises(InputError, match="not empty|file"):
-            quietly("imagefolder", folders, tmp_path / out, seed=1)
+            convert("imagefolder", folders, tmp_path / out, seed=1)
     assert written(tmp_path / "out") == before
 
     monkeypatch.setattr(os, "link", Mock(side_effect=OSError(18, "Invalid cross-device link")))
     with pytest.raises(InputError, match="cross-device link.*without links"):
-        quietly("imagefolder", folders, tmp_path / "linked", link=True)
+        convert("imagefolder", folders, tmp_path / "linked", link=True)
     assert not (tmp_path / "linked").exists()
 
 
@@ -355,62 +299,51 @@ def test_what_cannot_be_written_to_is_left_as_it_is(folders, tmp_path, monkeypat
 def test_an_interrupted_conversion_leaves_nothing(folders, tmp_path, monkeypatch, stop):
     monkeypatch.setattr(module, "_place", Mock(side_effect=stop))
     with pytest.raises((KeyboardInterrupt, InputError), match="No space left|^$"):
-        quietly("imagefolder", folders, tmp_path / "out")
+        convert("imagefolder", folders, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
-@pytest.mark.parametrize("name", [*SOURCES, "imagefolder"])
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_source_without_what_is_wanted(tmp_path, name):
     with pytest.raises(InputError, match="nowhere: no such folder"):
-        quietly(name, tmp_path / "nowhere", tmp_path / "out")
+        convert(name, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "odd.csv").write_text("1,3\n")
     picture(tmp_path / "source" / "1.jpg")
     with pytest.raises(InputError, match=f"source does not hold {name}.*Wanted: "):
-        quietly(name, tmp_path / "source", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        convert(name, tmp_path / "source", tmp_path / "out")
 
 
 def test_lists_and_names_that_are_none(fi, emoset, tmp_path):
     shutil.rmtree(fi / "images")
     with pytest.raises(InputError, match="no image is left to write.*42 no file.*3 tie"):
-        quietly("fi", fi, tmp_path / "out")
+        convert("fi", fi, tmp_path / "out")
     (emoset[0] / "train.json").write_bytes(b"\xff[")
     with pytest.raises(InputError, match=r"train\.json is no list of images"):
-        quietly("emoset", emoset[0], tmp_path / "out")
+        convert("emoset", emoset[0], tmp_path / "out")
     with pytest.raises(InputError, match="no data set 'FI2'.*fi, emoset.*imagefolder, datasets"):
-        quietly("FI2", tmp_path, tmp_path / "out")
+        convert("FI2", tmp_path, tmp_path / "out")
 
 
-# The library `datasets`
-
-
-def rows(folder, labels, seed, kind=None):
+def rows(folder, labels, seed):
     paths = [picture(folder / f"{seed}_{k}.png", 100 * seed + k) for k in range(len(labels))]
-    kind = kind or library.ClassLabel(names=["fear", "joy"])
+    kind = library.ClassLabel(names=["fear", "joy"])
     features = library.Features({"image": library.Image(), "label": kind})
     columns = {"image": [*map(str, paths)], "label": labels}
     return library.Dataset.from_dict(columns, features=features)
 
 
-def test_saved_data_sets_with_and_without_splits(tmp_path):
+def test_saved_data_sets(tmp_path):
     parts = {"train": [0, 1] * 3, "validation": [0, 1], "test": [1, 0, -1]}
     raw = tmp_path / "raw"
     parts = {name: rows(raw, labels, k) for k, (name, labels) in enumerate(parts.items())}
     library.DatasetDict(parts).save_to_disk(str(tmp_path / "split"))
-    whole = rows(raw, ["sad", "happy"] * 10, 9, kind=library.Value("string"))
-    whole.save_to_disk(str(tmp_path / "whole"))
     shutil.rmtree(raw)
-    report = quietly("datasets", tmp_path / "split", tmp_path / "out")
+    report = convert("datasets", tmp_path / "split", tmp_path / "out")
     assert report.split == "as released"
     assert report.counts[["fear", "joy"]].to_numpy().tolist() == [[3, 3], [1, 1], [1, 1]]
     assert found(report, "odd row") == ["test/000002"]
-    report = quietly("datasets", tmp_path / "whole", tmp_path / "drawn")
-    assert report.split == "drawn with seed 0" and report.counts.to_numpy().sum() == 20
-
-
-def test_a_data_set_of_the_library_that_does_not_fit(tmp_path):
     library.Dataset.from_dict({"text": ["a"], "label": [0]}).save_to_disk(str(tmp_path / "saved"))
     for source in (tmp_path / "saved", "nobody/nothing"):
         with pytest.raises(InputError, match="is no data set with `image`"):
-            quietly("datasets", source, tmp_path / "out")
+            convert("datasets", source, tmp_path / "other")

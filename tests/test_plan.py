@@ -14,7 +14,7 @@ from emokd_utils.errors import InputError
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, project_root, with_settings
 from emokd_utils.scale.devices import GPUS, Device, get_device
 from emokd_utils.scale.plan import Images, plan
-from emokd_utils.scale.sizes import MODELS, NF4_BITS, sized_network, sized_vlm
+from emokd_utils.scale.sizes import MODELS, sized_network, sized_vlm
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora, recompute_layers
 from emokd_utils.vlm import VLM
@@ -87,36 +87,12 @@ def test_known_models_are_those_of_the_profiles_and_have_the_published_parameter
         sized_vlm("nobody/nothing", 0, TuningSettings())
 
 
-def test_formulas_by_hand():
-    """Qwen2-VL-7B as lesson 10 computes it."""
-    vlm = sized_vlm(QWEN, 0, TuningSettings())
-    h, kv, inner, d, vocabulary = 3584, 512, 18944, 1280, 152064
-    token = 28 * (2 * h * h + 2 * h * kv + 3 * h * inner)
-    patch, visual = 32 * 12 * d * d + 3 * 2 * 14 * 14 * d, (4 * d) ** 2 + 4 * d * h
-    assert vlm.adapter == 28 * 8 * (4 * h + 2 * (h + kv))
-    rest = 2 * (8_291_375_616 - token - patch - visual) + 4 * vlm.adapter
-    assert vlm.weights(True, 2) == pytest.approx((token + patch + visual) * NF4_BITS / 8 + rest)
-    assert vlm.weights(False, 2) == 2 * 8_291_375_616 + 4 * vlm.adapter
-    view = vlm.view(640, 480)
-    assert view == (4 * 23 * 17, 4 * 23 * 17, 23 * 17)
-    eye = 2 * (1564 * patch + 391 * visual) + 4 * 32 * d * 1564**2
-    assert vlm.seeing(view) == eye
-    words, output = 2 * 500 * token + 4 * 28 * h * 500**2, 2 * 500 * h * vocabulary
-    assert vlm.reading(500, 1) == words + output / 500
-    assert vlm.tuning(view, 500, True) == eye + 3 * words + 2 * output
-    inside = 2 * (5 * h + 2 * kv + 4 * inner) + 20 * h
-    kept = 500 * (2 * h * 28 + inside + 10 * vocabulary)
-    assert vlm.tuning_bytes(500, 2, TuningSettings(recompute=True)) == kept
-
-
 def test_a_vision_model_by_hand():
     vgg = sized_network("vgg16", 32, 8)
     # 13 convolutions with what they read, and the pools between them, at 32, 16, 8, 4 and 2 pixels.
     maps = [(64, 32, 2), (128, 16, 2), (256, 8, 3), (512, 4, 3), (512, 2, 3)]
     values = sum(c * side**2 * n + c * side**2 // 4 for c, side, n in maps)
     assert vgg.values == pytest.approx(values + 2 * 4096 + 8, rel=0.05)
-    with pytest.raises(InputError, match="vgg16"):
-        sized_network("vgg61", 32, 8)
 
 
 @pytest.mark.parametrize("pixels", [0, 512 * 512])
@@ -133,15 +109,6 @@ def test_tokens_of_an_image_are_those_of_the_processor(pixels, size):
             assert 64 * seen[1] < view.tokens < 68 * seen[1] + 5
 
 
-def test_images(dataset):
-    assumed = Images.assumed(23_308, 12, ("categorical", "reasoning"))
-    assert (assumed.total, len(assumed.labels)) == (23_308, 12)
-    assert assumed.instructions == 2 * assumed.train
-    images = Images.of(dataset, MINI.changed(tuning={"kinds": ("categorical",)}))
-    assert (images.train, images.val, images.test, images.total) == (64, 16, 16, 96)
-    assert set(images.sizes) == {(112, 112)} and images.instructions == 64
-
-
 @pytest.mark.parametrize("share", [0.75, 0.45])
 def test_what_does_not_fit_is_made_to(mini_plan, share):
     scarce, images = replace(CPU, memory=share * mini_plan.peak), mini_plan.images
@@ -156,13 +123,10 @@ def test_the_table_has_a_row_a_stage_also_for_one_model_from_two_starts(mini_pla
     stages = ["features", "tuning, 4 epochs", "answers"]
     stages += ["vision, resnet10t", "vision, resnet10t@timm", "heads, gates"]
     assert list(twice.index) == stages and (twice["hours from"] < twice["to"]).all()
-    assert mini_plan.models["GB to fetch"].sum() == 0
 
 
 def test_devices_are_known_by_name_and_the_gpu_that_is_here_is_planned_for(monkeypatch):
     assert get_device("rtx 3090", MINI) is GPUS["RTX 3090"]
-    cpu = get_device("cpu", MINI)
-    assert cpu.single > 1e8 and cpu.memory > 0
     with pytest.raises(InputError, match="abacus.*A100-40.*or cpu"):
         get_device("abacus", MINI)
     here = SimpleNamespace(total_memory=85e9)
@@ -184,5 +148,4 @@ def test_named_profiles_are_planned_without_the_network(monkeypatch, profile, gp
     images = Images.assumed(23_308, 8, profile.tuning.kinds)
     planned = plan(profile, images, get_device(gpu, profile))
     assert planned.peak == pytest.approx(gigabytes, rel=0.15)
-    assert max(map(len, str(planned).splitlines())) <= 100
     assert profile.vlm.name in str(planned) and planned.models["GB to fetch"].max() > 0.5

@@ -1,8 +1,7 @@
 """Instructions written by a large model that sees the image and is told its label (lesson 4).
 
-Asked is any server that speaks OpenAI's chat completions; it sees the pixels of an image, shrunk.
-A kill loses at most the requests under way. openai tries again what the server turns away; what
-may have been paid for without an answer is kept with its cost at most.
+Asked is any server that speaks OpenAI's chat completions. A kill loses at most the requests under
+way; what may have been paid for without an answer is kept with its cost at most.
 """
 
 import base64
@@ -48,19 +47,17 @@ class WriterSettings:
     price_out: float = 0.0
 
     def __post_init__(self) -> None:
-        within(self, concurrency=COUNT, requests_per_minute=ABOVE_0, timeout=ABOVE_0)
-        within(self, max_retries=(0, INF), answer_tokens=COUNT, image_side=COUNT)
-        within(self, max_images=COUNT, max_tokens=COUNT, max_cost=(0, INF))
-        within(self, price_in=(0, INF), price_out=(0, INF))
+        counts = ("concurrency", "answer_tokens", "image_side", "max_images", "max_tokens")
+        amounts = dict.fromkeys(("max_retries", "max_cost", "price_in", "price_out"), (0, INF))
+        within(self, requests_per_minute=ABOVE_0, timeout=ABOVE_0, **amounts)
+        within(self, **dict.fromkeys(counts, COUNT))
         if self.max_cost < INF and not (self.price_in and self.price_out):
             raise InputError("a budget in money needs prices: give --price-in and --price-out")
 
     @property
     def at_most(self) -> dict[str, int]:
         """Tokens that a request may cost before any is measured; an image as GPT-4o counts it."""
-        text = (
-            len(PROMPT) + len(AGAIN) + max(map(len, HINTS.values()))
-        )  # 3 characters a token, not 4
+        text = len(PROMPT + AGAIN) + max(map(len, HINTS.values()))  # 3 characters a token, not 4
         image = 85 + 170 * math.ceil(self.image_side / 512) ** 2
         return {"in": image + math.ceil(text / 3), "out": self.answer_tokens}
 
@@ -71,9 +68,10 @@ class WriterSettings:
 
 def journal_path(folder: Path | str, settings: WriterSettings) -> Path:
     """The journal in ``folder`` of what the answers depend on: ``<model>-<key>.jsonl``."""
-    model, sizes = settings.model, [settings.answer_tokens, settings.image_side]
-    key = fingerprint([JOURNAL_FORMAT, PROMPT, AGAIN, HINTS, model, *sizes])
-    return Path(folder) / f"{re.sub('[^A-Za-z0-9.-]+', '_', model).strip('_.')[-60:]}-{key}.jsonl"
+    asked = [settings.model, settings.answer_tokens, settings.image_side]
+    key = fingerprint([JOURNAL_FORMAT, PROMPT, AGAIN, HINTS, *asked])
+    name = re.sub("[^A-Za-z0-9.-]+", "_", settings.model).strip("_.")[-60:]
+    return Path(folder) / f"{name}-{key}.jsonl"
 
 
 def estimate(dataset: ImageDataset, settings: WriterSettings, folder: Path | str) -> str:
@@ -96,7 +94,7 @@ def estimate(dataset: ImageDataset, settings: WriterSettings, folder: Path | str
 
 
 def _connected(settings: WriterSettings, base_url: str | None, key: str):
-    """A client of openai, which tries again what the server turns away but not what was lost."""
+    """A client that tries again what the server turns away, but not what was lost."""
     try:
         import openai
     except ModuleNotFoundError:
@@ -117,14 +115,13 @@ def _connected(settings: WriterSettings, base_url: str | None, key: str):
                     raise
                 raise EOFError(f"{type(error).__name__} {error}") from error
 
-    http, retries = Client(timeout=settings.timeout), settings.max_retries
-    return openai.OpenAI(
-        api_key=key or "none", base_url=base_url or None, max_retries=retries, http_client=http
-    )
+    options = {"max_retries": settings.max_retries, "base_url": base_url or None}
+    http = Client(timeout=settings.timeout)
+    return openai.OpenAI(api_key=key or "none", http_client=http, **options)
 
 
 class _Run:
-    """One run of `write_with_model`. The threads only ask; all else happens in the main one."""
+    """The threads only ask; all else happens in the main one."""
 
     def __init__(self, journal: Journal, settings: WriterSettings, client, key: str):
         self.journal, self.settings, self.client, self.key = journal, settings, client, key
@@ -132,7 +129,6 @@ class _Run:
         self.failures, self.failed_in_a_row, self.why, self.turn = Counter(), 0, "", 0.0
 
     def all(self, progress: bool) -> None:
-        """Ask about every image of the queue, until a budget or the user ends it."""
         self.journal.save()  # without a torn end
         with (
             ThreadPoolExecutor(self.settings.concurrency) as self.pool,
@@ -150,8 +146,7 @@ class _Run:
         """Send what may be under way at once; the very first goes alone, to show what one costs."""
         at_once = self.settings.concurrency if self.journal.most else 1
         while self.queue and not self.why and len(self.under_way) < at_once:
-            if self._beyond_budget(self.queue[0]):
-                # Those under way may cost less than they could.
+            if self._beyond_budget(self.queue[0]):  # those under way may cost less
                 self.why = "" if self.under_way else "one more request may exceed the budget"
                 break
             time.sleep(max(0, self.turn - time.monotonic()))
@@ -162,26 +157,23 @@ class _Run:
 
     def _at_most(self) -> dict[str, int]:
         """Tokens of the next request: by the formula, or more where an answer has cost more."""
-        most = self.journal.most
-        return {name: max(n, most[name]) for name, n in self.settings.at_most.items()}
+        return dict(Counter(self.settings.at_most) | self.journal.most)
 
     def _beyond_budget(self, image: str) -> bool:
-        """Whether a request about ``image`` beside those under way may cost too much."""
         budget, paid, number = self.settings, self.journal.paid, len(self.under_way) + 1
         tokens = [self.journal.spent[name] + number * n for name, n in self._at_most().items()]
         images = paid | {image, *self.under_way.values()}
         over = image not in paid and len(images) > budget.max_images
         return over or sum(tokens) > budget.max_tokens or budget.cost(*tokens) > budget.max_cost
 
-    def _ask(self, image: str) -> tuple[dict, str]:
-        """What the journal is to keep of a request, if it costs anything, and why it failed."""
-        dataset, jpeg, side = self.journal.dataset, io.BytesIO(), self.settings.image_side
+    def _ask(self, image: str) -> tuple[dict, str]:  # for the journal, and why it failed
+        dataset, jpeg = self.journal.dataset, io.BytesIO()
         prompt = PROMPT.format(label=dataset.table.at[image, "label"])
-        for answer in self.journal.answers.get(image, ())[-1:]:
-            if hint := HINTS.get(answer["wrong"]):
-                prompt += AGAIN.format(hint=hint)
+        earlier = self.journal.answers.get(image) or [{"wrong": ""}]
+        if hint := HINTS.get(earlier[-1]["wrong"]):
+            prompt += AGAIN.format(hint=hint)
         shown = dataset.open(image)
-        shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+        shown.thumbnail([self.settings.image_side] * 2, Image.Resampling.LANCZOS)
         shown.save(jpeg, "JPEG", quality=90)
         url = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
         picture = {"type": "image_url", "image_url": {"url": url}}
@@ -213,7 +205,6 @@ class _Run:
         return text.replace(self.key, "[key]") if len(self.key) >= 8 else text
 
     def _settle(self, until: str) -> None:
-        """Write replies to the journal, and put back the images that are to be asked again."""
         for future in wait(self.under_way, return_when=until).done:
             image, (request, failure) = self.under_way.pop(future), future.result()
             if request:
@@ -239,10 +230,8 @@ def write_with_model(
 ) -> WriterReport:
     """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks.
 
-    base_url: of the server (default: OpenAI). api_key: kept nowhere. An image without a usable
-    answer after three is set aside; a request that may exceed a budget is not sent; Ctrl-C ends the
-    run after the requests under way. Raises InputError where the package openai or the key is
-    missing, or another process writes. What a server refuses is told in the report.
+    base_url: of the server (default: OpenAI). api_key: kept nowhere. Ctrl-C ends the run after the
+    requests under way. InputError without the package openai or a key, or beside another process.
     """
     key, path = (api_key or "").strip(), journal_path(folder, settings)
     client = _connected(settings, base_url, key)

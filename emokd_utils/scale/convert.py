@@ -1,8 +1,6 @@
 """The paper's seven data sets, and OASIS: what is known of each, and how a copy gets one layout.
 
-`convert` reads a copy in the form that its authors release (`releases`) and writes what
-`data.load_dataset` reads, with metadata.csv (file, and what the release calls it) and source.json
-(where it comes from, counts, all that was left out). The facts are in ``sources.toml``.
+`convert` writes metadata.csv (file, and what the release calls it) and source.json, the report.
 """
 
 import hashlib
@@ -32,7 +30,7 @@ _TOML = tomllib.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"
 _DEFAULT = _TOML.pop("default")
 _FORMS = {name: SimpleNamespace(**(_DEFAULT | about)) for name, about in _TOML.items()}
 SOURCES = {name: source for name, source in _FORMS.items() if source.doi}
-"""The data sets by name; their fields are told in ``sources.toml``."""
+"""By name; their fields are told in ``sources.toml``."""
 
 KINDS = {
     "tie": "the votes are tied: in no class",
@@ -70,11 +68,8 @@ def describe(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ConversionReport:
-    """What `convert` wrote and what it left out.
-
-    split: "as released" or how it was drawn. listed: lines of the lists, or files. counts: splits by
-    classes. problems: kind (see KINDS), id, detail. published: figures that differ, in words.
-    """
+    """listed: lines of the lists, or files. counts: splits by classes. problems: kind (see KINDS), id,
+    detail. published: figures that differ, in words."""
 
     source: str
     root: Path
@@ -100,19 +95,17 @@ class ConversionReport:
 
 def convert(
     name: str,
-    source: str | os.PathLike,
-    out: str | os.PathLike,
+    source: Path | str,
+    out: Path | str,
     *,
     seed: int = 0,
     link: bool = False,
     say: Callable[[str], None] = print,
 ) -> ConversionReport:
-    """Write the released data set below `source` in the common layout to the new folder `out`, as a
-    whole at the end, or not at all.
+    """Write the released data set below `source` to the new folder `out`, whole or not at all.
 
     name: one of SOURCES, "imagefolder" for class folders, "datasets" for one of that library. seed:
-    of the split, where none is released. link: hard links instead of copies, on one disk. InputError
-    for what cannot be read or written.
+    of the split, where none is released. link: hard links, on one disk. Raises InputError.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -122,13 +115,13 @@ def convert(
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as draft:
             labels = LABEL_SETS.get(_FORMS[name].label_set)
-            taken, rest = [], set(files)
-            for number, row in enumerate(rows):
-                taken.append(_take(Path(source), labels, Path(draft, str(number)), link, row))
-                rest.discard(row.file)
-                if number % 5000 == 4999:
-                    say(f"{number + 1:,} read")
-            taken += [(_plain(file), "", "", "unlisted", "", "", "") for file in sorted(rest)]
+            taken, rest = [], dict.fromkeys(files)
+            for number, row in enumerate(rows, 1):
+                taken.append(_take(Path(source), labels, Path(draft, str(number - 1)), link, row))
+                rest.pop(row.file, None)
+                if number % 5000 == 0:
+                    say(f"{number:,} read")
+            taken += [(_plain(file), "", "", "unlisted", "", "", "") for file in rest]
             table = pd.DataFrame(taken, columns=_TAKEN, dtype=str)
             report = _lay_out(name, out, Path(draft), table, labels, seed)
             if out.exists():
@@ -140,8 +133,7 @@ def convert(
     return report
 
 
-def _opened(name: str, source: str | os.PathLike) -> tuple[list[str], Iterator[Row]]:
-    """The image files below `source`, and the rows of its lists."""
+def _opened(name: str, source: Path | str) -> tuple[list[str], Iterator[Row]]:
     if name not in _FORMS:
         raise InputError(f"no data set {name!r} to convert: choose one of {', '.join(_FORMS)}")
     if name == "datasets":
@@ -149,16 +141,14 @@ def _opened(name: str, source: str | os.PathLike) -> tuple[list[str], Iterator[R
     if not Path(source).is_dir():
         raise InputError(f"{source}: no such folder; give the one that holds the unpacked release")
     folder, about = Folder(Path(source)), _FORMS[name]
-    for form in about.read:
-        options = {key: value for key, value in form.items() if key != "as"}
-        rows = READERS[form["as"]](folder, LABEL_SETS.get(about.label_set), **options)
+    for form in map(dict, about.read):
+        rows = READERS[form.pop("as")](folder, LABEL_SETS.get(about.label_set), **form)
         if first := next(rows, None):
             return folder.images, chain([first], rows)
     raise InputError(f"{source} does not hold {name} as it is released. Wanted: {about.form}")
 
 
 def _take(source: Path, labels: LabelSet | None, copy: Path, link: bool, row: Row) -> tuple:
-    """A row of _TAKEN; the image is copied, if nothing is wrong with it."""
     label, kind, detail = row.decided(labels)
     path, sha256, suffix = Path(source, row.file or "").resolve(), "", ""
     homes = (source.resolve(), Path(HF_HOME).resolve())
@@ -182,7 +172,6 @@ def _take(source: Path, labels: LabelSet | None, copy: Path, link: bool, row: Ro
 def _lay_out(
     name: str, out: Path, draft: Path, table: pd.DataFrame, labels: LabelSet | None, seed: int
 ) -> ConversionReport:
-    """Give each image its class and split, move it there, and say what became of all."""
     about, usable = _FORMS[name], table["kind"] == ""
     if not labels and usable.any():
         labels = infer_label_set(table["label"][usable])
@@ -216,8 +205,7 @@ def _lay_out(
 
 
 def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> pd.DataFrame:
-    """The images with a split each, drawn by `seed` if there is one; what is wrong with one, and
-    its copies, is noted in `table`."""
+    """The images with a split each, drawn if there is a seed; `table` gets what is wrong with one."""
     images = table[table["kind"] == ""].sort_values(["id", "split"], kind="stable")
     names = images["id"] + " of " + images["label"] + " " + images["split"]
     copied = images["sha256"][images.duplicated("sha256", keep=False)]
@@ -230,31 +218,26 @@ def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> 
         images = images[images["split"] != ""]
     else:
         label_of = images.drop_duplicates("sha256").set_index("sha256")["label"]
-        test, val = shares
         drawn = dict.fromkeys(label_of.index, "train")
-        for split, share in (("test", test), ("val", val / (1 - test))):
+        for split, share in (("test", shares[0]), ("val", shares[1] / (1 - shares[0]))):
             rest = [content for content in label_of.index if drawn[content] == "train"]
             drawn |= dict.fromkeys(stratified_split(rest, label_of[rest], share, seed), split)
         images = images.assign(split=images["sha256"].map(drawn))
     by_split = images.sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
     copies = by_split[by_split.duplicated("sha256", keep="last")]
     across = copies["split"] != by_split.groupby("sha256")["split"].transform("last")[copies.index]
-    table.loc[copies.index, "kind"] = across.map(
-        {True: "duplicate across splits", False: "duplicate"}
-    )
+    table.loc[copies.index, "kind"] = "duplicate"
+    table.loc[copies.index[across], "kind"] += " across splits"
     return images
 
 
 def _place(draft: Path, images: pd.DataFrame, labels: LabelSet) -> None:
-    """Move the images to SPLIT/CLASS/, under names that every system takes, and list them."""
-    used: set[str] = set()
+    used, places = set(), []
     folders = {label: _free("", label, used) for label in labels}
-    places = []
     for image in images.itertuples():
         folder = f"{image.split}/{folders[image.label]}/"
-        (draft / "data" / folder).mkdir(parents=True, exist_ok=True)
         places.append(_free(folder, PurePosixPath(image.id).stem, used) + image.suffix)
-        os.rename(draft / str(image.Index), draft / "data" / places[-1])
+        os.renames(draft / str(image.Index), draft / "data" / places[-1])
     table = pd.DataFrame({"file": places, "source_id": images["id"].array})
     table.to_csv(draft / "data" / "metadata.csv", index=False)
 
@@ -269,5 +252,4 @@ def _free(folder: str, text: str, used: set[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """`text` on one line, with what cannot be printed as escapes."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

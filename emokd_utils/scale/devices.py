@@ -1,7 +1,5 @@
 """What computes: GPUs by their data sheets, and this machine's CPU as it is measured."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 from timeit import repeat
@@ -16,12 +14,8 @@ from ..training import bf16_is_fast
 
 @dataclass(frozen=True)
 class Device:
-    """What computes.
-
-    memory: GB (10**9 bytes). half, single: peak operations a second of matrix products in 16 bits
-    (summed in 32, no sparsity) and in 32 bits. bf16: whether it has bfloat16. shares: of the peak,
-    the pessimistic and the optimistic one.
-    """
+    """Memory in GB (10**9 bytes); peak operations a second of matrix products in 16 bits (summed in
+    32, no sparsity) and in 32; the pessimistic and the optimistic share of that peak."""
 
     name: str
     memory: float
@@ -31,7 +25,7 @@ class Device:
     shares: tuple[float, float] = (0.2, 0.4)
 
 
-_DATA_SHEETS = (  # NVIDIA's, and its white papers of the architectures
+_GPUS = (  # NVIDIA's, and its white papers of the architectures
     Device("T4", 16, 65e12, 8.1e12, bf16=False),
     Device("L4", 24, 121e12, 30.3e12),
     Device("RTX 3090", 24, 71e12, 35.6e12),
@@ -40,15 +34,12 @@ _DATA_SHEETS = (  # NVIDIA's, and its white papers of the architectures
     Device("A100-80", 80, 312e12, 19.5e12),
     Device("H100", 80, 989e12, 67e12),
 )
-GPUS = {gpu.name: gpu for gpu in _DATA_SHEETS}
+GPUS = {gpu.name: gpu for gpu in _GPUS}
 
 
 def get_device(name: str | None, profile: Profile) -> Device:
-    """The GPU of this name, or "cpu": this machine's. Without a name the GPU that is here; where
-    there is none an L4 for a profile with weights in 4 bits, else the CPU.
-
-    Raises InputError for a name that is not known.
-    """
+    """The GPU of this name, or "cpu"; without a name the one that is here; where there is none an L4
+    for a profile with weights in 4 bits, else the CPU. InputError for an unknown name."""
     here = None if name or not torch.cuda.is_available() else torch.cuda.get_device_properties(0)
     name = here.name if here else name or ("L4" if profile.vlm.quantize else "cpu")
     if name.lower() == "cpu":

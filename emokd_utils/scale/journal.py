@@ -1,7 +1,6 @@
 """The journal of a large model's answers, and answers that others have got (lesson 4).
 
-Each answer is appended (`instructions.journal_answers` tells its form) before another request is
-sent in its place. All else follows from the journal, so a run that is killed goes on where it was.
+All else follows from it, so a killed run goes on; `instructions.journal_answers` tells its form.
 """
 
 import json
@@ -19,15 +18,10 @@ from ..files import checksum, load_lines, write_text
 from ..instructions import JOURNAL_FORMAT, journal_answers
 from .judging import judge
 
-ATTEMPTS = 3  # answers to one image before it is set aside
-
 
 class Journal:
-    """Requests about the images of ``dataset``: those in the file, or ``requests``.
-
-    answers: those to each image that count, in order. paid: images asked about. spent: tokens in
-    and out. most: those of one answer. InputError where the file is damaged.
-    """
+    """answers: those to each image that count, in order. paid: images asked about. spent: tokens in
+    and out. most: those of one answer. InputError where the file is damaged."""
 
     def __init__(self, path: Path, dataset: ImageDataset, requests: Iterable[dict] | None = None):
         if requests is None:
@@ -39,7 +33,7 @@ class Journal:
         self.answers = journal_answers(self.requests, dataset)
 
     def _count(self, request: dict) -> None:
-        tokens = Counter({name: request[name] for name in ("in", "out")})
+        tokens = Counter({"in": request["in"], "out": request["out"]})
         self.requests.append(request)
         self.paid.add(request["image"])
         self.spent.update(tokens)
@@ -59,9 +53,9 @@ class Journal:
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def wanted(self, image: str) -> bool:
-        """Whether an image is to be asked about: no answer passes, and there are few."""
+        """Whether an image is to be asked about: no answer passes, and there are not yet three."""
         answers = self.answers.get(image, ())
-        return len(answers) < ATTEMPTS and all(answer["wrong"] for answer in answers)
+        return len(answers) < 3 and all(answer["wrong"] for answer in answers)
 
     def left(self) -> list[str]:
         """Images to ask about: those with an answer first, then all classes mixed."""
@@ -70,8 +64,7 @@ class Journal:
         return sorted(filter(self.wanted, mixed), key=lambda image: image not in self.answers)
 
     def counts(self) -> Counter:
-        """Images by what became of them; answers, and what is wrong with the rejected; tokens;
-        answers lost that may have been paid for."""
+        """Images by what became of them; answers, those rejected or lost; tokens."""
         counts = Counter(images=len(self.dataset))
         for answers in self.answers.values():
             wrong = [answer["wrong"] for answer in answers]
@@ -85,7 +78,7 @@ class Journal:
 
 
 def entry(image: str, dataset: ImageDataset, reply: dict) -> dict:
-    """What a journal holds of a reply about an image, with what is wrong with it or its sections."""
+    """What a journal holds of a reply: with its sections, or what is wrong with it."""
     label, digest = dataset.table.at[image, "label"], checksum(dataset.root / image)[:16]
     request = {"image": image, "label": label, "sha256": digest} | reply
     if "text" not in reply:
@@ -96,10 +89,7 @@ def entry(image: str, dataset: ImageDataset, reply: dict) -> dict:
 
 @dataclass(frozen=True)
 class WriterReport:
-    """What became of the images and of the answers, as `Journal.counts` has it.
-
-    failures: why images, or items of an imported file, were left out. stopped: why the run ended.
-    """
+    """`Journal.counts`; why images, or items of an imported file, were left out; why it ended."""
 
     journal: Path
     counts: Counter
@@ -116,18 +106,14 @@ class WriterReport:
 def import_written(
     path: Path | str, dataset: ImageDataset, folder: Path | str
 ) -> tuple[Path, WriterReport]:
-    """Answers in the JSON that the paper's published code writes, as a journal in ``folder``.
-
-    The form (github.com/sange1104/EmoVLM-KD, generate_instruction.py): a list of objects with
-    img_path, label and gpt_response (sections ``1. Key elements`` and ``2. Reasoning``), each about
-    the one image of its file name and label. Raises InputError for another form.
-    """
+    """Answers in the JSON of the paper's code (github.com/sange1104/EmoVLM-KD,
+    generate_instruction.py), each about the one image of its file name and label, as a journal."""
     path, keys = Path(path), ["img_path", "label", "gpt_response"]
     try:
         rows = pd.DataFrame(json.loads(path.read_text("utf-8-sig")))[keys].astype(str)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        wanted = f"a JSON list of objects with {', '.join(keys)}"
-        raise InputError(f"{path}: wanted is {wanted} ({error})") from None
+        wanted = f"wanted is a JSON list of objects with {', '.join(keys)}"
+        raise InputError(f"{path}: {wanted} ({error})") from None
     named, requests, failures = defaultdict(list), [], Counter()
     for image, label in zip(dataset.ids, dataset.labels, strict=True):
         named[PurePosixPath(image).name, label].append(image)

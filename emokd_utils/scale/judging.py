@@ -1,5 +1,4 @@
-"""Which answers of a large model can be learnt from: both sections, in English, of a fair length,
-without the label and no refusal (lesson 4)."""
+"""Which answers of a large model can be learnt from (lesson 4)."""
 
 import re
 
@@ -26,8 +25,6 @@ HINTS = {
 }
 """What is wrong with an answer -> how the model is told so when it is asked again."""
 
-MIN_WORDS, MAX_WORDS = 8, 150  # of a section
-
 _SECTIONS = re.compile(
     r"(?ims)^[\s#>*_\d.()-]*key\s+elements\b[\s*_]*:?[\s*_]*(.*?)"
     r"^[\s#>*_\d.()-]*reasoning(?:\s+process)?\b[\s*_]*:?[\s*_]*(.*)"
@@ -44,8 +41,7 @@ _FUNCTION_WORDS = frozenset(  # of English, and of no neighbouring language
 
 def judge(text: str, label: str, label_set: LabelSet, finish: str = "stop") -> tuple[dict, str]:
     """The texts of an answer by kind (conversation, reasoning) and "", or {} and what is wrong, a key
-    of HINTS. Sections are headed ``Key elements`` and ``Reasoning``, in Markdown or not. finish: the
-    server's finish reason."""
+    of HINTS. finish: the server's finish reason."""
     if finish == "content_filter" or _REFUSAL.match(text):
         return {}, "refused"
     if finish == "length":
@@ -62,13 +58,12 @@ def _wrong(section: str, label: str, label_set: LabelSet) -> str:
     words = re.findall(r"[^\W\d_]+", section.lower())
     if _REFUSAL.match(section):
         return "refused"
-    if not MIN_WORDS <= len(words) <= MAX_WORDS:
-        return "too long" if len(words) > MAX_WORDS else "too short"
+    if not 8 <= len(words) <= 150:
+        return "too long" if len(words) > 150 else "too short"
     if sum(word in _FUNCTION_WORDS for word in words) < 0.08 * len(words):
         return "not English"
     return LEAKED if leaks(section, label, label_set) else ""
 
 
-def _tidy(section: str) -> str:
-    """Without Markdown's emphasis and bullets, on one line."""
+def _tidy(section: str) -> str:  # without Markdown's emphasis and bullets
     return " ".join(re.sub(r"(?m)^\s*[-*•]\s+", "", section).replace("**", "").split())

@@ -1,14 +1,12 @@
 """What a run will take, before anything is fetched: downloads, disk, memory, hours (lesson 10).
 
-Models are sized without their weights (`sizes`); the formulas of lesson 10 say what a step of each
-stage computes and holds, and a share of a GPU's peak turns operations into hours.
+The formulas say what a step of each stage computes and holds; a share of a GPU's peak gives hours.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -23,21 +21,15 @@ from .sizes import SizedNetwork, sized_network, sized_vlm
 
 CONTEXT = 0.8  # GB on a GPU before the first tensor
 IDLE = 1.1  # memory taken for memory used
-ANSWER = 60  # tokens of a written answer where there is none to count
-SAMPLE = 200  # images that are looked at
 SMALL_STEP = np.array([1e-4, 2e-3])  # seconds of a step of a head or gate
-
 COLUMNS = ["steps", "TFLOP", "hours from", "to", "peak GB"]  # of a stage
 MODEL_COLUMNS = ["parameters", "trained", "GB to fetch"]
 
 
 @dataclass(frozen=True)
 class Images:
-    """What the models are to work on.
-
-    sizes: width and height in pixels, of a sample. instructions: how many there are to tune on;
-    texts: questions and answers of a sample of them.
-    """
+    """How many, width and height of a sample in pixels, how many instructions there are to tune on,
+    questions and answers of a sample."""
 
     train: int
     val: int
@@ -48,31 +40,31 @@ class Images:
     texts: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, dataset: ImageDataset, profile: Profile) -> Images:
-        """Those of a data set; the sizes of a sample of its images are looked at."""
+    def of(cls, dataset: ImageDataset, profile: Profile) -> Self:
+        """Those of a data set; some 200 are looked at."""
         train, kinds = dataset.split("train"), profile.tuning.kinds
         if journal := profile.tuning.instructions:
             written, _ = instructions.read_instructions(profile.path(journal), train, kinds)
         else:
             written, _ = instructions.write_instructions(train, kinds, describe=describe_scene)
-        some = dataset.ids[:: len(dataset) // SAMPLE + 1], written[:: len(written) // SAMPLE + 1]
-        sizes = tuple(dataset.open(image_id).size for image_id in some[0])
-        texts = tuple((item.prompt, item.answer) for item in some[1])
+        some = dataset.ids[:: len(dataset) // 200 + 1]
+        sizes = tuple(dataset.open(image_id).size for image_id in some)
+        texts = tuple((i.prompt, i.answer) for i in written[:: len(written) // 200 + 1])
         counts = (len(dataset.split(split)) for split in ("train", "val", "test"))
         return cls(*counts, dataset.label_set, sizes, len(written), texts)
 
     @classmethod
-    def assumed(cls, images: int, classes: int, kinds: Sequence[str]) -> Images:
+    def assumed(cls, images: int, classes: int, kinds: Sequence[str]) -> Self:
         """So many of 640 x 480 pixels, a fifth of them for test and a tenth of the rest for val."""
         test = round(images / 5)
         val = round((images - test) / 10)
         train = images - test - val
         names = (*MIKELS.labels, *(f"emotion {k}" for k in range(9, classes + 1)))[:classes]
         first = instructions.answer_for(names[0])
-        written = [first if kind == "categorical" else "word" * ANSWER for kind in kinds]
+        written = [first if kind == "categorical" else "word" * 60 for kind in kinds]
         texts = tuple((instructions.CONVERSATION_PROMPT, text) for text in written)
-        labels, sizes = infer_label_set(names), ((640, 480),)
-        return cls(train, val, test, labels, sizes, train * len(kinds), texts)
+        counts, labels = (train, val, test), infer_label_set(names)
+        return cls(*counts, labels, ((640, 480),), train * len(kinds), texts)
 
     @property
     def total(self) -> int:
@@ -81,12 +73,8 @@ class Images:
 
 
 class Plan:
-    """What a run will take.
-
-    models, table: a row a model and a stage, columns MODEL_COLUMNS and COLUMNS. disk: GB of what the
-    run keeps; peak: of the hungriest stage. changes: what to set where it does not fit, each with the
-    peak once it and those before it are set.
-    """
+    """models, table: a row a model and a stage. disk, peak: GB that the run keeps, and of the hungriest
+    stage. changes: what to set where it does not fit, each with the peak once all up to it are."""
 
     def __init__(self, profile: Profile, images: Images, device: Device) -> None:
         self.profile, self.images, self.device = profile, images, device
@@ -105,12 +93,10 @@ class Plan:
         self.usual, self.largest = views[len(views) // 2], views[-1]
         question = vlm.length(instructions.categorical_prompt(images.labels), chat=True)
         answer = max(vlm.length(instructions.answer_for(label)) for label in images.labels) + 1
-        shared = (
-            vlm.length(instructions.answer_for("")) - 1
-        )  # the beginning of all answers; then all endings
-        tree = shared + 1 + classes * (answer - shared - 1)
+        shared = vlm.length(instructions.answer_for(""))  # of all answers; then all endings
+        tree = shared + classes * (answer - shared)
         judged = images.total + images.val + 2 * images.test  # scored, and some written
-        fetch = 0.0 if folder.is_dir() else 2e-9 * vlm.parameters
+        fetch = 2e-9 * vlm.parameters * (not folder.is_dir())
         models = {profile.vlm.name: (vlm.parameters, vlm.adapter, fetch)}
         stages = {
             "features": self._answering(images.total, 0, 0),
@@ -131,32 +117,30 @@ class Plan:
         kept = 4 * images.total * (width + classes * len(networks))
         kept += self.waiting + 4 * (vlm.adapter + 2 * 1024 * width)
         self.disk = (kept + 2 * images.total * (20 * classes + 90)) / 1e9
-
         self.peak = self.table["peak GB"].max()
         self.fits = self.peak <= device.memory
 
     def __str__(self) -> str:
+        def shown(table: pd.DataFrame) -> str:
+            return table.map(lambda v: f"{v:,.3g}" if 0 < v < 99.5 else f"{v:,.0f}").to_string()
+
         images, device = self.images, self.device
-        models, table = (
-            part.map(lambda v: f"{v:,.3g}" if 0 < v < 99.5 else f"{v:,.0f}").to_string()
-            for part in (self.models, self.table)
-        )
-        first, last = self.table["hours from"].sum(), self.table["to"].sum()
+        first, last = self.table[["hours from", "to"]].sum()
+        low, high = (f"{100 * share:.0f}" for share in device.shares)
         verdict = ["it fits" if self.fits else f"\nIT DOES NOT FIT into {device.memory:.0f} GB"]
         verdict += [f"  --set {text:<40} then at most {peak:.1f} GB" for text, peak in self.changes]
-        if min(peak for _, peak in (("", self.peak), *self.changes)) > device.memory:
+        if min([self.peak, *(peak for _, peak in self.changes)]) > device.memory:
             verdict.append("  that is not enough: a smaller VLM by --vlm, or a larger GPU")
-        low, high = (f"{100 * share:.0f}" for share in device.shares)
         return f"""\
 Profile {self.profile.name}, {images.total:,} images ({images.train:,} train, {images.val:,} val, \
 {images.test:,} test), {len(images.labels)} classes,
 {device.name} with {device.memory:.0f} GB, one seed
 
-{models}
+{shown(self.models)}
 
 to fetch {self.models["GB to fetch"].sum():.2f} GB, less what is here; to keep {self.disk:.2f} GB
 
-{table}
+{shown(self.table)}
 
 in all {first:.3g} to {last:.3g} hours, at most {self.peak:.1f} GB: {chr(10).join(verdict)}
 
@@ -172,14 +156,13 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
         return math.ceil(steps), (half + single) / 1e12, hours / fast, hours / slow, peak
 
     def _answering(self, count: int, text: int, kept: int) -> tuple[float, ...]:
-        """So many images with a text, of which the last ``kept`` tokens get an output."""
         vlm, batch = self.vlm, self.profile.vlm.batch_size
-        read = vlm.reading(self.usual.tokens + text, kept) if text else 0
-        work = vlm.seeing(self.usual) + read
-        half = 0.0 if self.on_cpu else count * work
+        work = vlm.seeing(self.usual)
+        work += vlm.reading(self.usual.tokens + text, kept) if text else 0
+        half, single = (0.0, count * work) if self.on_cpu else (count * work, 0.0)
         step = batch * vlm.answering_bytes(self.largest, text, kept, self.size)
-        held = self.weights + (self.waiting if text else 0.0)
-        return self._row(count / batch, half, count * work - half, held, step)
+        held = self.weights + self.waiting * bool(text)
+        return self._row(count / batch, half, single, held, step)
 
     def _tuning(self) -> tuple[float, ...]:
         vlm, settings = self.vlm, self.profile.tuning
@@ -194,7 +177,6 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
         return self._row(steps, steps * rows * work, 0.0, held, step)
 
     def _vision(self, network: SizedNetwork) -> tuple[float, ...]:
-        """Training, with the val split judged after each epoch, and logits of every image."""
         settings, rows = self.profile.vision, self.profile.vision.batch_size
         steps = settings.epochs * max(1, self.images.train // rows)
         trained = 3 * steps * rows * network.operations  # forward, and backward twice as much
@@ -206,7 +188,7 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
         return self._row(steps, half, trained + judged - half, held, step)
 
     def _small(self) -> tuple[float, ...]:
-        """Two heads, every gate that the report compares, that as published and both models' own."""
+        # Two heads, every gate that the report compares, that as published and both models' own.
         profile, train = self.profile, self.images.train
         rows = train if profile.gate_split == "train" else self.images.val
         steps = 2 * profile.head.epochs * math.ceil(train / profile.head.batch_size)
@@ -216,10 +198,7 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
 
 
 def plan(profile: Profile, images: Images, device: Device) -> Plan:
-    """The plan of a run; where it does not fit, with the changes that make it.
-
-    Raises InputError as `sizes.sized_vlm` and `weights.build_network`.
-    """
+    """The plan of a run; where it does not fit, with changes. InputError as `sizes.sized_vlm`."""
 
     def lacking(plan: Plan) -> float:
         return (plan.table["peak GB"] - device.memory).clip(0).sum()

@@ -1,7 +1,5 @@
-"""Released data sets, read row by row in the forms that `sources.toml` names.
-
-What a list names is only compared with the files below the folder, so no name leads elsewhere.
-"""
+"""Released data sets, read row by row. What a list names is only compared with the files below the
+folder, so no name leads elsewhere."""
 
 import csv
 import json
@@ -10,8 +8,7 @@ import os
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -24,13 +21,13 @@ from ..images import FORMATS
 
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "testing": "test"}
 _SPLIT_OF |= dict.fromkeys(("validation", "valid", "dev"), "val")
-_FOLDERS = rf"(?:(?P<split>{'|'.join(_SPLIT_OF)})/)?(?P<label>[^/]+)/[^/]+"
+_FOLDER = rf"(?:(?P<split>{'|'.join(_SPLIT_OF)})/)?(?P<label>[^/]+)/[^/]+"
+_FOLDERS = (_FOLDER, "[^/]+/" + _FOLDER)
 _HIDDEN = re.compile(r"(?i)(?:^|/)(?:\.|__macosx/)")
 
 
 class Row(NamedTuple):
-    """An image as its release has it. votes: of each class. file: below the source; or data: its
-    bytes. odd: why it cannot be read."""
+    """An image: votes of each class, file below the source or its bytes, why it cannot be read."""
 
     id: str
     votes: Mapping[str, float] = {}
@@ -46,8 +43,7 @@ class Row(NamedTuple):
         best = max(self.votes.values())
         winners = [label for label, votes in self.votes.items() if votes == best]
         tie = best <= 0 or len(winners) > 1
-        label = labels.canonical(winners[0]) if labels else winners[0]
-        if label and not tie:
+        if not tie and (label := labels.canonical(winners[0]) if labels else winners[0]):
             return label, "", ""
         votes = ", ".join(f"{label} {n:g}" for label, n in self.votes.items() if n)
         return "", "tie" if tie else "no class", votes
@@ -67,8 +63,7 @@ class Folder:
         return self._named.get(_ends(name)[-1])
 
     def rows(self, columns: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, str | None]]]:
-        """Where each line of a text file is, and its cells by `columns` or the names in the first
-        line; None for a cell that is missing."""
+        """Where each line of a text file is, and its cells by `columns` or the first line."""
         for file in self.files:
             if file.lower().endswith((".csv", ".tsv", ".txt")):
                 text = (self.root / file).read_bytes().decode("utf-8-sig", "replace")
@@ -86,7 +81,6 @@ def _is_image(name: str) -> bool:
 
 
 def _ends(name: str) -> tuple[str, str]:
-    """The last part, and the last two, of `name` without suffix, in lower case."""
     stem = posixpath.splitext(name)[0] if _is_image(name) else name
     parts = stem.casefold().replace("\\", "/").split("/")
     return parts[-1], "/".join(parts[-2:])
@@ -98,26 +92,20 @@ def _number(text: str | None) -> float:
     return float(text)
 
 
-def _votes(row: Mapping, labels: LabelSet) -> tuple[str, Counter] | None:
+def _votes(row: Mapping, labels: LabelSet) -> tuple[str, dict] | None:
     """Columns named after classes hold their votes, the first one the image."""
-    columns = [
-        (column, labels.canonical(word) or word)
-        for column in [*row][1:]
-        for word in re.findall("[a-z]+", column.lower())
-        if word == "neutral" or labels.canonical(word)
-    ]
-    if len({label for _, label in columns} - {"neutral"}) < 2:
+    votes: dict[str, list] = defaultdict(list)
+    for column, cell in [*row.items()][1:]:
+        for word in re.findall("[a-z]+", column.lower()):
+            if word == "neutral" or labels.canonical(word):
+                votes[labels.canonical(word) or word].append(cell)
+    if len(votes.keys() - {"neutral"}) < 2:
         return None
-    votes: Counter[str] = Counter()
-    for column, label in columns:
-        votes[label] += _number(row[column])
-    return next(iter(row.values())), votes
+    sums = {label: sum(map(_number, cells)) for label, cells in votes.items()}
+    return next(iter(row.values())), sums
 
 
-def _ratings(
-    row: Mapping, labels: LabelSet, image: str, mean: str, classes: Mapping[str, Sequence]
-) -> tuple[str, dict] | None:
-    """The columns `image` and `mean`; classes: the lowest and the highest mean of each."""
+def _ratings(row: Mapping, image: str, mean: str, classes: Mapping) -> tuple[str, dict] | None:
     if not {image, mean} <= row.keys():
         return None
     value = _number(row[mean])
@@ -125,18 +113,17 @@ def _ratings(
     return row[image], dict.fromkeys(within or [f"mean {value:.3f}"], 1)
 
 
-def _read_lists(parse: Callable, folder: Folder, labels: LabelSet, **form) -> Iterator[Row]:
-    """Lists of named columns; `parse` gives the image and the votes of a line."""
+def _read_lists(folder: Folder, labels: LabelSet, **form) -> Iterator[Row]:
     for place, row in folder.rows():
         try:
-            if parsed := parse(row, labels, **form):
+            if parsed := _ratings(row, **form) if form else _votes(row, labels):
                 yield Row(*parsed, folder.find(parsed[0]))
         except (ValueError, TypeError) as error:
             yield Row(place, odd=str(error))
 
 
 def _read_judgements(folder: Folder, labels: LabelSet, columns: Sequence[str]) -> Iterator[Row]:
-    """Lists of an image's address, a class, how many said yes and no, added up for each image."""
+    """Lines of an image's address, a class, how many said yes and no, added up for each image."""
     added: dict[str, Counter] = defaultdict(Counter)
     for place, row in folder.rows(columns):
         try:
@@ -154,39 +141,35 @@ def _read_judgements(folder: Folder, labels: LabelSet, columns: Sequence[str]) -
 
 def _read_entries(folder: Folder, labels: LabelSet) -> Iterator[Row]:
     """train.json, val.json, test.json: lists of [class, (id,) image, annotation]."""
-    for path in (folder.root / file for file in folder.files if file.endswith(".json")):
-        if path.stem not in SPLITS:
-            continue
+    lists = (folder.root / file for file in folder.files if file.endswith(".json"))
+    for path in (path for path in lists if path.stem in SPLITS):
         try:
             entries = list(json.loads(path.read_bytes()))
         except (ValueError, TypeError) as error:
             raise InputError(f"{path} is no list of images ({error}): copy it again") from error
         for number, entry in enumerate(entries, 1):
-            cells = [str(cell) for cell in entry] if isinstance(entry, list) else []
-            if images := [cell for cell in cells[1:] if _is_image(cell)]:
-                yield Row(images[0], {cells[0]: 1}, folder.find(images[0]), path.stem)
+            cells = [*map(str, entry)] if isinstance(entry, list) else []
+            if image := next(filter(_is_image, cells[1:]), None):
+                yield Row(image, {cells[0]: 1}, folder.find(image), path.stem)
             else:
                 yield Row(f"{path.name}, entry {number}", odd="names no image")
 
 
 def _read_paths(
-    folder: Folder,
-    labels: LabelSet | None,
-    patterns: Sequence[str] = (_FOLDERS, "[^/]+/" + _FOLDERS),
+    folder: Folder, labels: LabelSet | None, patterns: Sequence[str] = _FOLDERS
 ) -> Iterator[Row]:
-    """Images whose paths tell class and split, by the first of `patterns` that finds a class."""
     for pattern in patterns:
         found = [m for f in folder.images if (m := re.fullmatch(pattern, f, re.IGNORECASE))]
         if any(labels is None or labels.canonical(match["label"]) for match in found):
             for match in found:
-                split = match.groupdict().get("split") or ""
-                yield Row(match[0], {match["label"]: 1}, match[0], _SPLIT_OF.get(split.lower(), ""))
+                split = _SPLIT_OF.get((match.groupdict().get("split") or "").lower(), "")
+                yield Row(match[0], {match["label"]: 1}, match[0], split)
             return
 
 
 READERS = {
-    "votes": partial(_read_lists, _votes),
-    "ratings": partial(_read_lists, _ratings),
+    "votes": _read_lists,
+    "ratings": _read_lists,
     "judgements": _read_judgements,
     "entries": _read_entries,
     "paths": _read_paths,
@@ -195,7 +178,7 @@ READERS = {
 
 
 def read_library(source: str | os.PathLike) -> Iterator[Row]:
-    """A data set of the `datasets` library, saved on disk or by its id, image by image."""
+    """A data set of the `datasets` library, saved on disk or by its id."""
     try:
         import datasets as library
     except ModuleNotFoundError:
@@ -206,14 +189,14 @@ def read_library(source: str | os.PathLike) -> Iterator[Row]:
         parts = loaded if isinstance(loaded, dict) else {"": loaded}
         parts = {key: part.select_columns(["image", "label"]) for key, part in parts.items()}
     except Exception as error:  # the library and its file formats raise many kinds
-        wanted = f"{source} is no data set with `image` and `label` for `datasets`"
-        raise InputError(f"{wanted}: {' '.join(str(error).split())[:200]}") from error
+        why = " ".join(str(error).split())[:200]
+        raise InputError(f"{source} is no data set with `image` and `label`: {why}") from error
     for key, part in parts.items():
         names = dict(enumerate(getattr(part.features["label"], "names", ())))
+        split = _SPLIT_OF.get(key.lower(), "")
         for number, row in enumerate(part.cast_column("image", library.Image(decode=False))):
-            image, label = row["image"] or {}, row["label"]
-            label = names.get(label) if names else label
+            image = {"bytes": None, "path": None} | (row["image"] or {})
+            label = names.get(row["label"]) if names else row["label"]
             odd = f"label is {row['label']!r}" if label is None else ""
-            data, split = image.get("bytes"), _SPLIT_OF.get(key.lower(), "")
-            file = image.get("path") if data is None else None
-            yield Row(f"{key}/{number:06d}", {str(label): 1}, file, split, data, odd)
+            file = image["path"] if image["bytes"] is None else None
+            yield Row(f"{key}/{number:06d}", {str(label): 1}, file, split, image["bytes"], odd)

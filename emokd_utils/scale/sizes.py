@@ -1,9 +1,5 @@
-"""Sizes of models, and what follows from them by the formulas of lesson 10: operations and bytes.
-
-On torch's meta device tensors have shapes and no numbers: a model of any size is made at once.
-"""
-
-from __future__ import annotations
+"""Operations and bytes of models by the formulas of lesson 10. On torch's meta device tensors have
+shapes and no numbers: a model of any size is made at once."""
 
 import functools
 import math
@@ -29,8 +25,7 @@ MODELS = tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"
 """Hub id -> its published configuration."""
 # Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-FRAME = 25  # tokens of the chat format around a question
-CONNECTORS = dict.fromkeys((".merger.", ".connector.", ".multi_modal_projector."), "visual")
+_INSIDE = dict.fromkeys((".merger.", ".connector.", ".multi_modal_projector."), "visual")
 
 
 class View(NamedTuple):
@@ -42,11 +37,8 @@ class View(NamedTuple):
 
 
 class SizedVLM:
-    """A VLM without its weights: what it computes, in operations, and holds, in bytes.
-
-    parameters, adapter: how many it has, and LoRA adds. products: weights in matrix products with
-    each "patch", "visual" token, "token" of the language model, and token that gets an "output".
-    """
+    """A VLM without its weights. parameters, adapter: how many it has, and LoRA adds. products: weights
+    in matrix products with each patch, visual token, token, and token that gets an output."""
 
     def __init__(self, source: str, pixels: int, settings: TuningSettings) -> None:
         self.config, self.processor, self.image_processor = _read(source)
@@ -55,12 +47,11 @@ class SizedVLM:
         with torch.device("meta"):
             model = transformers.AutoModelForImageTextToText.from_config(self.config)
         self.parameters, self.adapter = count_parameters(model).total, 0
-        self.products: Counter[str] = Counter()
-        family = family_of(self.config)
+        self.products, family = Counter(), family_of(self.config)
+        inside = _INSIDE | {f".{family.text}.": "token", "lm_head": "output"}
         adapted = re.compile(family.lora_targets(settings.projections))
         for name, module in model.named_modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
-                inside = CONNECTORS | {f".{family.text}.": "token", "lm_head": "output"}
                 part = next((part for key, part in inside.items() if key in name), "patch")
                 self.products[part] += module.weight.numel()
             if adapted.fullmatch(name):
@@ -72,10 +63,9 @@ class SizedVLM:
         self.keys = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
 
     def length(self, text: str, chat: bool = False) -> int:
-        """Tokens of a text, or of a question in the chat's format but for its image's; without a
-        tokenizer one for four characters."""
+        """Tokens of a text, or of a question in the chat's format; else one for four characters."""
         if self.processor is None:
-            return math.ceil(len(text) / 4) + FRAME * chat
+            return math.ceil(len(text) / 4) + 25 * chat
         text = chat_text(self.processor, text) if chat else text
         return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) - chat
 
@@ -97,26 +87,23 @@ class SizedVLM:
         return 2 * work + 4 * self.depth * self.eye * view.patches * view.span
 
     def reading(self, tokens: float, kept: float, layers: int = 1, output: int = 1) -> float:
-        """Operations of the language model on so many tokens, of which ``kept`` get an output;
-        ``layers`` and ``output``: how many times."""
+        """Operations of the language model on so many tokens, of which ``kept`` get an output."""
         attention = 4 * self.text.num_hidden_layers * self.text.hidden_size * tokens**2
         work = layers * (2 * tokens * self.products["token"] + attention)
         return work + 2 * output * kept * self.products["output"]
 
     def tuning(self, view: View, tokens: float, recompute: bool) -> float:
-        """Operations of a step with one instruction: forward, with ``recompute`` twice, and backward
-        to the adapters; base weights get no gradient."""
+        """Operations of a step with one instruction; base weights get no gradient."""
         return self.seeing(view) + self.reading(tokens, tokens, 2 + recompute, 2)
 
     def weights(self, nf4: bool, size: int) -> float:
         """Bytes of weights of ``size`` bytes or in NF4, and of the adapter in 32 bits."""
         quantised = nf4 * (self.products.total() - self.products["output"])
-        kept = self.parameters - quantised
-        return quantised * NF4_BITS / 8 + kept * size + 4 * self.adapter
+        kept = size * (self.parameters - quantised)
+        return quantised * NF4_BITS / 8 + kept + 4 * self.adapter
 
     def answering_bytes(self, view: View, text: int, kept: int, size: int) -> float:
-        """Bytes of the widest layer while an image passes the visual encoder, and with a text the
-        language model; or of the output, a copy in 32 bits and its logarithm."""
+        """Bytes of the widest layer; or of the output, a copy in 32 bits and its logarithm."""
         pixels = 3 * self.vision.patch_size**2 * getattr(self.vision, "temporal_patch_size", 1)
         layer = 2 * self.text.hidden_size + 3 * self.text.intermediate_size
         read = (view.tokens + text) * layer if text else 0
@@ -133,13 +120,10 @@ class SizedVLM:
 
 
 sized_vlm = functools.cache(SizedVLM)
-"""The VLM of a folder or hub id, without weights and without the network; pixels: as
-`loading.limit_pixels`, 0: no limit. Raises InputError for an id whose configuration is neither in
-MODELS nor on this machine."""
+"""The VLM of a folder or hub id; InputError where neither MODELS nor this machine knows it."""
 
 
 def _read(source: str) -> tuple:
-    """Configuration, processor (None: published, not on this machine) and image processor."""
     if source in MODELS:
         values = dict(MODELS[source])
         images = dict(values.pop("preprocessor"))
@@ -149,10 +133,8 @@ def _read(source: str) -> tuple:
         config = transformers.AutoConfig.from_pretrained(source, local_files_only=True)
         processor = transformers.AutoProcessor.from_pretrained(source, local_files_only=True)
     except (ImportError, OSError, ValueError) as error:
-        raise InputError(
-            f"{source}: its config and processor files are not on this machine, and it is none of "
-            f"the models whose configuration is known ({', '.join(MODELS)}): give a folder with both"
-        ) from error
+        known = f"none of the known models ({', '.join(MODELS)}), and not on this machine"
+        raise InputError(f"{source} is {known}: give a folder with it") from error
     return config, processor, processor.image_processor
 
 
