@@ -15,6 +15,8 @@ from ..errors import InputError
 from .scenes import CELL, HOME, SEED, make_scene, scene_objects, sheet_place
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
+_COLUMNS = "file emotion cue objects boxes setting hue saturation brightness light texture weather "
+_COLUMNS += "label_noise caption"
 
 
 def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print) -> Path:
@@ -49,24 +51,14 @@ def _write_scenes(folder: Path, stamp: dict) -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             scene.image.save(folder / file, compress_level=1)
             look = scene.atmosphere
-            row = {
-                "file": file,
-                "emotion": scene.emotion,
-                "cue": scene.cue,
-                "objects": ";".join(scene.objects),
-                "boxes": ";".join(" ".join(map(str, box)) for box in scene.boxes),
-                "setting": scene.setting,
-                "hue": round(look.hue, 1),
-                "saturation": round(look.saturation, 3),
-                "brightness": round(look.brightness, 3),
-                "light": look.light,
-                "texture": look.texture,
-                "weather": look.weather,
-                "label_noise": scene.label != scene.emotion,
-                "caption": scene.caption,
-            }
-            rows.append(row)
-    pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False, lineterminator="\r\n")
+            boxes = ";".join(" ".join(map(str, box)) for box in scene.boxes)
+            row = [file, scene.emotion, scene.cue, ";".join(scene.objects), boxes, scene.setting]
+            row += [round(look.hue, 1), round(look.saturation, 3), round(look.brightness, 3)]
+            row += [look.light, look.texture, look.weather]
+            rows.append([*row, scene.label != scene.emotion, scene.caption])
+    pd.DataFrame(rows, columns=_COLUMNS.split()).to_csv(
+        folder / "metadata.csv", index=False, lineterminator="\r\n"
+    )
     hashes = {split: _pixels_hash(folder / split) for split in stamp["sizes"]}
     about = json.dumps(stamp | {"pillow": pillow_version, "sha256": hashes}, indent=1)
     (folder / "scenes.json").write_text(about + "\n", encoding="utf-8")

@@ -41,16 +41,13 @@ class Atmosphere:
         return 255 * np.array(colorsys.hsv_to_rgb((self.hue + turn) / 360 % 1, s, v))
 
     def tone(self, turn: float, saturation: float, brightness: float) -> tuple[int, ...]:
-        """The same as Pillow takes it."""
+        """The same for Pillow."""
         return _rgb(self.colour(turn, saturation, brightness))
 
 
 @dataclass(frozen=True)
 class Variety:
-    """How far scenes stray. ``spread`` widens the colours of moods; ``favour`` is how often a mood's
-    own texture, light and weather are drawn. Then how far an object is from its drawing: spread of
-    the hue (degrees), ranges, share of sketches, spread of log(width / height), rotation (degrees).
-    """
+    """How far scenes stray from their moods, and objects from their drawings (angles in degrees)."""
 
     spread: float
     favour: float
@@ -66,8 +63,7 @@ class Variety:
 def paint(
     rng, look: Atmosphere, setting: str, sprites: Sequence[Image.Image], forms: Variety | None
 ) -> tuple[Image.Image, list[Box]]:
-    """The image of a scene and the boxes of its objects, one to three square RGBA drawings, in their
-    order. forms: how they vary; None: hardly."""
+    """A scene's image and the boxes of its one to three sprites. forms None: they hardly vary."""
     horizon = int(rng.integers(56, 72))  # the row where the ground begins
     far, near = look.colour(0, 1, 1), look.colour(rng.normal(0, 10), 0.9, 0.70)
     rows = np.linspace(0, 1, _SIDE)[:, None, None]
@@ -181,10 +177,9 @@ def _cracks(rng, hue, light, dark, draw):
 def _blotches(rng, hue, light, dark, draw):
     for _ in range(16):
         x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(10, 26)
-        tone, flat = dark if rng.random() < 0.6 else light, 0.7 * radius
+        tone, flat = (*(dark if rng.random() < 0.6 else light), 110), 0.7 * radius
         for u, v in (x, y) + rng.normal(0, radius / 2, (3, 2)):
-            box = (u - radius, v - flat, u + radius, v + flat)
-            draw.ellipse(box, fill=(*tone, 110))
+            draw.ellipse((u - radius, v - flat, u + radius, v + flat), fill=tone)
 
 
 # Nothing is to be drawn for "plain"; "grain" lies over the light.
@@ -195,8 +190,7 @@ _TEXTURE_PAINTERS = dict(zip(TEXTURES[1:-1], _PAINTERS, strict=True))
 def _place_objects(rng, look, scene, sprites, horizon, forms) -> list[Box]:
     """Paste the objects, the farthest first, each with a soft shadow."""
     low, high = {1: (52, 63), 2: (44, 55), 3: (36, 45)}[len(sprites)]
-    slots = {1: [56], 2: [31, 81], 3: [20, 56, 92]}[len(sprites)]
-    slots = [slots[k] for k in rng.permutation(len(slots))]
+    slots = rng.permutation({1: [56], 2: [31, 81], 3: [20, 56, 92]}[len(sprites)])
     boxes: list[Box] = [(0, 0, 0, 0)] * len(sprites)
     feet = rng.integers(horizon + 20, SIZE - 3, len(sprites))
     tint = Image.new("RGB", (1, 1), look.tone(0, 0.8, 1.0))
@@ -244,8 +238,7 @@ def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image
 
 
 def _resized(sprite: Image.Image, width: int, height: int) -> Image.Image:
-    """A square RGBA image in another size. Columns and rows are resampled in turn, each rounded to 8
-    bits. Versions of Pillow differ in which goes first: here rows, where they shrink twice as much."""
+    """A square RGBA image in another size; Pillow's versions differ in which side they do first."""
     side, resample = sprite.width, Image.Resampling.LANCZOS
     rows_first = side - height > max(0, 2 * (side - width))
     between = (side, height) if rows_first else (width, side)

@@ -59,8 +59,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2VL:
 
 
 class LinearPatches(nn.Module):
-    """The patch embedding computed as the matrix product it is: the same numbers, and a faster
-    backward pass than a 3-D convolution whose kernel equals its stride."""
+    """The patch embedding as the matrix product it is, faster backwards than a convolution."""
 
     def __init__(self, embedding: nn.Module):
         super().__init__()
@@ -78,8 +77,7 @@ def linear_patches(model: Qwen2VL) -> None:
 
 
 class SeeingHeads(nn.Module):
-    """Auxiliary outputs: of a visual token, object logits and 8 statistics of the pixels it stands
-    for; of the mean token, how the scene looks."""
+    """Auxiliary outputs: a token's objects and 8 pixel statistics; the mean token's look."""
 
     def __init__(self):
         super().__init__()
