@@ -162,27 +162,6 @@ def instruction_in_other_words(classes, label):
     return [prompt + "Reply as {'emotion': '...'}", str({"emotion": label})]
 
 
-@right("7.1")
-def distillation_by_loops(student, teacher, labels, alpha, temperature):
-    total = 0.0
-    for z, v, y in zip(student, teacher, labels, strict=True):
-        p, q = torch.softmax(z / temperature, 0), torch.softmax(v / temperature, 0)
-        divergence = sum(b * (b.log() - a.log()) for a, b in zip(p, q, strict=True))
-        ce = -torch.log_softmax(z, 0)[y]
-        total = total + alpha * temperature**2 * divergence + (1 - alpha) * ce
-    return total / len(student)
-
-
-@right("7.2")
-def rows_by_sorting(ids, cached_ids, cache):
-    order = np.argsort(cached_ids)
-    places = np.searchsorted(np.array(cached_ids)[order], ids)
-    found = order[np.minimum(places, len(order) - 1)]
-    if [cached_ids[k] for k in found] != list(ids):
-        raise KeyError("not there")
-    return cache[found].tolist()
-
-
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_answers_pass_however_they_are_written(name):
     exercise = KNOWN[name.split()[0]]

@@ -109,8 +109,8 @@ def _one_feeling(rng: Random, scene: Scene) -> Turn:
 def _any_feeling(rng: Random, scene: Scene) -> Turn:
     present = _emotions_of(scene)
     emotion = rng.choice(present if present and rng.random() < 0.5 else MIKELS.labels)
-    prompt = f"Is there something in the image that brings {emotion}?"
-    return Turn(prompt, "Yes." if emotion in present else "No.")
+    answer = "Yes." if emotion in present else "No."
+    return Turn(f"Is there something in the image that brings {emotion}?", answer)
 
 
 def _categorical(rng: Random, scene: Scene) -> Turn:

@@ -42,7 +42,6 @@ def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=pri
 
 
 def _write_scenes(folder: Path, stamp: dict) -> None:
-    """All images, ``metadata.csv`` and ``scenes.json``."""
     rows = []
     for split, count in stamp["sizes"].items():
         for number in range(count):
@@ -65,7 +64,6 @@ def _write_scenes(folder: Path, stamp: dict) -> None:
 
 
 def _pixels_hash(folder: Path) -> str:
-    """The SHA-256 over those of a split's images, in the order of their numbers."""
     files = sorted(folder.glob("*/*.png"), key=lambda path: path.name)
     hashes = (hashlib.sha256(Image.open(path).tobytes()).hexdigest() for path in files)
     return hashlib.sha256("".join(hashes).encode()).hexdigest()

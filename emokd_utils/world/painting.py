@@ -115,8 +115,7 @@ def _water(rng, look, near, edge, draw):
     draw.ellipse((_SIDE * 0.66, 20, _SIDE * 0.66 + 36, 56), fill=look.tone(0, 0.45, 1.3))
     for x, y in rng.integers((-10, edge), (_SIDE, _SIDE - 40), (26, 2)):
         draw.arc((x, y, x + 26, y + 9), 200, 340, fill=look.tone(-14, 0.8, 0.95), width=2)
-    shore = [(0, _SIDE - 34), (_SIDE, _SIDE - 48), (_SIDE, _SIDE), (0, _SIDE)]
-    draw.polygon(shore, fill=_rgb(near * 0.95))
+    draw.polygon((0, _SIDE - 34, _SIDE, _SIDE - 48, _SIDE, _SIDE, 0, _SIDE), _rgb(near * 0.95))
 
 
 def _street(rng, look, near, edge, draw):
@@ -188,7 +187,6 @@ _TEXTURE_PAINTERS = dict(zip(TEXTURES[1:-1], _PAINTERS, strict=True))
 
 
 def _place_objects(rng, look, scene, sprites, horizon, forms) -> list[Box]:
-    """Paste the objects, the farthest first, each with a soft shadow."""
     low, high = {1: (52, 63), 2: (44, 55), 3: (36, 45)}[len(sprites)]
     slots = rng.permutation({1: [56], 2: [31, 81], 3: [20, 56, 92]}[len(sprites)])
     boxes: list[Box] = [(0, 0, 0, 0)] * len(sprites)
@@ -211,7 +209,6 @@ def _place_objects(rng, look, scene, sprites, horizon, forms) -> list[Box]:
 
 
 def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image.Image:
-    """One of many forms: another colour, mirrored, wider, turned, smaller, or a pale sketch."""
     if forms is None:
         sprite = sprite.rotate(int(rng.integers(-3, 4)) * 3, Image.Resampling.BICUBIC)
         sprite = sprite.resize((size, size), Image.Resampling.LANCZOS)
@@ -229,8 +226,7 @@ def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image
         pale = toned.convert("L").point(lambda v: v if v < 70 else 220 + (v - 70) // 8)
         toned = pale.convert("RGB")
     toned.putalpha(sprite.getchannel("A"))
-    ratio = np.exp(rng.uniform(-1, 1) * forms.stretch)
-    side = size * rng.uniform(*forms.size)
+    ratio, side = np.exp(rng.uniform(-1, 1) * forms.stretch), size * rng.uniform(*forms.size)
     degrees = float(np.clip(rng.normal(0, forms.turn), -35, 35))
     toned = toned.rotate(degrees, Image.Resampling.BICUBIC)
     toned = _resized(toned, int(side * ratio**0.5), int(side / ratio**0.5))
