@@ -93,8 +93,7 @@ class Content:
         try:
             model = self.models[first].aligned(model)[1] if self.models else model
         except InputError as error:
-            names = f"{first!r} (first) and {name!r} (second)"
-            raise InputError(f"{names} cannot be compared: {error}") from error
+            raise InputError(f"{first!r} and {name!r} cannot be compared: {error}") from error
         for key, known in self.models.items():
             if _same(known, model):
                 return key

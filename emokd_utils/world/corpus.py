@@ -92,8 +92,8 @@ def _reason(rng: Random, scene: Scene) -> Turn:
     nouns = left_to_right(scene)
     evocative = [noun for noun in nouns if FEELING[noun] != "nothing"]
     reasons = [f"{_meaning(noun)} It brings {FEELING[noun]}." for noun in evocative[:2]]
-    reasons = reasons or ["These are everyday things. They bring nothing."]
     texts = [sentence(caption(nouns, scene.setting)), *reasons]
+    texts += [] if reasons else ["These are everyday things. They bring nothing."]
     return Turn(_ask(rng, "reason"), " ".join(texts))
 
 

@@ -95,8 +95,7 @@ def pixel_statistics(scenes: Sequence[Scene]) -> np.ndarray:
     cells = cells.transpose(0, 1, 3, 2, 4, 5).reshape(len(scenes), VISUAL_TOKENS, CELL, CELL, 3)
     mean = (cells.mean((2, 3)) - 0.5) / 0.25
     deviation = (cells.std((2, 3)) - 0.13) / 0.08
-    grey = cells.mean(-1)
-    steps = [np.abs(np.diff(grey, axis=axis)).mean((2, 3)) for axis in (3, 2)]
+    steps = [np.abs(np.diff(cells.mean(-1), axis=axis)).mean((2, 3)) for axis in (3, 2)]
     return np.concatenate([mean, deviation, (np.stack(steps, -1) - 0.03) / 0.02], -1)
 
 
@@ -127,8 +126,7 @@ def encode(turns: Sequence[Turn], scenes: Sequence[Scene], processor) -> dict[st
     batch["mm_token_type_ids"] = (batch["input_ids"] == processor.image_token_id).int()
     labels = [torch.tensor([-100] * len(question) + answer) for question, answer in texts]
     batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=-100)
-    shown = [scene.image for scene, turn in zip(scenes, turns, strict=True) if turn.image]
-    if shown:
+    if shown := [scene.image for scene, turn in zip(scenes, turns, strict=True) if turn.image]:
         batch.update(processor.image_processor(images=shown, return_tensors="pt"))
     return batch
 
@@ -236,9 +234,9 @@ def evaluate(model, processor) -> dict[str, float]:
     named = [noun in text for scene, text in shown for noun in scene.objects]
 
     def names_feeling(scene: Scene) -> bool:
-        prompt = f"Which emotion does the {scene.objects[0]} evoke?"
-        answer = vlm.generate([scene.image], prompt, 8)[0]
-        return answer.strip(" .").lower() == FEELING[scene.objects[0]]
+        noun = scene.objects[0]
+        answer = vlm.generate([scene.image], f"Which emotion does the {noun} evoke?", 8)[0]
+        return answer.strip(" .").lower() == FEELING[noun]
 
-    connotation = sum(map(names_feeling, scenes)) / len(scenes)
-    return {"caption_recall": sum(named) / len(named), "connotation": connotation}
+    felt = sum(map(names_feeling, scenes)) / len(scenes)
+    return {"caption_recall": sum(named) / len(named), "connotation": felt}

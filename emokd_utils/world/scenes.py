@@ -131,7 +131,7 @@ def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
     nouns = _some_nouns(rng, objects_of("neutral"))
     if cue != "atmosphere":
         evocative = str(rng.choice([item.noun for item in objects_of(emotion)]))
-        nouns[int(rng.integers(len(nouns)))] = evocative
+        nouns[rng.integers(len(nouns))] = evocative
     look = draw_atmosphere(rng, None if cue == "content" else emotion, LABELLED)
     if rng.random() < LABEL_NOISE:
         label = str(rng.choice([other for other in MIKELS.labels if other != emotion]))
@@ -155,5 +155,5 @@ def _some_nouns(rng: np.random.Generator, objects: Iterable[SceneObject]) -> lis
 def _compose(rng, nouns, look, forms, emotion="", label="", cue="") -> Scene:
     setting = str(rng.choice(SETTINGS))
     image, boxes = paint(rng, look, setting, [sprites()[noun] for noun in nouns], forms)
-    text = caption(nouns, setting)
-    return Scene(image, emotion, label, cue, tuple(nouns), tuple(boxes), setting, text, look)
+    where = setting, caption(nouns, setting)
+    return Scene(image, emotion, label, cue, tuple(nouns), tuple(boxes), *where, look)

@@ -67,7 +67,7 @@ class LinearPatches(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """patches (n, 3 * 2 * 14 * 14) to (n, width)."""
-        weight = self.proj.weight.flatten(1)  # (width, 3, 2, 14, 14) to (width, 3 * 2 * 14 * 14)
+        weight = self.proj.weight.flatten(1)  # (width, 3 * 2 * 14 * 14)
         return F.linear(patches.to(weight.dtype), weight)
 
 
@@ -92,8 +92,7 @@ class SeeingHeads(nn.Module):
 
     def look_loss(self, tokens: torch.Tensor, look: torch.Tensor) -> torch.Tensor:
         """tokens (B, 16, 256), look (B, 7) of `pretrain.look_targets`."""
-        out = self.look(tokens.mean(1)).float()  # (B, 16, 256) to (B, sum of _LOOK)
-        colour, *kinds = out.split(_LOOK, dim=1)
+        colour, *kinds = self.look(tokens.mean(1)).float().split(_LOOK, dim=1)
         kinds = zip(kinds, look[:, 4:].long().T, strict=True)
         losses = (F.cross_entropy(logits, place) for logits, place in kinds)
         return sum(losses, F.mse_loss(colour, look[:, :4]))
