@@ -47,7 +47,7 @@ class Atmosphere:
 
 @dataclass(frozen=True)
 class Variety:
-    """How far scenes stray from their moods, and objects from their drawings (angles in degrees)."""
+    """How far scenes stray from their moods, and objects from drawings (angles in degrees)."""
 
     spread: float
     favour: float
