@@ -74,11 +74,9 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
     known = json.loads((HOME / "checksum.json").read_text(encoding="utf-8"))
     for split, published in known["sha256"].items():
         if _pixels_hash(Path(root) / split) != published:
-            text = f"[differs] {split}: other pixels than those published with Pillow {known['pillow']}"
-            text += (
-                f" (here {pillow_version}); results may differ a little from those in the course"
-            )
-            return False, text
+            text = f"[differs] {split}: other pixels than those published with Pillow "
+            text += f"{known['pillow']} (here {pillow_version}); results may differ a little "
+            return False, text + "from those in the course"
     return True, f"[ok] EmoScenes: every pixel as published (seed {known['seed']})"
 
 
