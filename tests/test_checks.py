@@ -2,7 +2,6 @@ import cmath
 import math
 import operator
 import re
-from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from scipy.stats import bootstrap
 from sklearn.metrics import cohen_kappa_score, recall_score
 from statsmodels.stats.contingency_tables import mcnemar
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 
 from emokd_utils import checks
 from emokd_utils.answers import parse_answer
@@ -82,12 +81,6 @@ RIGHT = {
         categorical_prompt(infer_label_set(classes)),
         answer_for(label),
     ),
-    "5.1 merged": lambda x, weight, a, b, alpha: linear(
-        x, weight + alpha * (b @ a) / len(a)
-    ).tolist(),
-    "5.2 by heads": lambda width, heads, groups, layers, rank: (
-        2 * layers * rank * (3 * width + width / heads * groups)
-    ),
     "5.3 by sums of products": lambda weight, a, b, alpha: (
         weight.numpy() + alpha / len(a) * np.einsum("or,ri->oi", b.numpy(), a.numpy())
     ),
@@ -128,9 +121,6 @@ RIGHT = {
     },
     "10.2 of the library": stratified_split,
     "10.3 in blocks": lambda quantised, kept: (quantised / 64 * (32 + 4) + 2 * kept) / 1000**3,
-    "A1.2 by cross-entropy": lambda logits, ids, first: cross_entropy(
-        logits[first - 1 : -1], ids[first:]
-    ),
 }
 """Answers that must pass, none written like the reference; the key begins with the exercise."""
 
@@ -143,14 +133,6 @@ def right(number):
     return keep
 
 
-@right("1.3")
-def votes_by_sorting(votes, needed):
-    names, counts = np.unique(votes, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    alone = len(counts) == 1 or counts[order[0]] > counts[order[1]]
-    return names[order[0]] if alone and counts[order[0]] >= needed else "undecided"
-
-
 @right("2.1")
 def averages_that_overwrite_the_matrix(confusion):
     hit = confusion.diagonal().copy()
@@ -158,16 +140,6 @@ def averages_that_overwrite_the_matrix(confusion):
     missed, false = confusion.sum(1), confusion.sum(0)
     recall, f1 = hit / (hit + missed), hit / (hit + (missed + false) / 2)
     return torch.tensor([recall.mean(), f1.mean()])
-
-
-@right("2.2")
-def epoch_by_a_loop(history, patience):
-    lowest, kept = float("inf"), None
-    while history and (kept is None or history[0]["epoch"] - kept <= patience):
-        record = history.pop(0)
-        if record["val_loss"] < lowest:
-            lowest, kept = record["val_loss"], record["epoch"]
-    return kept
 
 
 @right("2.3")
@@ -188,67 +160,6 @@ def instruction_in_other_words(classes, label):
     lines = "\n".join(f"- {name.capitalize()}" for name in classes)
     prompt = f"Look at the image. What does it evoke?\n{lines}\n"
     return [prompt + "Reply as {'emotion': '...'}", str({"emotion": label})]
-
-
-@right("7.1")
-def distillation_by_loops(student, teacher, labels, alpha, temperature):
-    total = 0.0
-    for z, v, y in zip(student, teacher, labels, strict=True):
-        p, q = torch.softmax(z / temperature, 0), torch.softmax(v / temperature, 0)
-        divergence = sum(b * (b.log() - a.log()) for a, b in zip(p, q, strict=True))
-        ce = -torch.log_softmax(z, 0)[y]
-        total = total + alpha * temperature**2 * divergence + (1 - alpha) * ce
-    return total / len(student)
-
-
-@right("7.2")
-def rows_by_sorting(ids, cached_ids, cache):
-    order = np.argsort(cached_ids)
-    places = np.searchsorted(np.array(cached_ids)[order], ids)
-    found = order[np.minimum(places, len(order) - 1)]
-    if [cached_ids[k] for k in found] != list(ids):
-        raise KeyError("not there")
-    return cache[found].tolist()
-
-
-@right("8.2")
-def experts_image_by_image(student, vlm, student_expert, vlm_expert, router):
-    rows = []
-    for s, v in zip(student, vlm, strict=True):
-        scores = np.exp(router(torch.cat([s, v])).numpy())
-        share = scores / scores.sum()
-        rows.append(share[0] * student_expert(s) + share[1] * vlm_expert(v))
-    return torch.stack(rows)
-
-
-@right("A1.1")
-def objects_under_a_token_by_painted_pixels(token, boxes):
-    row, column = divmod(token, 4)
-    found = set()
-    for place, (x, y, width, height) in enumerate(boxes):
-        box = np.zeros((112, 112), dtype=bool)
-        box[y : y + height, x : x + width] = True
-        inside = box[28 * row : 28 * row + 28, 28 * column : 28 * column + 28]
-        if inside.any(0).sum() > 8 and inside.any(1).sum() > 8:
-            found.add(place)
-    return found
-
-
-@right("A1.3")
-def merge_by_places(words):
-    counts = Counter()
-    for word, count in words.items():
-        for pair in zip(word, word[1:], strict=False):
-            counts[pair] += count
-    best, merged = counts.most_common(1)[0][0], {}
-    for word, count in words.items():
-        k, symbols = 0, []
-        while k < len(word):
-            width = 2 if tuple(word[k : k + 2]) == best else 1
-            symbols.append("".join(word[k : k + width]))
-            k += width
-        merged[tuple(symbols)] = count
-    return list(best), merged
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -371,23 +282,16 @@ STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
         (EXAMPLE, lambda base, exponent: "8", "It gives str"),
         (EXAMPLE, lambda base, exponent: np.ones(3), "shape (3,)"),
         (EXAMPLE, lambda base, exponent: 1 / 0, "ZeroDivisionError"),
-        (EXAMPLE, lambda base: base, "TypeError"),
         (EXAMPLE, lambda base, exponent: {3: 8}.get(exponent), "case 2 of 2: It returns no"),
         (EXAMPLE, lambda base, exponent: math.nan, "undefined (nan)"),
         (EXAMPLE, lambda base, exponent: 100 * base**exponent, "in per cent"),
         (EXAMPLE, lambda base, exponent: base**-exponent, "upside down"),
         (EXAMPLE, lambda base, exponent: int("<b>"), "ValueError"),
         (EXAMPLE, 3, "a function is wanted"),
-        (
-            ROWS,
-            lambda rows: np.subtract(rows, rows.mean(1, keepdims=True), out=rows),
-            "overwritten",
-        ),
         (KNOWN["5.3"], lambda w, a, b, alpha: w.add_(alpha / len(a) * b @ a), "overwritten"),
         (ROWS, lambda rows: rows.mean(1, keepdims=True) - rows, "sign is turned round"),
         (ROWS, lambda rows: (rows - rows.mean(1, keepdims=True)).T, "rows and columns"),
         (STAGES, {"gating": "gate"}, "'fine-tuning' has no part"),
-        (STAGES, STAGES.right | {"gating": "decoder"}, "'decoder' is no box"),
         (STAGES, ["gate"], "a dictionary is wanted"),
         (KNOWN["7.2"], lambda ids, known, rows: rows[[*map(known.index, ids)]], "raise KeyError"),
     ],
@@ -406,7 +310,6 @@ def test_what_any_answer_can_get_wrong_is_told(exercise, answer, says):
         lambda base, exponent: Fraction(int(base)) ** exponent,
         lambda base, exponent: torch.tensor(base, dtype=torch.bfloat16) ** exponent,
         lambda base, exponent: np.array([base**exponent]),
-        lambda base, exponent: pd.Series([base**exponent]),
     ],
 )
 def test_a_number_is_a_number(answer):

@@ -5,8 +5,6 @@ import hashlib
 import io
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -247,10 +245,3 @@ def test_pictures_can_lie_beside_the_page_under_names_of_our_own(tmp_path):
     assert names == ["000000.webp", "000001.webp"]
     where = json.loads(scripts(path.read_text("utf-8"))[2][1])
     assert where == {"folder": "my%20page_pictures"} and json.loads(widget._data)["missing"] == [2]
-
-
-def test_the_explorer_needs_no_network_library():
-    heavy = "{'torch', 'transformers', 'peft', 'timm'}"
-    code = f"import sys, emokd_utils.explorer; print({heavy} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"

@@ -10,7 +10,7 @@ from PIL import Image
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.world import files, painting, scenes
-from emokd_utils.world.describe import LOOK_WORDS, describe_scene
+from emokd_utils.world.describe import describe_scene
 
 SMALL = {"train": 40, "val": 16, "test": 24}
 
@@ -25,12 +25,6 @@ def test_four_objects_for_each_emotion_and_sixteen_neutral_all_drawn():
     assert Counter(o.emotion for o in objects) == {**dict.fromkeys(MIKELS.labels, 4), "neutral": 16}
     drawings = {path.stem.replace("_", " ") for path in (scenes.HOME / "objects").glob("*.svg")}
     assert drawings == {o.noun for o in objects} == set(scenes.sprites())
-
-
-def test_moods_are_made_of_what_can_be_painted_and_named():
-    for kind in ("texture", "light", "weather"):
-        favoured = {name for mood in scenes.MOODS.values() for name in vars(mood)[f"{kind}s"]}
-        assert favoured <= set(LOOK_WORDS[kind]) == set(getattr(painting, f"{kind.upper()}S"))
 
 
 def test_the_sheet_is_what_the_drawings_render_to():

@@ -146,9 +146,7 @@ def variants(function: Callable) -> Callable:
     return partial(partial, function)
 
 
-def calls(
-    *cases: tuple, read: Callable = lambda result: result, keep: int | None = None
-) -> Callable:
+def calls(*cases: tuple, read: Callable = lambda x: x, keep: int | None = None) -> Callable:
     """A probe: what the function returns for each tuple of arguments, or the error it `Raised`.
 
     A function that returns nothing at all is an empty stub. read: what counts of a result, where it
@@ -287,8 +285,7 @@ class Progress(str):
 
 
 def progress(*lessons: str) -> Progress:
-    """What is done in ``lessons`` (by default those whose checks ran in this notebook) and over the
-    course."""
+    """What is done in ``lessons`` (by default those checked here) and over the course."""
     noted, lines, every = _noted(), [], []
     for lesson in LESSONS:
         known = exercises(lesson).values()

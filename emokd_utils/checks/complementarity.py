@@ -80,22 +80,17 @@ def _vote(predicted, labels):
 _oracle = _of_hits(lambda hits: hits.any(0).mean())
 
 _ORACLE = {
-    "accuracies are added. An image that two models get right is counted twice. "
-    "Could your number be above 1?": _of_hits(lambda hits: hits.mean(1).sum()),
+    "accuracies are added. Can the sum pass 1?": _of_hits(lambda hits: hits.mean(1).sum()),
     "accuracies are added and cut off at 1. Cutting "
     "off hides that images are counted twice.": _of_hits(lambda hits: min(1.0, hits.mean(1).sum())),
-    "it is the best single model. The oracle may choose "
-    "another model for each image, not one for all.": _of_hits(lambda hits: hits.mean(1).max()),
-    "all models have to be right. A single "
-    "one that is right on an image is enough for it.": _of_hits(lambda hits: hits.all(0).mean()),
+    "it is the best single model. Choose by image.": _of_hits(lambda hits: hits.mean(1).max()),
+    "all models have to be right. One is enough.": _of_hits(lambda hits: hits.all(0).mean()),
     "it is the mean accuracy. A model drawn at random has that.": _of_hits(np.mean),
     "it is the majority's accuracy. A vote does not know the labels; the oracle does.": _vote,
     "the models are taken to err independently. A product of error rates assumes that. "
     "Count on the images themselves.": _of_hits(lambda hits: 1 - np.prod(1 - hits.mean(1))),
-    "it is taken over the wrong axis. Rows are models, columns images. "
-    "Over which should one be enough?": _of_hits(lambda hits: hits.any(1).mean()),
-    "only the first two models are asked. There may "
-    "be more than two of them, and all count alike.": _of_hits(lambda hits: hits[:2].any(0).mean()),
+    "it is taken over the wrong axis. Rows are models.": _of_hits(lambda hits: hits.any(1).mean()),
+    "only the first two models are asked. Ask all.": _of_hits(lambda hits: hits[:2].any(0).mean()),
 }
 
 
@@ -122,10 +117,6 @@ def _kappa(a, b, labels, *, observed=_agreement, chance=lambda shares: shares[0]
     return (observed(a, b, labels) - by_chance) / (1 - by_chance)
 
 
-def _of_correctness(a, b, labels):
-    return cohen_kappa_score(*(np.array(side) == labels for side in (a, b)))
-
-
 def _chance_of_being_right(a, b, labels):
     p, q = _agreement(a, labels), _agreement(b, labels)
     return _kappa(chance=lambda shares: p * q + (1 - p) * (1 - q))(a, b, labels)
@@ -133,23 +124,21 @@ def _chance_of_being_right(a, b, labels):
 
 _KAPPA = {
     "chance is not taken off. Two constant answers agree too.": _agreement,
-    "right and wrong are compared, not the classes. "
-    "Models that are both wrong agree only on the same class.": _of_correctness,
+    "right and wrong are compared, not the classes. Two wrong ones may "
+    "differ.": lambda a, b, labels: cohen_kappa_score(np.equal(a, labels), np.equal(b, labels)),
     "accuracy stands in place of agreement. You compare with the labels. "
     "Whom must the model's answer equal?": lambda a, b, labels: cohen_kappa_score(a, labels),
     "accuracy stands in place of agreement, for the second model. "
     "Whom must its answer equal?": lambda a, b, labels: cohen_kappa_score(b, labels),
-    "all classes are taken to be equally frequent. How often does each model give each class?": (
-        lambda a, b, labels: _kappa(chance=lambda shares: 1 / len({*a, *b, *labels}))(a, b, labels)
-    ),
+    "all classes are taken to be equally frequent. How often does each model give "
+    "each class?": _kappa(chance=lambda shares: 1 / len(shares[0])),
     "it is not divided by what chance leaves open. Two models that always agree should "
     "come to 1.": lambda a, b, labels: _agreement(a, b) - np.prod(_frequencies(a, b), axis=0).sum(),
     "both models have the same frequencies. You pooled the two. "
     "Multiply one's by the other's.": _kappa(chance=lambda shares: (shares.mean(0) ** 2).sum()),
     "only right answers count as agreement. Two models that give the same wrong class agree as "
     "well.": _kappa(observed=lambda *lists: (np.array(lists) == lists[0]).all(0).mean()),
-    "chance is that of both being right or both wrong. "
-    "Observed agreement is of classes. Then so is that by chance.": _chance_of_being_right,
+    "chance is that of both being right or both wrong. Count classes.": _chance_of_being_right,
 }
 
 _TESTS = (_rights(30, 14, 5, 11), _rights(22, 3, 9, 6), _rights(12, 4, 4, 7))

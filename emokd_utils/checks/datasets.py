@@ -37,8 +37,7 @@ _LEAKS = {
     "What says what the picture shows?": _leaked(key=lambda image, pixels: Path(image).name),
     "the copies in the test split are dropped. Then the accuracy is of other images "
     "than everybody else's. Which copy can be spared?": _leaked(dropped="test", into="train val"),
-    "copies within a split are dropped too. "
-    "Two equal images in train are no leak. Between which splits is there one?": _copied(list),
+    "copies within a split are dropped too. Between which two is a leak?": _copied(list),
     "both sides of every pair of splits are dropped. One copy may stay, and train and "
     "val may share an image that test has not.": _copied(lambda rows: {row[1:] for row in rows}),
     "only train is looked at. May val know a test image?": _leaked(dropped="train"),
@@ -79,18 +78,13 @@ def _drawn(ids, labels, fraction, seed, *, whole=round, least=1, stay=1, of=None
 _DRAWS = {
     "the draw takes no notice of the classes. Count your images of each class. Is "
     "a rare class always there?": lambda ids, labels, *how: _drawn()(ids, ["all"] * len(ids), *how),
-    "a rare class gives nothing. What is a tenth of four images, rounded? "
-    "Read again what each class must give.": _drawn(least=0),
+    "a rare class gives nothing. Read again what each class must give.": _drawn(least=0),
     "a class may be given away whole. What is left to learn from?": _drawn(stay=0),
-    "the fraction is rounded down. Look at the class of 60 and at that of 23: "
-    "to which whole number is each share nearest?": _drawn(whole=int),
-    "the fraction is rounded up. "
-    "Look at the class of 23: to which whole number is its share nearest?": _drawn(whole=math.ceil),
+    "the fraction is rounded down. Which whole number is nearest?": _drawn(whole=int),
+    "the fraction is rounded up. Which whole number is nearest?": _drawn(whole=math.ceil),
     "every class gives the same number. Asked for is a fraction.": _drawn(of=18),
-    "two calls with the same seed differ. "
-    "Where does your generator of random numbers get its start?": _drawn(start=lambda seed: None),
-    "the seed changes nothing. Two seeds gave the same images. "
-    "Is the seed used anywhere in yours?": _drawn(start=lambda seed: 0),
+    "two calls with the same seed differ. What starts your draws?": _drawn(start=lambda seed: None),
+    "the seed changes nothing. Is it used anywhere in yours?": _drawn(start=lambda seed: 0),
     "the images that stay are returned. There are far more of your "
     "ids than the fraction asks for.": lambda ids, *given: set(ids) - set(_drawn()(ids, *given)),
 }

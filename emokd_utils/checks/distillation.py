@@ -27,19 +27,16 @@ def _loss(*given, kl=_kl, squared=2, share=1, alpha_of=float, soft_label=0, soft
 
 
 _LOSS = {
-    "T squared is missing. Your loss is right at T = 1 and too small above. "
-    "What in the formula depends on T besides the two softmaxes?": _loss(squared=0),
+    "T squared is missing. What depends on T besides the two softmaxes?": _loss(squared=0),
     "the KL divergence is the wrong way round. Whose distribution should "
     "weigh the logarithm of the ratio?": _loss(kl=lambda student, teacher: _kl(teacher, student)),
-    "the mean is taken over classes as well. "
-    "A divergence is a sum over classes. By what does your reduction divide?": _loss(share=1 / 8),
+    "the mean is taken over classes as well. By what do you divide?": _loss(share=1 / 8),
     "the divergence is summed over the images. Must it grow with their number?": _loss(share=5),
     "softmax is taken twice. A distribution goes through a softmax once more. "
     "Print a row before each.": _loss(kl=lambda student, teacher: _kl(student.softmax(1), teacher)),
     "probabilities stand where logarithms are expected. Read which argument is wanted "
     "in logarithms.": _loss(kl=lambda student, teacher: _kl(student, teacher, torch.softmax)),
-    "alpha and 1 - alpha are exchanged. "
-    "With alpha = 1 nothing but the teacher should count.": _loss(alpha_of=lambda alpha: 1 - alpha),
+    "alpha and 1 - alpha are exchanged. Try alpha = 1.": _loss(alpha_of=lambda alpha: 1 - alpha),
     "the cross-entropy is softened too. The label's part stays at T = 1.": _loss(soft_label=1),
     "the teacher is not softened. Both sides are at temperature T.": _loss(soft_teacher=0),
 }
@@ -60,8 +57,7 @@ def _refusing(rows, ids, cached, cache):
 
 
 _ROWS = {
-    "the cache is used as it lies. Its rows are in the order "
-    "in which they were made, not in that of ids.": _refusing(lambda ids, cached: range(len(ids))),
+    "the cache is used as it lies. In which order?": _refusing(lambda ids, cached: range(len(ids))),
     "the index goes the wrong way. Is each number of it a row of the cache, "
     "or a place in ids?": _refusing(lambda ids, cached: [ids.index(i) for i in cached if i in ids]),
     "the right rows in the cache's order. All are there, but the first must belong to the "

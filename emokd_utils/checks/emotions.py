@@ -32,8 +32,7 @@ _SIDES = {
     "one of several events happens?": _sided(lambda rows, sides: rows @ (sides / sides.sum(0))),
     "the mean is taken over a side's labels, and then the rows are made to sum to 1. Ekman's "
     "sides differ in size.": _sided(lambda rows, sides: _normalised(rows @ (sides / sides.sum(0)))),
-    "the first half of the labels is taken for positive. "
-    "So it is in Mikels' set. Print another set's labels with their polarity.": _sided(_first_half),
+    "the first half of the labels is taken for positive. Print another set.": _sided(_first_half),
     "the likeliest emotion decides alone. Which side is likelier with 0.3 awe, 0.25 "
     "fear and 0.45 over other negative labels?": _sided(lambda rows, sides: sides[rows.argmax(1)]),
     "only the strongest emotion of each side counts. So does what is spread "
@@ -52,10 +51,8 @@ def _hue(hues, *, finish=lambda hue: hue % 360, arctangent=np.arctan2, angles=np
 _MIDDLES = {
     "it is the plain mean of the numbers. What is the middle of 350 and 10 on the circle?": np.mean,
     "it is the median of the numbers. On a circle no hue is the smallest or largest.": np.median,
-    "the result is in radians. The sum points the right way, "
-    "but in which unit do you say so?": _hue(finish=lambda hue: np.radians(hue % 360)),
-    "the result is negative for some hues. The direction is right. "
-    "Hues run from 0 up to 360; where does your arctangent run?": _hue(finish=float),
+    "the result is in radians. Wanted are degrees.": _hue(finish=lambda hue: np.radians(hue % 360)),
+    "the result is negative for some hues. Hues run from 0 up to 360.": _hue(finish=float),
     "degrees go into sine and cosine as they are. In which unit are angles?": _hue(angles=np.array),
     "sine and cosine are exchanged. Try one hue alone, 90. Which argument of "
     "the arctangent comes first?": _hue(arctangent=lambda sine, cosine: np.arctan2(cosine, sine)),
@@ -75,22 +72,19 @@ _VOTES_PROBE = calls(*((text.split(), needed) for text, needed in _BALLOTS.items
 
 
 @variants
-def _voted(votes, needed, *, least=lambda needed, n: needed, of_tied=lambda tied: "undecided"):
+def _voted(votes, needed, *, more=0, least=lambda k, n: k, of_tied=lambda tied: "undecided"):
     tally = Counter(votes)
     top = [name for name in tally if tally[name] == max(tally.values())]
-    if tally[top[0]] < least(needed, len(votes)):
+    if tally[top[0]] < least(needed, len(votes)) + more:
         return "undecided"
     return top[0] if len(top) == 1 else of_tied(top)
 
 
 _VOTES = {
-    "a tie goes to the label that came first. Look at two labels with two votes each. "
-    "Should the order of the raters decide?": _voted(of_tied=lambda tied: tied[0]),
+    "a tie goes to the label that came first. Is it clear?": _voted(of_tied=lambda tied: tied[0]),
     "a tie goes to the alphabet. Should spelling decide?": _voted(of_tied=min),
-    "the most votes are enough, however few. "
-    "One of five may be the most. Where does `needed` come in?": _voted(least=lambda needed, n: 0),
-    "more than `needed` votes are asked for. At least three: "
-    "is not three enough for that already?": _voted(least=lambda needed, n: needed + 1),
+    "the most votes are enough, however few. What of `needed`?": _voted(least=lambda needed, n: 0),
+    "more than `needed` votes are asked for. At least three: are not three enough?": _voted(more=1),
     "half of the votes is asked for in place of `needed`. Try 2 and 4 with the same votes. "
     "Should the answer change?": _voted(least=lambda needed, n: n // 2 + 1),
 }

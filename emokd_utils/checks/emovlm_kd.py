@@ -19,16 +19,12 @@ def _gap(vlm, vision, ours, *, floor=max, top=np.logical_or, share=_share):
 
 
 _GAP = {
-    "the gap begins at the worse model. Whoever has both can already use the better one. "
-    "From where should a combination climb?": _gap(floor=min),
+    "the gap begins at the worse model. From where should one climb?": _gap(floor=min),
     "the gap begins at the mean of the two models. Nobody runs that. Which "
     "of the two would you run without a combination?": _gap(floor=lambda *both: sum(both) / 2),
-    "the gap ends where both models are right. The oracle is right where one of the two is. "
-    "Which logical operation is that?": _gap(top=np.logical_and),
-    "the gap ends at 100 %. On some images neither is right, "
-    "and no choice between the two helps.": _gap(top=lambda vlm, vision: np.ones(1)),
-    "a ratio of accuracies. It is high even for the better model alone. "
-    "What should one that adds nothing get?": _gap(share=lambda low, ours, high: ours / high),
+    "the gap ends where both models are right. The oracle needs one.": _gap(top=np.logical_and),
+    "the gap ends at 100 %. Are not some images lost?": _gap(top=lambda vlm, vision: np.ones(1)),
+    "a ratio of accuracies. Is no gain a 0?": _gap(share=lambda low, ours, high: ours / high),
     "points gained, not a share of the gap. Points of how many "
     "that were to be had with both of the models?": _gap(share=lambda low, ours, high: ours - low),
     "what is left of the gap, not what is recovered. What should it "
@@ -47,32 +43,26 @@ _SEEDED = [_seeded(3, 400, 0.06), _seeded(5, 250, 0.12)]
 
 
 @variants
-def _interval(error, a, b, *, z=1.96, seeds=None):
+def _interval(a, b, *, of=lambda a, b: _error((a - b).mean(0)), z=1.96, seeds=None):
     a, b = a[:seeds].astype(float), b[:seeds].astype(float)
-    return (a - b).mean() + z * error(a, b) * np.array([0, -1, 1])
+    return (a - b).mean() + z * of(a, b) * np.array([0, -1, 1])
 
 
 def _error(values):
     return values.std(ddof=1) / values.size**0.5
 
 
-def _over_images(a, b):
-    return _error((a - b).mean(0))
-
-
-_paired = _interval(_over_images)
+_paired = _interval()
 _WIDTHS = {
-    "the seeds are counted as more images. An image that is hard is hard for all of them. "
-    "What is drawn anew with other images?": _interval(lambda a, b: _error(a - b)),
+    "the seeds are counted as more images. They are not.": _interval(of=lambda a, b: _error(a - b)),
     "the interval is over the seeds. That says what another seed would change. "
-    "Here it is asked what other images would.": _interval(lambda a, b: _error((a - b).mean(1))),
-    "the pairs are torn apart. Both models saw the same images. Form something for "
-    "each before a spread.": _interval(lambda *both: np.hypot(*(_error(x.mean(0)) for x in both))),
+    "Here it is asked what other images would.": _interval(of=lambda a, b: _error((a - b).mean(1))),
+    "the pairs are torn apart. Both models saw the same images. Form something for each "
+    "before a spread.": _interval(of=lambda *both: np.hypot(*(_error(x.mean(0)) for x in both))),
     "the spread of single images, not of their mean. Your interval would "
-    "stay as wide with a million images.": _interval(lambda a, b: (a - b).mean(0).std(ddof=1)),
-    "one standard error to either side. How much is covered?": _interval(_over_images, z=1.0),
-    "only the first seed is used. "
-    "Look at your middle: is it the mean over all of the seeds?": _interval(_over_images, seeds=1),
+    "stay as wide with a million images.": _interval(of=lambda a, b: (a - b).mean(0).std(ddof=1)),
+    "one standard error to either side. How much is covered?": _interval(z=1.0),
+    "only the first seed is used. Take the mean over all.": _interval(seeds=1),
 }
 
 _VLM = ("visual encoder", "language model")

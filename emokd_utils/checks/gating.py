@@ -15,18 +15,16 @@ _ANSWERS_PROBE = calls(
 
 @variants
 def _one_hot(outside, answers, classes):
-    rows = dict(zip(classes, np.eye(len(classes)), strict=True))
-    return [rows.get(answer, outside(len(classes))) for answer in answers]
+    rows = np.eye(len(classes))
+    other, known = rows[outside].sum(0), dict(zip(classes, rows, strict=True))
+    return [known.get(answer, other / max(1, other.sum())) for answer in answers]
 
 
-_right_rows = _one_hot(np.zeros)
+_right_rows = _one_hot([])
 _ONE_HOT = {
-    "an answer outside the set becomes the last class. What cannot be found has "
-    "place -1 in your code. What does -1 pick out of a list?": _one_hot(lambda n: np.eye(n)[-1]),
-    "an answer outside the set becomes the first class. No answer is not the first answer. "
-    "What does your search give when it finds nothing?": _one_hot(lambda n: np.eye(n)[0]),
-    "an answer outside the set is spread over all classes. A one-hot row says "
-    "what the model named: how many classes did it name?": _one_hot(lambda n: np.full(n, 1 / n)),
+    "an answer outside the set becomes the last class. What does -1 pick out?": _one_hot([-1]),
+    "an answer outside the set becomes the first class. Did it name that one?": _one_hot([0]),
+    "an answer outside the set is spread over all classes. Are all named?": _one_hot(slice(None)),
     "rows without an answer are left out. Every row after the first gap stands beside another "
     "image.": lambda answers, classes: _right_rows([a for a in answers if a in classes], classes),
     "the columns are in alphabetical order. They are in the order of classes, whatever that is. "
@@ -47,38 +45,30 @@ with torch.random.fork_rng(devices=[]):
     torch.manual_seed(8)
     _EXPERT_CASES = [_expert_case(5, 4), _expert_case(3, 8)]
 
-
 _unchanged, _softmax = torch.nn.Identity(), torch.nn.Softmax(1)
 
 
 @variants
-def _mixture(*given, shares=_softmax, routed=_unchanged, shown=_unchanged, finished=_unchanged):
+def _mixture(*given, shares=_softmax, order=(0, 1), routed=1, shown=1, finished=_unchanged):
     sides, experts, router = given[:2], given[2:4], given[4]
-    share = shares(router(torch.cat(routed(sides), dim=1)))  # (N, 2)
-    judged = zip(experts, shown(sides), strict=True)
+    share = shares(router(torch.cat(sides[::routed], dim=1)))[:, order]  # (N, 2)
+    judged = zip(experts, sides[::shown], strict=True)
     first, second = (finished(expert(side)) for expert, side in judged)  # (N, C) each
     return share[:, :1] * first + share[:, 1:] * second
 
 
 _EXPERTS = {
-    "the softmax is taken over the images. The two shares of one image should sum to 1. "
-    "Do yours, row by row?": _mixture(shares=lambda scores: scores.softmax(0)),
-    "the softmax is missing. A router's scores may be negative or large. "
-    "What turns them into shares?": _mixture(shares=_unchanged),
-    "the shares do not sum to one. Each lies between 0 and 1, "
-    "but look at their sum for one image.": _mixture(shares=torch.sigmoid),
+    "the softmax is taken over the images. Do rows sum to 1?": _mixture(shares=torch.nn.Softmax(0)),
+    "the softmax is missing. What turns scores into shares?": _mixture(shares=_unchanged),
+    "the shares do not sum to one. Look at those of one image.": _mixture(shares=torch.sigmoid),
     "one pair of shares serves all images. The router should decide image by image. Over "
     "what is your mean?": _mixture(shares=lambda scores: scores.softmax(1).mean(0, keepdim=True)),
-    "the two shares are exchanged. Which of the router's two "
-    "outputs is the student's share?": _mixture(shares=lambda scores: scores.softmax(1).flip(1)),
-    "the router is shown the sides in the wrong order. "
-    "Its weights expect the student's values first.": _mixture(routed=lambda sides: sides[::-1]),
-    "each expert is given the other side. An expert knows one of the two sides. "
-    "Which one is it?": _mixture(shown=lambda sides: sides[::-1]),
+    "the two shares are exchanged. Which one is the student's?": _mixture(order=(1, 0)),
+    "the router is shown the sides in the wrong order. Which comes first?": _mixture(routed=-1),
+    "each expert is given the other side. An expert knows one of the two.": _mixture(shown=-1),
     "the inputs are mixed, not what the experts say of them. Two layers that you were "
     "given are not used.": lambda *given: _mixture()(*given[:2], _unchanged, _unchanged, given[4]),
-    "probabilities are mixed in place of logits. "
-    "The loss takes the softmax later. Is one taken before?": _mixture(finished=_softmax),
+    "probabilities are mixed in place of logits. Take no softmax.": _mixture(finished=_softmax),
 }
 
 _IDS = ["val/b", "test/a", "train/c", "val/a", "train/a", "test/b", "train/b", "val/c"]
@@ -111,8 +101,7 @@ _IMAGES = {
     "only side that is trained.": _chosen(lambda ids, vlm, head, reported: ids - vlm - reported),
     "images that the VLM has learnt from are among them. The head is not the "
     "only side that is trained.": _chosen(lambda ids, vlm, head, reported: ids - head - reported),
-    "the order of the ids is lost. The caches are addressed in the order of ids. "
-    "A set has none.": lambda *given: sorted(_right_ids(*given)),
+    "the order of the ids is lost. A set has none.": lambda *given: sorted(_right_ids(*given)),
 }
 
 EXERCISES = (

@@ -39,22 +39,16 @@ def _by_pad_token(tokens, starts, lengths):
 
 _ROWS_PROBE = calls(_padded(pad=3), _padded(pad=2), keep=0)
 _LABELS = {
-    "the prompt is not masked. Your row learns to write the question as well. "
-    "Where does the answer start?": _labelled(first=-99),
+    "the prompt is not masked. Where does the answer start?": _labelled(first=-99),
     "nothing is masked. Which tokens should it learn to write?": _labelled(first=-99, last=99),
     "the padding is trained on. What comes after a short row's answer?": _labelled(last=99),
-    "the token that ends the answer is masked too. A model "
-    "that never learns to stop goes on writing. Look at the last real place.": _labelled(last=-1),
-    "the padding is found by its token. It may be the one that ends an answer, "
-    "as in the second case. Find it in another way.": _by_pad_token,
-    "the first token of the answer is masked. "
-    "The place in starts holds the first token of the answer itself.": _labelled(first=1),
+    "the token that ends the answer is masked too. Who learns to stop then?": _labelled(last=-1),
+    "the padding is found by its token. An answer may end in the same one.": _by_pad_token,
+    "the first token of the answer is masked. It is the one in starts.": _labelled(first=1),
     "the last token of the prompt is trained on. What is before starts?": _labelled(first=-1),
     "the mask value is 0. Which number does the loss pass over?": _labelled(fill=0),
-    "the labels are shifted. The model does it itself. "
-    "Here the label of a place is its token.": lambda *rows: _labelled()(*rows).roll(-1, 1),
-    "a mask is returned, not labels. Where it is learnt, "
-    "a place holds its token, not a 1.": lambda *rows: _labelled()(*rows) != IGNORED,
+    "the labels are shifted. The model does it.": lambda *rows: _labelled()(*rows).roll(-1, 1),
+    "a mask is returned, not labels. What is wanted?": lambda *rows: _labelled()(*rows) != IGNORED,
     "one start for all rows. The questions differ in length. Where do two rows' "
     "answers begin?": lambda tokens, starts, lengths: _labelled()(tokens, starts[:1], lengths),
 }
@@ -76,23 +70,19 @@ def _words(text):
 
 
 @variants
-def _leaks(text, forms, *, words=_words, enough=any):
-    return enough(form in words(text) for form in forms)
+def _leaks(text, forms, *, pattern="[a-z]+", fold=str.lower, read=re.findall, enough=any):
+    words = read(pattern, fold(text))
+    return enough(form in words for form in forms)
 
 
 _LEAKS = {
-    "only the label itself is found. forms holds more than one word. "
-    "Try 'A sad day.'": lambda text, forms: _leaks()(text, forms[:1]),
-    "a form is found inside another word. Search 'drawers' for awe "
-    "and 'discontentment' for content. Where does a word begin and end?": _leaks(words=str.lower),
+    "only the label itself is found. Try all forms.": lambda text, forms: _leaks()(text, forms[:1]),
+    "a form is found inside another word. Try 'drawers'.": _leaks(read=lambda pattern, text: text),
     "the beginning of a word is enough. A saddle is not sad, and a container is "
     "not content.": lambda text, forms: any(word.startswith(tuple(forms)) for word in _words(text)),
-    "capital letters are not read. A sentence may begin with the word. "
-    "Try 'Sadly, it rains.'": _leaks(words=lambda text: re.findall("[A-Za-z]+", text)),
-    "words are split at spaces only. Print the words "
-    "that you compare in the case of 'How sad!'": _leaks(words=lambda text: text.lower().split()),
-    "a hyphen keeps two words together. Print the words that you compare "
-    "for 'An awe-inspiring sky.'": _leaks(words=lambda text: re.findall("[a-z-]+", text.lower())),
+    "capital letters are not read. A sentence may begin with the word.": _leaks(fold=str),
+    "words are split at spaces only. Print those of 'How sad!'": _leaks(pattern=r"\S+"),
+    "a hyphen keeps two words together. Try 'An awe-inspiring sky.'": _leaks(pattern="[a-z-]+"),
     "it says True where nothing leaks. Your answer is turned round: "
     "True means that the label is given away.": lambda text, forms: not _leaks()(text, forms),
     "all forms are wanted at once. One form gives the label away.": _leaks(enough=all),
@@ -128,27 +118,23 @@ def _facts(function, label_set) -> dict[str, bool]:
 
 
 @variants
-def _instruction(classes, label, *, offer=", ".join, form=_ASKED, answer=answer_for):
-    prompt = f"Which of {offer(classes)} does this image evoke? Answer in the form {form}."
+def _instruction(classes, label, *, offered=(), form=_ASKED, answer=answer_for):
+    offered = ", ".join(offered or classes)
+    prompt = f"Which of {offered} does this image evoke? Answer in the form {form}."
     return prompt, answer(label)
 
 
 _INSTRUCTIONS = {
     "the question gives away the label. Print two questions. Can the answer be read off without "
     "the image?": lambda classes, label: _instruction(form=answer_for(label))(classes, label),
-    "the classes are typed in. Other data have other classes. Call "
-    "your function with Ekman's six.": _instruction(offer=lambda classes: ", ".join(MIKELS.labels)),
-    "the classes are not offered. How is the model to know that the answer is not 'wonder'? "
-    "Print your question.": _instruction(offer=lambda classes: "all emotions"),
-    "the question does not show the form. "
-    "The answer has a form; where is the model told of it?": _instruction(form="that you know"),
+    "the classes are typed in. Ask for Ekman's six.": _instruction(offered=MIKELS.labels),
+    "the classes are not offered. Print your question.": _instruction(offered=["all emotions"]),
+    "the question does not show the form. Who tells the model?": _instruction(form="that you know"),
     "the answer is a bare word. What does the question ask for?": _instruction(answer=str),
     "the braces of question and answer are doubled. Print both. In "
     "which strings does Python want braces twice?": _instruction(form=_BRACES, answer=_in_braces),
-    "the braces of the answer are doubled. "
-    "Print it. In which strings does Python want braces twice?": _instruction(answer=_in_braces),
-    "the braces of the question are doubled. "
-    "Print it. In which strings does Python want braces twice?": _instruction(form=_BRACES),
+    "the braces of the answer are doubled. Print it.": _instruction(answer=_in_braces),
+    "the braces of the question are doubled. Print it.": _instruction(form=_BRACES),
     "the answer has other quotes than the form. Compare letter by letter: to a model "
     "these are other tokens.": _instruction(answer=lambda label: json.dumps({"emotion": label})),
 }

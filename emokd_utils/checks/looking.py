@@ -1,8 +1,4 @@
-"""Checks of lesson 6 (6.1 to 6.3): what was found by looking.
-
-What a reader finds in the explorer is held against ``key``: its table, with those notes of the data
-set that it held back.
-"""
+"""Checks of 6.1 to 6.3: what was found by looking, held against ``key``, a table with all notes."""
 
 import re
 
@@ -136,7 +132,6 @@ _IMAGES = (
     ("awe", "awe", "atmosphere", "chair", "anger", 0.3, "sadness", 0.9, None),
 )
 
-
 _KEY = pd.DataFrame(_IMAGES, columns=_COLUMNS.split())
 _KEY.index = [f"test/{k:05d}.png" for k in _KEY.index]
 _KEY["correct_a"], _KEY["correct_b"] = (_KEY[f"predicted_{s}"] == _KEY["label"] for s in "ab")
@@ -162,45 +157,34 @@ _SURE_ROWS = (0, 1, 7, 8, 9, 11)
 
 _LABELS = {
     "fewer than three images. Are two of yours the same?": (_ids(7, 8, 7), _KEY),
-    "a model is right about one of them. "
-    "There the label is right. Where would both models be against a label?": (_ids(7, 8, 3), _KEY),
+    "a model is right about one of them. Where would both be against it?": (_ids(7, 8, 3), _KEY),
     "the label of one of them is right. Look in your images for what the label means: it may be "
     "small, dark, or one of three. Both models can fall for the same look.": (_ids(7, 8, 11), _KEY),
-    "the two models do not say the same of one of them. "
-    "The best hint is that both name the same other class.": (_ids(7, 8, 12), _UNKNOWN),
+    "the two models do not say the same of one of them. Where do both?": (_ids(7, 8, 12), _UNKNOWN),
 }
 
 _OBJECTS = {
     "images of several labels are shown. Which column holds the label?": _missed(0, 1, 2, 6),
     "images that A gets right are shown. Which two areas hold its errors?": _missed(0, 1, 2, 3),
-    "images of another cue are shown. There the emotion does not come from the thing alone. "
-    "Which column holds the cue?": _missed(0, 1, 2, 5),
+    "images of another cue are shown. Which column holds the cue?": _missed(0, 1, 2, 5),
     "some of A's errors are left out. Are both areas there? What else is chosen?": _missed(0, 2),
-    "the object is on none of these images. Name it by one plain noun, "
-    "in the singular, as a child would.": _missed(0, 1, 2, thing="octopus"),
+    "the object is on none of these images. Name it plainly.": _missed(0, 1, 2, thing="octopus"),
     "the object says nothing about the emotion. It is there by chance. "
     "What on these images makes the label true?": _missed(0, 1, 2, thing="lamp", taken_for="key"),
-    "another object of this emotion is missed more often. "
-    "Count the objects of this emotion over all the images shown.": _missed(0, 1, 2, thing="snake"),
-    "it is the object itself. There A sees the thing. Look "
-    "for a reason that names something else in its place.": _missed(0, 1, 2, taken_for="spiders"),
-    "A's reasons do not say that. Open the images that show your object, "
-    "and use a word of the VLM's reason.": _missed(0, 1, 2, taken_for="planet"),
+    "another object of this emotion is missed more often. Count.": _missed(0, 1, 2, thing="snake"),
+    "it is the object itself. For what does A take it?": _missed(0, 1, 2, taken_for="spiders"),
+    "A's reasons do not say that. Use a word of a reason.": _missed(0, 1, 2, taken_for="planet"),
 }
 
 _SURE = {
     "images that A gets right are shown. Which areas hold A's errors?": _sure(*_SURE_ROWS, 3),
     "the probability is B's. Which one is A's?": _sure(2, 7, 8, 12, pair=(2, 12)),
-    "images are shown of which A is not sure. "
-    "The lower end of A's probability is below the limit, or not set.": _sure(*_SURE_ROWS, 2),
-    "one of the two cells is left out. A may be wrong where B is right, "
-    "and where B is wrong too.": _sure(0, 7, 8, 9, 11, pair=(0, 11)),
+    "images are shown of which A is not sure. Set the lower end.": _sure(*_SURE_ROWS, 2),
+    "one of the two cells is left out. B may be right too.": _sure(0, 7, 8, 9, 11, pair=(0, 11)),
     "some images are left out. What is chosen beyond cell and probability?": _sure(0, 1, 7),
     "fewer than two images. What is common takes two.": _sure(*_SURE_ROWS, pair=(0,)),
-    "one of the two is not among the images shown. "
-    "Choose both among those that the explorer shows.": _sure(*_SURE_ROWS, pair=(0, 2)),
-    "the label of one of the two is wrong. "
-    "Say aloud what is in the picture, then read the label.": _sure(*_SURE_ROWS, pair=(0, 7)),
+    "one of the two is not among the images shown. Choose anew.": _sure(*_SURE_ROWS, pair=(0, 2)),
+    "the label of one of the two is wrong. Look once more.": _sure(*_SURE_ROWS, pair=(0, 7)),
 }
 
 EXERCISES = (

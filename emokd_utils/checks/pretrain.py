@@ -16,8 +16,7 @@ _BOXES = (
     (83, 80, 26, 13),  # low and wide
     (28, 53, 56, 12),  # a strip of 3 pixels in one row, of 9 in the next
 )
-_TOKENS = [(k, _BOXES) for k in range(16)]
-_BOXES_PROBE = calls(*_TOKENS, read=lambda places: sorted(map(int, places)))
+_BOXES_PROBE = calls(*[(k, _BOXES) for k in range(16)], read=sorted)
 
 
 @variants
@@ -41,10 +40,8 @@ _UNDER = {
     "rows and columns are exchanged. Is token 1 below token 0?": _under(turn=-1),
     "tokens are counted from 1. Which cell do you take for token 0?": _under(first=1),
     "boxes are read as two corners. Third and fourth are its width and height.": _under(size=0),
-    "any overlap counts. A box that only touches a cell is not seen there. "
-    "What is asked of the overlap?": _under(rule=lambda *sides: min(sides) > 0),
-    "exactly 8 pixels are counted as well. "
-    "More than 8 is not the same as 8 pixels or more.": _under(rule=lambda *sides: min(sides) >= 8),
+    "any overlap counts. How large should it be?": _under(rule=lambda *sides: min(sides) > 0),
+    "exactly 8 pixels are counted as well. Is 8 > 8?": _under(rule=lambda *sides: min(sides) >= 8),
     "the area is compared, not the sides. In a strip of 28 pixels by 3 nothing "
     "can be made out.": _under(rule=lambda wide, high: min(wide, high) > 0 and wide * high > 64),
     "one side is enough. Two conditions are asked for: do both have "
@@ -61,8 +58,7 @@ def _loss(logits, ids, first, *, begin=0, shift=-1, reduce=torch.mean, scores=to
 
 
 _LOSSES = {
-    "logits and tokens are not shifted. Logits are about the token after their place. "
-    "Which foretell the answer's first?": _loss(shift=0),
+    "logits and tokens are not shifted. Which logits foretell a token?": _loss(shift=0),
     "shifted the wrong way. Your logits have seen what they foretell.": _loss(shift=1),
     "the question is learnt as well. The answer's tokens alone count.": _loss(begin=-1),
     "the answer's first token is missing. Which logits foretell it?": _loss(begin=1),
@@ -127,11 +123,9 @@ _MERGES = {
     "how often a word occurs is ignored. A frequent word's pairs count more.": _step(weigh=bool),
     "words are counted, not pairs. A pair may be twice in a word.": _step(seen=dict.fromkeys),
     "only the first place in each word is merged. Look at a word with it twice.": _step(count=1),
-    "merges overlap. In a a a a symbol is used twice. "
-    "After a merge, where does the search go on?": _step(join=_join_overlapping),
+    "merges overlap. After one, where does the search go on?": _step(join=_join_overlapping),
     "letters are merged, not symbols. ab + c is not a + bc.": _step(join=_join_text),
-    "the pair is found inside a longer symbol. "
-    "zab + c only ends like ab + c. Where does a symbol begin?": _step(pattern="{} {}"),
+    "the pair is found inside a longer symbol. Where does one begin?": _step(pattern="{} {}"),
     "words without the pair are lost. They stay as they are.": _step(lost=True),
     "the rarest pair is taken. Which pair saves the most tokens?": _step(choose=min),
 }

@@ -71,8 +71,7 @@ def _macro_f1(table):
 
 _macro = _framed(lambda table: _per_class(table).mean())
 _MACRO = {
-    "every image counts the same. This is the ordinary accuracy. What "
-    "should come out with 90 images of one label right and 10 of another wrong?": _framed(_right),
+    "every image counts the same. This is the ordinary accuracy.": _framed(_right),
     "images are grouped by what was predicted. Of the images *labelled* "
     "fear, how many are right?": _framed(lambda table: _per_class(table, "predicted").mean()),
     "classes that are nobody's label are in the mean. Such a class has no image of its own "
@@ -107,9 +106,8 @@ _WRONG_STAGES = {
     "Is the encoder's box filled?": _TRAINED | {"distillation": "visual encoder"},
     "the teacher is said to be trained while it teaches. Its number says when it was trained. "
     "Is that before distillation?": _TRAINED | {"distillation": "vision model"},
-    "adapter and head are exchanged. Which lies beside the language model?": (
-        _TRAINED | {"instruction tuning": "head", "distillation": "adapter"}
-    ),
+    "adapter and head are exchanged. Which of the two lies beside the language model on the "
+    "map?": _TRAINED | {"instruction tuning": "head", "distillation": "adapter"},
     "the head is said to be trained once more with the gate. "
     "When the gate is trained, what comes to it is already fixed.": _TRAINED | {"gating": "head"},
 }

@@ -1,6 +1,7 @@
 """Checks of lesson 5: the low-rank layer, its size, merging it, the learning rate's course."""
 
 import math
+from operator import mul, truediv
 
 import torch
 
@@ -18,8 +19,8 @@ _CASES = [_case(16.0, 6, 6, 2), _case(6.0, 6, 6, 3), _case(12.0, 4, 7, 3)]
 
 
 @variants
-def _merged(w, a, b, alpha, *, scale=lambda alpha, a: alpha / len(a), base=1, add=torch.matmul):
-    return base * w + scale(alpha, a) * add(b, a)
+def _merged(w, a, b, alpha, *, scale=truediv, rank=len, power=1, base=1, add=torch.matmul):
+    return base * w + scale(alpha, rank(a)) ** power * add(b, a)
 
 
 @variants
@@ -28,19 +29,14 @@ def _layer(x, *weights, **wrong):
 
 
 _LAYER = {
-    "the scaling is missing. Your layer is right when alpha equals the rank. "
-    "What else stands before B A in the formula?": _layer(scale=lambda alpha, a: 1),
-    "alpha times the rank. Doubling the rank should not make the correction larger. "
-    "Which number stands below the line?": _layer(scale=lambda alpha, a: alpha * len(a)),
-    "the scaling is upside down. A larger alpha should "
-    "make a larger correction, not a smaller.": _layer(scale=lambda alpha, a: len(a) / alpha),
-    "the rank is read off the wrong side of A. One is as "
-    "long as x is wide, the other is the rank.": _layer(scale=lambda alpha, a: alpha / a.shape[1]),
+    "the scaling is missing. What else stands before B A?": _layer(power=0),
+    "alpha times the rank. Which is below the line?": _layer(scale=mul),
+    "the scaling is upside down. A larger alpha should make a larger correction.": _layer(power=-1),
+    "the rank is read off the wrong side of A. Which is short?": _layer(rank=lambda a: a.shape[1]),
     "the frozen matrix is missing. With B = 0 the layer should answer as before.": _layer(base=0),
     "W is scaled as well. With B = 0 nothing should change, whatever "
     "the value of alpha may be.": lambda x, w, a, b, alpha: alpha / len(a) * (x @ (w + b @ a).T),
-    "A and B are exchanged. Follow a row of x through its shapes: "
-    "which of the two makes it narrow?": _layer(add=lambda b, a: (b @ a).T),
+    "A and B are exchanged. Which makes a row of x narrow?": _layer(add=lambda b, a: (b @ a).T),
     "W is used without its transpose. A layer keeps W as (outputs, inputs). "
     "What of rows x?": lambda x, w, a, b, alpha: x @ (w + alpha / len(a) * (b @ a).T),
 }
@@ -64,19 +60,15 @@ def _frozen(width, heads, groups, layers, rank):
 
 
 _SIZE = {
-    "keys and values are taken for square. Grouped-query attention has fewer heads for "
-    "keys and values. How many rows have these matrices?": _count(keys=lambda width, *heads: width),
+    "keys and values are taken for square. Are they?": _count(keys=lambda width, *heads: width),
     "the width is divided by the number of key-value heads. How wide is one head? "
     "And how many are there?": _count(keys=lambda width, heads, groups: width // groups),
-    "heads are taken for widths. A head is several numbers wide. "
-    "How many numbers are these?": _count(keys=lambda width, heads, groups: groups),
-    "two of the four matrices are missing. It is half of the right number. "
-    "Which four of a layer get an adapter?": _count(square=1, narrow=1),
+    "heads are taken for widths. How wide is 1?": _count(keys=lambda width, heads, groups: groups),
+    "two of the four matrices are missing. Which get an adapter?": _count(square=1, narrow=1),
     "the output projection is missing. What comes out of the attention?": _count(square=1),
     "A is counted without B. Each adapted matrix gets two small ones, "
     "one wide and one tall.": lambda width, heads, groups, layers, rank: layers * rank * 4 * width,
-    "one layer only. Your count is that of one layer's adapter. "
-    "How many layers are there?": lambda *sizes: _count()(*sizes) // sizes[3],
+    "one layer only. How many layers are there?": lambda *sizes: _count()(*sizes) // sizes[3],
     "the whole matrices are counted. What does yours have to do with the rank?": _frozen,
     "the frozen matrices are counted as well. Only what is "
     "trained counts here, and that is little.": lambda *sizes: _frozen(*sizes) + _count()(*sizes),
@@ -84,46 +76,38 @@ _SIZE = {
 
 _MERGE_PROBE = calls(*[case[1:] for case in _CASES], keep=0)
 _MERGE = {
-    "the scaling is missing. What stands before B A?": _merged(scale=lambda alpha, a: 1),
-    "alpha times the rank. Which of the two numbers "
-    "stands below the line in your formula?": _merged(scale=lambda alpha, a: alpha * len(a)),
-    "the scaling is applied twice. How often does a factor "
-    "count that stands on both B and A?": _merged(scale=lambda alpha, a: (alpha / len(a)) ** 2),
+    "the scaling is missing. What stands before B A?": _merged(power=0),
+    "alpha times the rank. Which stands below?": _merged(scale=mul),
+    "the scaling is applied twice. Does it stand on both B and A?": _merged(power=2),
     "only the correction is returned. With B = 0 you should return W.": _merged(base=0),
-    "the correction is transposed. Try a W that is not square, "
-    "where it cannot be added at all.": _merged(add=lambda b, a: (b @ a).T),
-    "the correction is taken away. That is how an adapter "
-    "is taken out of a merged model again.": _merged(scale=lambda alpha, a: -alpha / len(a)),
+    "the correction is transposed. Try a W not square.": _merged(add=lambda b, a: (b @ a).T),
+    "the correction is taken away. So it is taken out again.": _merged(add=lambda b, a: -(b @ a)),
 }
 
 _STEPS = [(step, 200, 20, 2.0) for step in (0, 5, 19, 20, 65, 110, 170, 200)]
 _STEPS.append((30, 90, 30, 3.0))
 
 
-def _half_wave(share):
-    return 0.5 * (1 + math.cos(math.pi * share))
+def _wave(share, lift=1, turn=math.pi):
+    return (lift + math.cos(turn * share)) / (lift + 1)
 
 
 @variants
-def _rate(step, steps, warmup, peak, *, course=_half_wave, rise=float, lead=1):
-    """The rate: ``rise`` over the warm-up, then ``course`` over the rest; lead: 0 from step 0."""
+def _rate(step, steps, warmup, peak, *, course=_wave, rise=float, lead=1, **wave):
     if step < warmup:
         return peak * rise(step / warmup)
-    return peak * course((step - lead * warmup) / (steps - lead * warmup))
+    return peak * course((step - lead * warmup) / (steps - lead * warmup), **wave)
 
 
 _RATES = {
     "the warm-up is missing. Look at step 0: there the rate should be 0. "
-    "What is it in yours?": lambda step, steps, warmup, peak: peak * _half_wave(step / steps),
+    "What is it in yours?": lambda step, steps, warmup, peak: peak * _wave(step / steps),
     "the cosine counts from step 0. When should the rate be at its peak?": _rate(lead=0),
-    "the cosine is not lifted. Your rate becomes negative. "
-    "How is a cosine brought to 1 and 0?": _rate(course=lambda share: math.cos(math.pi * share)),
-    "a quarter of a wave. Peak and end are right, half-way is too high. How flat "
-    "should the curve be at its end?": _rate(course=lambda share: math.cos(math.pi / 2 * share)),
+    "the cosine is not lifted. How is one brought to 1 and 0?": _rate(lift=0),
+    "a quarter of a wave. How flat should its end be?": _rate(lift=0, turn=math.pi / 2),
     "a straight line. What is between is no cosine.": _rate(course=lambda share: 1 - share),
     "the warm-up goes downwards. It should begin gently.": _rate(rise=lambda share: 1 - share),
-    "the angle is in degrees. In which unit does Python's cosine want "
-    "the number that it is given?": _rate(course=lambda share: (1 + math.cos(180 * share)) / 2),
+    "the angle is in degrees. In which unit does Python's cosine want it?": _rate(turn=180),
 }
 
 EXERCISES = (

@@ -30,9 +30,8 @@ _AVERAGES = {
     "should weigh as a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
     "classes weigh by their number of images. A macro average takes every class once, however "
     "many it has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
-    "F1 is taken of the averages. First F1 of each class, then their average: the order matters.": (
-        _averaged(lambda c: (c.recall.mean(), hmean([c.recall.mean(), c.precision.mean()])))
-    ),
+    "F1 is taken of the averages. The order matters: first F1 of each class, then the "
+    "mean.": _averaged(lambda c: (c.recall.mean(), hmean([c.recall.mean(), c.precision.mean()]))),
     "precision and recall are averaged plainly. What should a class with precision 1 and "
     "recall 0 get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
     "a class that is never predicted makes it undefined. Its precision is 0 / 0. "
@@ -76,19 +75,15 @@ def _lowest(key, history, patience, *, best=min):
 
 
 _EPOCHS = {
-    "the test split chooses. Which column decides? "
-    "What chose the model can no longer judge it.": _lowest("test_accuracy", best=max),
-    "the epoch at which training stops is kept. After its best epoch a model goes on for a while. "
-    "Which of the two is wanted?": _stopping(last=True),
+    "the test split chooses. What is then left to judge it?": _lowest("test_accuracy", best=max),
+    "the epoch at which training stops is kept. Is it the best one?": _stopping(last=True),
     "the last epoch of the list is kept. Training ends earlier, "
     "and where it ends need not be the best.": lambda history, patience: history[-1]["epoch"],
-    "training does not stop. Your epoch lies behind the stop and was never seen. "
-    "Where does patience come in?": _lowest("val_loss"),
+    "training does not stop. Where does patience come in?": _lowest("val_loss"),
     "training stops at the first epoch that is not better. "
     "How many in a row are allowed?": lambda history, patience: _stopping()(history, 1),
     "the count of bad epochs is not set back. What after a new best one?": _stopping(reset=False),
-    "each epoch is compared with the one before. "
-    "It can be better than the last and no better than the best.": _stopping(previous=True),
+    "each epoch is compared with the one before. Which is the best yet?": _stopping(previous=True),
     "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
     "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
     "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", best=max),
@@ -103,8 +98,7 @@ _SURE_CASES = ((_SURE, _CORRECT, 10), (*_WITH_ONES, 10), (_SURE, _CORRECT, 5))
 
 @variants
 def _binned(combined, confidence, correct, bins):
-    """What ``combined`` makes of the bins that are not empty: their share of the images, accuracy,
-    this less the certainty (gap), less the middle of the bin (off), and of the number of all bins."""
+    """Of the bins that hold images: their share, accuracy less certainty (gap) or middle (off)."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     filled, inverse, n = np.unique(place, return_inverse=True, return_counts=True)
     sure, right = (np.bincount(inverse, of) / n for of in (confidence, correct))
@@ -126,20 +120,13 @@ def _certain_lost(confidence, correct, bins):
 
 
 _CALIBRATION = {
-    "bins count alike. A bin with three images "
-    "should not weigh as much as one with three hundred.": _binned(lambda bin: abs(bin.gap).mean()),
-    "empty bins are averaged in. You divide by the number of bins. "
-    "By what should each be weighed?": _binned(lambda bin: abs(bin.gap).sum() / bin.bins),
-    "too sure and not sure enough cancel. A distance has no sign. "
-    "Look at a bin of either kind.": _binned(lambda bin: bin.share @ bin.gap),
-    "certainty minus accuracy, with its sign. What one bin says too much, "
-    "another may say too little.": _binned(lambda bin: -bin.share @ bin.gap),
-    "the sign is dropped after the sum. By then the bins have cancelled. "
-    "Drop it in each bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
-    "the worst bin stands for all. That "
-    "is the maximum calibration error, another measure.": _binned(lambda bin: abs(bin.gap).max()),
-    "distances are squared. The formula has "
-    "an absolute value of each of them, not a square.": _binned(lambda bin: bin.share @ bin.gap**2),
+    "bins count alike. Three images or three hundred?": _binned(lambda bin: abs(bin.gap).mean()),
+    "empty bins are averaged in. What weight?": _binned(lambda bin: abs(bin.gap).sum() / bin.bins),
+    "too sure and not sure enough cancel. Drop the sign.": _binned(lambda bin: bin.share @ bin.gap),
+    "certainty minus accuracy, with its sign. Drop it.": _binned(lambda bin: -bin.share @ bin.gap),
+    "the sign is dropped after the sum. Bin by bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
+    "the worst bin stands for all. Weigh all of them.": _binned(lambda bin: abs(bin.gap).max()),
+    "distances are squared. Read the formula again.": _binned(lambda bin: bin.share @ bin.gap**2),
     "certainty is taken as the middle of the bin. What "
     "did the images in that bin say on average?": _binned(lambda bin: bin.share @ abs(bin.off)),
     "the distance is taken image by image. That of one image is never small. Average "

@@ -17,15 +17,12 @@ def _tokens(height, width, patch=14, merge=2, *, fit=round, times=lambda merge: 
 
 
 _TOKENS = {
-    "patches are counted, not tokens. What happens to each square of neighbouring "
-    "patches before the language model sees them?": _tokens(times=lambda merge: merge**2),
-    "merging is counted along one side only. Patches are merged in squares. "
-    "By how much does that divide their number?": _tokens(times=lambda merge: merge),
+    "patches are counted, not tokens. What does merging do?": _tokens(times=lambda merge: merge**2),
+    "merging is counted along one side only. It is by squares.": _tokens(times=lambda merge: merge),
     "sides are cut off. Try 150 pixels: which multiple is nearest?": _tokens(fit=math.floor),
     "sides are always rounded up. Try 100 and 333 pixels.": _tokens(fit=math.ceil),
-    "the area is divided, not each side. Each side has to fit by itself.": (
-        lambda height, width, patch=14, merge=2: round(height * width / (patch * merge) ** 2)
-    ),
+    "the area is divided, not each side. Each side has to fit by "
+    "itself.": lambda height, width, p=14, m=2: round(height * width / (p * m) ** 2),
     "patch and merge are fixed. Another encoder may have patches of 16 pixels. Which numbers "
     "of yours should come in as arguments?": lambda height, width, *sizes: _tokens()(height, width),
 }
@@ -50,23 +47,17 @@ def _scored(
 
 
 _SCORES = {
-    "the shift by one is missing. The logits in row t were made when token t had been read. "
-    "Which token do they speak about?": _scored(shift=0),
+    "the shift by one is missing. About which token does row t speak?": _scored(shift=0),
     "the prompt is scored as well. Where does your sum begin?": _scored(first=1),
-    "the token that ends the answer is forgotten. "
-    "Without it a longer answer that begins alike could not be told apart.": _scored(end=1),
-    "the mean over tokens is taken. A sequence's probability is a product of all its steps. "
-    "What does that make of logarithms?": _scored(total=torch.mean),
-    "probabilities are added in place of logarithms. "
-    "Is a term of your sum above zero? Should it be?": _scored(values=torch.softmax),
-    "the logits are not normalised. Add 5 "
-    "to all the logits of a row: the score must stay.": _scored(values=lambda logits, axis: logits),
+    "the token that ends the answer is forgotten. It is scored as well.": _scored(end=1),
+    "the mean over tokens is taken. How do you multiply in logarithms?": _scored(total=torch.mean),
+    "probabilities are added in place of logarithms. Can it pass 0?": _scored(values=torch.softmax),
+    "the logits are not normalised. Add 5 to a row.": _scored(values=lambda logits, axis: logits),
     "the softmax runs over the places, not over the vocabulary. "
     "Which dimension must sum to 1?": _scored(values=lambda logits, axis: logits.log_softmax(0)),
     "a probability is returned, not its logarithm. You "
     "went a step too far: it should be below zero.": _scored(total=lambda terms: terms.sum().exp()),
-    "the sign is that of a loss. A score is to be compared: "
-    "the likelier, the higher it is.": _scored(total=lambda terms: -terms.sum()),
+    "the sign is that of a loss. Is likelier higher?": _scored(total=lambda terms: -terms.sum()),
 }
 
 _TEXTS = (
@@ -88,18 +79,14 @@ def _parts(text, labels):
     return [label for label in labels if label in text]
 
 
-def _different(named):
-    return len(set(named))
-
-
 @variants
-def _read(text, labels, *, find=_words, counted=_different, fold=str.lower, form="label"):
+def _read(text, labels, *, find=_words, most=None, counted=set, fold=str.lower, form="label"):
     text = fold(text)
     asked = _FORM.search(text)
     if form and asked:
         return asked[1] if asked[1] in labels or form == "any word" else None
-    named = find(text, labels)
-    return named[0] if named and counted(named) == 1 else None
+    named = find(text, labels)[:most]
+    return named[0] if len(counted(named)) == 1 else None
 
 
 def _whole_form_only(text, labels):
@@ -112,15 +99,13 @@ _READINGS = {
     "It hides in the confusion matrix.": lambda text, labels: _read()(text, labels) or labels[0],
     "whatever stands in the form is returned. Is joy one of the labels?": _read(form="any word"),
     "the first label that occurs anywhere is taken. Try 'either anger or fear' and 'awesome': "
-    "there are two faults at once.": _read(find=_parts, counted=bool, form=None),
-    "the first label word wins. Try 'either anger or fear'.": _read(counted=bool),
-    "a label is found inside another word. "
-    "Search your text for awe in 'awesome'. Where does a word begin and end?": _read(find=_parts),
-    "the same label twice counts as two labels. Count labels, not words.": _read(counted=len),
+    "there are two faults at once.": _read(find=_parts, most=1, form=None),
+    "the first label word wins. Try 'either anger or fear'.": _read(most=1),
+    "a label is found inside another word. Search 'awesome' for awe.": _read(find=_parts),
+    "the same label twice counts as two labels. Count labels, not words.": _read(counted=list),
     "capital letters are not read. Try 'Disgust.' and 'Awe'.": _read(fold=str),
     "words beside the form count as much as the form. Is the form read first?": _read(form=None),
-    "only the whole form is read. Try an answer that was cut short, "
-    "and a bare word: a tolerant parser reads both.": _whole_form_only,
+    "only the whole form is read. Try one cut short, and a bare word.": _whole_form_only,
 }
 
 EXERCISES = (

@@ -27,8 +27,6 @@ from ..predictions import Predictions
 Images = ImageDataset | Mapping[str, Any] | str | os.PathLike
 
 _NONE = "(none)"
-_MOST_OPTIONS = 40  # different values of a metadata column that are listed
-_FEW = 12  # so many different numbers are listed, not put on a scale
 _CUES = {"content": 0, "atmosphere": 1, "both": 2}
 
 
@@ -71,7 +69,6 @@ class Content:
         self.parts = {part: self._add(model) for part, model in parts.items() if model is not None}
         for name, model in more.items():
             self._add(model, name)
-
         self.first = self.models[added[0]]
         ids, self.share = self.first.ids, None
         if view.weights is not None:
@@ -96,8 +93,7 @@ class Content:
         try:
             model = self.models[first].aligned(model)[1] if self.models else model
         except InputError as error:
-            names = f"{first!r} (first) and {name!r} (second)"
-            raise InputError(f"{names} cannot be compared: {error}") from error
+            raise InputError(f"{first!r} and {name!r} cannot be compared: {error}") from error
         for key, known in self.models.items():
             if _same(known, model):
                 return key
@@ -107,7 +103,6 @@ class Content:
         return name
 
     def _facts(self) -> pd.DataFrame:
-        """What the models say, a row an image."""
         a, b = list(self.models.values())[:2]
         # As objects: None stays None, and pandas' own text may refuse what an id or answer holds.
         texts = partial(pd.Series, index=pd.Index(a.ids, name="id", dtype=object), dtype=object)
@@ -180,7 +175,6 @@ def _same(a: Predictions, b: Predictions) -> bool:
 
 
 def _columns(splits: Sequence[str], metadata: pd.DataFrame, taken: pd.DataFrame):
-    """The metadata of the images, under names that the table has not."""
     split = pd.DataFrame({"split": splits}, index=taken.index)
     if not metadata.index.is_unique:
         twice = metadata.index[metadata.index.duplicated()][0]
@@ -195,7 +189,7 @@ def facet(name: str, values: pd.Series) -> dict[str, Any]:
     """A metadata column as the page has it: a 'set' of options with codes, a 'range', or 'text'."""
     known = values.dropna()
     numeric = pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known)
-    if numeric and known.nunique() > _FEW:
+    if numeric and known.nunique() > 12:  # fewer are listed
         numbers = values.astype(float).tolist()
         listed = [x if math.isfinite(x) else None for x in numbers]
         return {"name": name, "kind": "range", "values": listed}
@@ -204,7 +198,7 @@ def facet(name: str, values: pd.Series) -> dict[str, Any]:
         options = [_text(value) for value in sorted(known.unique())]
     else:
         options = sorted({*texts} - {None}, key=lambda text: (_CUES.get(text, 3), text))
-    if len(options) > _MOST_OPTIONS:
+    if len(options) > 40:
         return {"name": name, "kind": "text", "values": [text or "" for text in texts]}
     texts = [_NONE if text is None else text for text in texts]
     options = list(dict.fromkeys([*options, *texts]))
@@ -237,12 +231,10 @@ def safe_json(value: object) -> str:
 
 
 def _packed(values: np.ndarray) -> str:
-    """Base64 of the values as 32-bit floats in little-endian order."""
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
 
 
 def _lines(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """A provenance as lines of name and text."""
     if isinstance(value, dict):
         inner = ((f"{name}.{key}".lstrip("."), part) for key, part in value.items())
         return [line for name, part in inner for line in _lines(part, name)]

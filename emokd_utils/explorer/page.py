@@ -18,10 +18,8 @@ from .content import Content, safe_json
 
 STATIC = Path(__file__).parent
 
+# Longest side in pixels and WebP quality, from the best to the smallest.
 _SIZES = ((256, 82), (192, 80), (160, 78), (128, 75), (112, 70), (96, 60), (80, 50))
-"""Longest side in pixels and WebP quality, from the best to the smallest."""
-_FOLDER_SIZE = (256, 80)
-_SAMPLE = 48  # pictures that tell how much room all of them will take
 
 
 def write_page(content: Content, path: Path, view: str, pictures: str, max_mb: float) -> Path:
@@ -34,7 +32,7 @@ def write_page(content: Content, path: Path, view: str, pictures: str, max_mb: f
     if pictures == "folder":
         folder = path.with_name(f"{path.stem}_pictures")
         folder.mkdir(parents=True, exist_ok=True)
-        for row, data in enumerate(_all(content, _FOLDER_SIZE)):
+        for row, data in enumerate(_all(content, (256, 80))):
             if data is not None:
                 (folder / f"{row:06d}.webp").write_bytes(data)
         page = _page(content, view, {"folder": quote(folder.name)})
@@ -46,7 +44,6 @@ def write_page(content: Content, path: Path, view: str, pictures: str, max_mb: f
 
 
 def _page(content: Content, view: str, where: dict[str, Any]) -> str:
-    """The page: style, data, pictures and module in one text; nothing else is allowed to run."""
     css, script = ((STATIC / f"explorer.{kind}").read_text("utf-8") for kind in ("css", "js"))
     css += ":root { color-scheme: light dark }\nbody { margin: 0; background: light-dark(#fff, #15191e) }\n"
     script = f"\n{script}\nopenPage();\n"
@@ -64,7 +61,6 @@ def _page(content: Content, view: str, where: dict[str, Any]) -> str:
         f"<title>{escape(title)}</title>\n"
         f"<style>{css}</style>\n</head>\n<body>\n"
         '<main id="emx"></main>\n'
-        "<noscript>This page needs JavaScript to show its pictures and numbers.</noscript>\n"
         f'<script type="application/json" id="emx-data">{content.to_json()}</script>\n'
         f'<script type="application/json" id="emx-view">{safe_json(view)}</script>\n'
         f'<script type="application/json" id="emx-pictures">{safe_json(where)}</script>\n'
@@ -77,7 +73,7 @@ def _fitting(content: Content, budget: int, max_mb: float) -> list[str | None]:
     """Every image in base64, as large as all of them fit into `budget` bytes."""
     n = len(content.table)
     for size in _SIZES:
-        sample = [content.picture(row, *size) or b"" for row in range(0, n, n // _SAMPLE + 1)]
+        sample = [content.picture(row, *size) or b"" for row in range(0, n, n // 48 + 1)]
         if sum(map(len, sample)) * 4 / 3 * n > budget * len(sample):
             continue
         found = [data and base64.b64encode(data).decode() for data in _all(content, size)]

@@ -17,8 +17,6 @@ from ..predictions import Predictions
 from .content import Content, GateView, Images
 from .page import STATIC, write_page
 
-_TILE_PICTURE, _OPEN_PICTURE = (224, 80), (1024, 85)  # longest side, WebP quality
-
 
 def explore(
     a: Predictions,
@@ -35,13 +33,10 @@ def explore(
 
     images: a data set, a mapping of id to PIL image or path, or the folder that ids are relative to.
     gate: what combines the two, its Predictions alone or with what went into them.
-    more: name -> further predictions of the same images, to be put in A's or B's place; the names
-        are also those of A, B and the gate where they are among its values.
+    more: name -> further predictions of the same images, which name A, B and the gate as well.
     names: of A and B; by default those in `more`, else their provenance's model.
     metadata: a row an image, indexed by id; by default the columns of the data set's table.
     reasons: image id -> why, in the VLM's words (`VLM.reasons`).
-
-    Raises InputError for other images, labels or classes, and for pictures that are not found.
     """
     return Explorer(Content(a, b, images, gate, more or {}, names, metadata, reasons))
 
@@ -101,14 +96,12 @@ class Explorer(anywidget.AnyWidget):
 
         view: what is shown at first, as behind the # of the address; by default what is shown now.
         pictures: 'inside' the page, as large as fits, or in a 'folder' ``<stem>_pictures`` beside it.
-        max_mb: size of the page at most, in 10^6 bytes.
-
-        Raises InputError for another suffix than .html, or more images than fit.
+        max_mb: size of the page at most, in 10^6 bytes; InputError where the images do not fit.
         """
         view = self._view if view is None else view
         return write_page(self._content, Path(path), view, pictures, max_mb)
 
     def _send_pictures(self, widget: Any, message: Any, buffers: Any) -> None:
-        size = _OPEN_PICTURE if message["large"] else _TILE_PICTURE
+        size = (1024, 85) if message["large"] else (224, 80)  # longest side, WebP quality
         found = [self._content.picture(row, *size) or b"" for row in message["rows"]]
         self.send(message, found)

@@ -80,6 +80,10 @@ def _brings(nouns: Iterable[str]) -> str:
     return sentence(" and ".join(f"{article(noun)} brings {FEELING[noun]}" for noun in nouns))
 
 
+def _emotions_of(scene: Scene) -> list[str]:
+    return sorted({FEELING[noun] for noun in scene.objects} - {"nothing"})
+
+
 def _listed(rng: Random, scene: Scene) -> Turn:
     return Turn(_ask(rng, "list"), _brings(left_to_right(scene)))
 
@@ -88,9 +92,9 @@ def _reason(rng: Random, scene: Scene) -> Turn:
     nouns = left_to_right(scene)
     evocative = [noun for noun in nouns if FEELING[noun] != "nothing"]
     reasons = [f"{_meaning(noun)} It brings {FEELING[noun]}." for noun in evocative[:2]]
-    reasons = reasons or ["These are everyday things. They bring nothing."]
-    answer = " ".join([sentence(caption(nouns, scene.setting)), *reasons])
-    return Turn(_ask(rng, "reason"), answer)
+    texts = [sentence(caption(nouns, scene.setting)), *reasons]
+    texts += [] if reasons else ["These are everyday things. They bring nothing."]
+    return Turn(_ask(rng, "reason"), " ".join(texts))
 
 
 def _meaning(noun: str) -> str:
@@ -105,12 +109,8 @@ def _one_feeling(rng: Random, scene: Scene) -> Turn:
 def _any_feeling(rng: Random, scene: Scene) -> Turn:
     present = _emotions_of(scene)
     emotion = rng.choice(present if present and rng.random() < 0.5 else MIKELS.labels)
-    prompt = f"Is there something in the image that brings {emotion}?"
-    return Turn(prompt, "Yes." if emotion in present else "No.")
-
-
-def _emotions_of(scene: Scene) -> list[str]:
-    return sorted({FEELING[noun] for noun in scene.objects} - {"nothing"})
+    answer = "Yes." if emotion in present else "No."
+    return Turn(f"Is there something in the image that brings {emotion}?", answer)
 
 
 def _categorical(rng: Random, scene: Scene) -> Turn:
@@ -171,8 +171,7 @@ def knowledge(rng: Random) -> Turn:
         group = rng.choice(sorted(WORDS))
         prompt, answer = f"Name {group}.", sentence(rng.choice(WORDS[group]))
     else:
-        others = (item.noun for item in rng.sample(scene_objects(), 2))
-        nouns = list(dict.fromkeys([noun, *others]))
+        nouns = list(dict.fromkeys([noun, *(o.noun for o in rng.sample(scene_objects(), 2))]))
         place = caption(nouns, rng.choice(SETTINGS))
         prompt, answer = f"There is {place}. What does each thing bring?", _brings(nouns)
     return Turn(prompt, answer, image=False)

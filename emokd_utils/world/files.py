@@ -15,6 +15,8 @@ from ..errors import InputError
 from .scenes import CELL, HOME, SEED, make_scene, scene_objects, sheet_place
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
+_COLUMNS = "file emotion cue objects boxes setting hue saturation brightness light texture weather "
+_COLUMNS += "label_noise caption"
 
 
 def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print) -> Path:
@@ -40,7 +42,6 @@ def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=pri
 
 
 def _write_scenes(folder: Path, stamp: dict) -> None:
-    """All images, ``metadata.csv`` and ``scenes.json``."""
     rows = []
     for split, count in stamp["sizes"].items():
         for number in range(count):
@@ -49,31 +50,20 @@ def _write_scenes(folder: Path, stamp: dict) -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             scene.image.save(folder / file, compress_level=1)
             look = scene.atmosphere
-            row = {
-                "file": file,
-                "emotion": scene.emotion,
-                "cue": scene.cue,
-                "objects": ";".join(scene.objects),
-                "boxes": ";".join(" ".join(map(str, box)) for box in scene.boxes),
-                "setting": scene.setting,
-                "hue": round(look.hue, 1),
-                "saturation": round(look.saturation, 3),
-                "brightness": round(look.brightness, 3),
-                "light": look.light,
-                "texture": look.texture,
-                "weather": look.weather,
-                "label_noise": scene.label != scene.emotion,
-                "caption": scene.caption,
-            }
-            rows.append(row)
-    pd.DataFrame(rows).to_csv(folder / "metadata.csv", index=False, lineterminator="\r\n")
+            boxes = ";".join(" ".join(map(str, box)) for box in scene.boxes)
+            row = [file, scene.emotion, scene.cue, ";".join(scene.objects), boxes, scene.setting]
+            row += [round(look.hue, 1), round(look.saturation, 3), round(look.brightness, 3)]
+            row += [look.light, look.texture, look.weather]
+            rows.append([*row, scene.label != scene.emotion, scene.caption])
+    pd.DataFrame(rows, columns=_COLUMNS.split()).to_csv(
+        folder / "metadata.csv", index=False, lineterminator="\r\n"
+    )
     hashes = {split: _pixels_hash(folder / split) for split in stamp["sizes"]}
     about = json.dumps(stamp | {"pillow": pillow_version, "sha256": hashes}, indent=1)
     (folder / "scenes.json").write_text(about + "\n", encoding="utf-8")
 
 
 def _pixels_hash(folder: Path) -> str:
-    """The SHA-256 over those of a split's images, in the order of their numbers."""
     files = sorted(folder.glob("*/*.png"), key=lambda path: path.name)
     hashes = (hashlib.sha256(Image.open(path).tobytes()).hexdigest() for path in files)
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
@@ -84,10 +74,9 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
     known = json.loads((HOME / "checksum.json").read_text(encoding="utf-8"))
     for split, published in known["sha256"].items():
         if _pixels_hash(Path(root) / split) != published:
-            return False, (
-                f"[differs] {split}: other pixels than those published with Pillow {known['pillow']} "
-                f"(here {pillow_version}); results may differ a little from those in the course"
-            )
+            text = f"[differs] {split}: other pixels than those published with Pillow "
+            text += f"{known['pillow']} (here {pillow_version}); results may differ a little "
+            return False, text + "from those in the course"
     return True, f"[ok] EmoScenes: every pixel as published (seed {known['seed']})"
 
 

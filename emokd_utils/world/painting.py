@@ -41,16 +41,13 @@ class Atmosphere:
         return 255 * np.array(colorsys.hsv_to_rgb((self.hue + turn) / 360 % 1, s, v))
 
     def tone(self, turn: float, saturation: float, brightness: float) -> tuple[int, ...]:
-        """The same as Pillow takes it."""
+        """The same for Pillow."""
         return _rgb(self.colour(turn, saturation, brightness))
 
 
 @dataclass(frozen=True)
 class Variety:
-    """How far scenes stray. ``spread`` widens the colours of moods; ``favour`` is how often a mood's
-    own texture, light and weather are drawn. Then how far an object is from its drawing: spread of
-    the hue (degrees), ranges, share of sketches, spread of log(width / height), rotation (degrees).
-    """
+    """How far scenes stray from their moods, and objects from drawings (angles in degrees)."""
 
     spread: float
     favour: float
@@ -66,8 +63,7 @@ class Variety:
 def paint(
     rng, look: Atmosphere, setting: str, sprites: Sequence[Image.Image], forms: Variety | None
 ) -> tuple[Image.Image, list[Box]]:
-    """The image of a scene and the boxes of its objects, one to three square RGBA drawings, in their
-    order. forms: how they vary; None: hardly."""
+    """A scene's image and the boxes of its one to three sprites. forms None: they hardly vary."""
     horizon = int(rng.integers(56, 72))  # the row where the ground begins
     far, near = look.colour(0, 1, 1), look.colour(rng.normal(0, 10), 0.9, 0.70)
     rows = np.linspace(0, 1, _SIDE)[:, None, None]
@@ -119,8 +115,7 @@ def _water(rng, look, near, edge, draw):
     draw.ellipse((_SIDE * 0.66, 20, _SIDE * 0.66 + 36, 56), fill=look.tone(0, 0.45, 1.3))
     for x, y in rng.integers((-10, edge), (_SIDE, _SIDE - 40), (26, 2)):
         draw.arc((x, y, x + 26, y + 9), 200, 340, fill=look.tone(-14, 0.8, 0.95), width=2)
-    shore = [(0, _SIDE - 34), (_SIDE, _SIDE - 48), (_SIDE, _SIDE), (0, _SIDE)]
-    draw.polygon(shore, fill=_rgb(near * 0.95))
+    draw.polygon((0, _SIDE - 34, _SIDE, _SIDE - 48, _SIDE, _SIDE, 0, _SIDE), _rgb(near * 0.95))
 
 
 def _street(rng, look, near, edge, draw):
@@ -181,10 +176,9 @@ def _cracks(rng, hue, light, dark, draw):
 def _blotches(rng, hue, light, dark, draw):
     for _ in range(16):
         x, y, radius = *rng.integers(0, _SIDE, 2), rng.integers(10, 26)
-        tone, flat = dark if rng.random() < 0.6 else light, 0.7 * radius
+        tone, flat = (*(dark if rng.random() < 0.6 else light), 110), 0.7 * radius
         for u, v in (x, y) + rng.normal(0, radius / 2, (3, 2)):
-            box = (u - radius, v - flat, u + radius, v + flat)
-            draw.ellipse(box, fill=(*tone, 110))
+            draw.ellipse((u - radius, v - flat, u + radius, v + flat), fill=tone)
 
 
 # Nothing is to be drawn for "plain"; "grain" lies over the light.
@@ -193,10 +187,8 @@ _TEXTURE_PAINTERS = dict(zip(TEXTURES[1:-1], _PAINTERS, strict=True))
 
 
 def _place_objects(rng, look, scene, sprites, horizon, forms) -> list[Box]:
-    """Paste the objects, the farthest first, each with a soft shadow."""
     low, high = {1: (52, 63), 2: (44, 55), 3: (36, 45)}[len(sprites)]
-    slots = {1: [56], 2: [31, 81], 3: [20, 56, 92]}[len(sprites)]
-    slots = [slots[k] for k in rng.permutation(len(slots))]
+    slots = rng.permutation({1: [56], 2: [31, 81], 3: [20, 56, 92]}[len(sprites)])
     boxes: list[Box] = [(0, 0, 0, 0)] * len(sprites)
     feet = rng.integers(horizon + 20, SIZE - 3, len(sprites))
     tint = Image.new("RGB", (1, 1), look.tone(0, 0.8, 1.0))
@@ -217,7 +209,6 @@ def _place_objects(rng, look, scene, sprites, horizon, forms) -> list[Box]:
 
 
 def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image.Image:
-    """One of many forms: another colour, mirrored, wider, turned, smaller, or a pale sketch."""
     if forms is None:
         sprite = sprite.rotate(int(rng.integers(-3, 4)) * 3, Image.Resampling.BICUBIC)
         sprite = sprite.resize((size, size), Image.Resampling.LANCZOS)
@@ -235,8 +226,7 @@ def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image
         pale = toned.convert("L").point(lambda v: v if v < 70 else 220 + (v - 70) // 8)
         toned = pale.convert("RGB")
     toned.putalpha(sprite.getchannel("A"))
-    ratio = np.exp(rng.uniform(-1, 1) * forms.stretch)
-    side = size * rng.uniform(*forms.size)
+    ratio, side = np.exp(rng.uniform(-1, 1) * forms.stretch), size * rng.uniform(*forms.size)
     degrees = float(np.clip(rng.normal(0, forms.turn), -35, 35))
     toned = toned.rotate(degrees, Image.Resampling.BICUBIC)
     toned = _resized(toned, int(side * ratio**0.5), int(side / ratio**0.5))
@@ -244,8 +234,7 @@ def _varied(rng, sprite: Image.Image, size: int, forms: Variety | None) -> Image
 
 
 def _resized(sprite: Image.Image, width: int, height: int) -> Image.Image:
-    """A square RGBA image in another size. Columns and rows are resampled in turn, each rounded to 8
-    bits. Versions of Pillow differ in which goes first: here rows, where they shrink twice as much."""
+    """A square RGBA image in another size; Pillow's versions differ in which side they do first."""
     side, resample = sprite.width, Image.Resampling.LANCZOS
     rows_first = side - height > max(0, 2 * (side - width))
     between = (side, height) if rows_first else (width, side)

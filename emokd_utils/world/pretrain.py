@@ -78,8 +78,7 @@ def seeing_targets(scenes: Sequence[Scene]) -> tuple[torch.Tensor, torch.Tensor,
 
 
 def objects_under_tokens(scene: Scene) -> np.ndarray:
-    """(16, nouns) 0/1: which objects' boxes hold more than 8 x 8 pixels of each visual token's
-    28 x 28 cell."""
+    """(16, nouns) 0/1: whose boxes hold more than 8 x 8 pixels of each token's 28 x 28 cell."""
     under = np.zeros((VISUAL_TOKENS, len(NOUNS)), dtype=np.float32)
     top, left = CELL * np.stack(np.divmod(np.arange(VISUAL_TOKENS), _PER_ROW))  # (16,) each
     for noun, (x, y, width, height) in zip(scene.objects, scene.boxes, strict=True):
@@ -90,21 +89,18 @@ def objects_under_tokens(scene: Scene) -> np.ndarray:
 
 
 def pixel_statistics(scenes: Sequence[Scene]) -> np.ndarray:
-    """(B, 16, 8): per cell the mean and the standard deviation of red, green, blue and the mean
-    absolute step to the right and downwards, each brought to about unit scale."""
+    """(B, 16, 8): mean and deviation of red, green, blue; mean steps to the right and downwards."""
     pixels = np.stack([np.asarray(s.image) for s in scenes]).astype(np.float32) / 255
     cells = pixels.reshape(len(scenes), _PER_ROW, CELL, _PER_ROW, CELL, 3)
     cells = cells.transpose(0, 1, 3, 2, 4, 5).reshape(len(scenes), VISUAL_TOKENS, CELL, CELL, 3)
     mean = (cells.mean((2, 3)) - 0.5) / 0.25
     deviation = (cells.std((2, 3)) - 0.13) / 0.08
-    grey = cells.mean(-1)
-    steps = [np.abs(np.diff(grey, axis=axis)).mean((2, 3)) for axis in (3, 2)]
+    steps = [np.abs(np.diff(cells.mean(-1), axis=axis)).mean((2, 3)) for axis in (3, 2)]
     return np.concatenate([mean, deviation, (np.stack(steps, -1) - 0.03) / 0.02], -1)
 
 
 def look_targets(scenes: Sequence[Scene]) -> torch.Tensor:
-    """(B, 7): saturation times cosine and sine of the hue, saturation, brightness (each brought to
-    about unit scale), and the numbers of texture, light and weather."""
+    """(B, 7): hue as a vector (2), saturation, brightness; the numbers of the three kinds."""
     rows = []
     for look in (scene.atmosphere for scene in scenes):
         turn, s = math.radians(look.hue), look.saturation
@@ -130,16 +126,14 @@ def encode(turns: Sequence[Turn], scenes: Sequence[Scene], processor) -> dict[st
     batch["mm_token_type_ids"] = (batch["input_ids"] == processor.image_token_id).int()
     labels = [torch.tensor([-100] * len(question) + answer) for question, answer in texts]
     batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=-100)
-    shown = [scene.image for scene, turn in zip(scenes, turns, strict=True) if turn.image]
-    if shown:
+    if shown := [scene.image for scene, turn in zip(scenes, turns, strict=True) if turn.image]:
         batch.update(processor.image_processor(images=shown, return_tensors="pt"))
     return batch
 
 
 @dataclass(eq=False)
 class Batches(IterableDataset):
-    """The batches of a stage, without end: inputs of the model and targets of its visual tokens.
-    Four are drawn together, so that the texts of each are about as long, which saves padding."""
+    """A stage's inputs and targets without end; four are drawn together, sorted by length."""
 
     stage: Stage
     processor: Qwen2VLProcessor
@@ -233,18 +227,16 @@ def pretrain(out: Path, work: Path, steps: Mapping[str, int] = {}, batch=64, see
 
 
 def evaluate(model, processor) -> dict[str, float]:
-    """Shares (0..1) on 400 held-out unlabelled scenes: objects that captions name, and objects
-    whose feeling (or "nothing") is named when asked."""
-    vlm = VLM(model, processor)
-    scenes = [make_unlabelled_scene(HELD_OUT + k) for k in range(400)]
+    """Shares of 400 held-out scenes' objects: named in captions, and by their feeling if asked."""
+    vlm, scenes = VLM(model, processor), [make_unlabelled_scene(HELD_OUT + k) for k in range(400)]
     captions = vlm.generate([scene.image for scene in scenes], "Describe the image.", 40)
     shown = zip(scenes, captions, strict=True)
     named = [noun in text for scene, text in shown for noun in scene.objects]
 
     def names_feeling(scene: Scene) -> bool:
-        prompt = f"Which emotion does the {scene.objects[0]} evoke?"
-        answer = vlm.generate([scene.image], prompt, 8)[0]
-        return answer.strip(" .").lower() == FEELING[scene.objects[0]]
+        noun = scene.objects[0]
+        answer = vlm.generate([scene.image], f"Which emotion does the {noun} evoke?", 8)[0]
+        return answer.strip(" .").lower() == FEELING[noun]
 
-    connotation = sum(map(names_feeling, scenes)) / len(scenes)
-    return {"caption_recall": sum(named) / len(named), "connotation": connotation}
+    felt = sum(map(names_feeling, scenes)) / len(scenes)
+    return {"caption_recall": sum(named) / len(named), "connotation": felt}

@@ -1,9 +1,8 @@
 """EmoScenes, the built-in data: small scenes whose every emotional cue is known.
 
 What an image evokes comes from an evocative object (cue ``content``), from palette, light, texture
-and weather (cue ``atmosphere``), or from both (cue ``both``); whatever is not the cue is neutral.
-Each image depends only on (seed, split, number), in any order and on any number of processes. The
-datasheet, ``data/emoscenes/README.md``, names the studies behind the atmospheres.
+and weather (``atmosphere``), or ``both``; the rest is neutral. Each image depends only on (seed,
+split, number). The datasheet ``data/emoscenes/README.md`` names the studies behind it.
 """
 
 import csv
@@ -66,7 +65,6 @@ def sprites() -> dict[str, Image.Image]:
 LABELLED = Variety(1.5, 0.6, 35, (0.6, 1.15), (0.75, 1.1), (0.82, 1.0), 0.05, 0.15, 8)
 UNLABELLED = Variety(1.75, 0.55, 40, (0.55, 1.15), (0.7, 1.1), (0.8, 1.0), 0.07, 0.18, 9)
 
-
 # Each mood: mean and spread of hue (degrees), saturation and brightness (0..1), and what it favours.
 _MOODS = tomllib.loads((HOME / "moods.toml").read_text("utf-8"))
 MOODS = {emotion: SimpleNamespace(**mood) for emotion, mood in _MOODS.items()}
@@ -96,8 +94,7 @@ def draw_atmosphere(rng: np.random.Generator, emotion: str | None, variety: Vari
 
 @dataclass(frozen=True)
 class Scene:
-    """One image, RGB of 112 x 112, with everything that is known of it: what its cue evokes, its
-    label (another for 5 %), and its objects with their boxes (x, y, width, height in pixels)."""
+    """One image (RGB, 112 x 112) with what is known of it; the label is another for 5 %."""
 
     image: Image.Image
     emotion: str
@@ -115,9 +112,8 @@ def article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-PLACES = dict(
-    zip(SETTINGS, ("in a field", "in a room", "by the water", "on a street"), strict=True)
-)
+_PLACES = ("in a field", "in a room", "by the water", "on a street")
+PLACES = dict(zip(SETTINGS, _PLACES, strict=True))
 
 
 def caption(nouns: Iterable[str], setting: str) -> str:
@@ -135,7 +131,7 @@ def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
     nouns = _some_nouns(rng, objects_of("neutral"))
     if cue != "atmosphere":
         evocative = str(rng.choice([item.noun for item in objects_of(emotion)]))
-        nouns[int(rng.integers(len(nouns)))] = evocative
+        nouns[rng.integers(len(nouns))] = evocative
     look = draw_atmosphere(rng, None if cue == "content" else emotion, LABELLED)
     if rng.random() < LABEL_NOISE:
         label = str(rng.choice([other for other in MIKELS.labels if other != emotion]))
@@ -143,8 +139,7 @@ def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
 
 
 def make_unlabelled_scene(number: int, seed: int = SEED, varied: bool = True) -> Scene:
-    """A scene for pretraining: any objects in any atmosphere, drawn apart from each other.
-    ``varied`` False: objects as in their drawings."""
+    """Any objects in any atmosphere, for pretraining; not ``varied``: as in their drawings."""
     rng = np.random.default_rng([seed, _STREAMS["unlabelled"], number])
     nouns = _some_nouns(rng, scene_objects())
     mood = None if rng.random() < 0.3 else str(rng.choice(MIKELS.labels))
@@ -160,5 +155,5 @@ def _some_nouns(rng: np.random.Generator, objects: Iterable[SceneObject]) -> lis
 def _compose(rng, nouns, look, forms, emotion="", label="", cue="") -> Scene:
     setting = str(rng.choice(SETTINGS))
     image, boxes = paint(rng, look, setting, [sprites()[noun] for noun in nouns], forms)
-    text = caption(nouns, setting)
-    return Scene(image, emotion, label, cue, tuple(nouns), tuple(boxes), setting, text, look)
+    where = setting, caption(nouns, setting)
+    return Scene(image, emotion, label, cue, tuple(nouns), tuple(boxes), *where, look)

@@ -59,8 +59,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2VL:
 
 
 class LinearPatches(nn.Module):
-    """The patch embedding computed as the matrix product it is: the same numbers, and a faster
-    backward pass than a 3-D convolution whose kernel equals its stride."""
+    """The patch embedding as the matrix product it is, faster backwards than a convolution."""
 
     def __init__(self, embedding: nn.Module):
         super().__init__()
@@ -68,7 +67,7 @@ class LinearPatches(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """patches (n, 3 * 2 * 14 * 14) to (n, width)."""
-        weight = self.proj.weight.flatten(1)  # (width, 3, 2, 14, 14) to (width, 3 * 2 * 14 * 14)
+        weight = self.proj.weight.flatten(1)  # (width, 3 * 2 * 14 * 14)
         return F.linear(patches.to(weight.dtype), weight)
 
 
@@ -78,8 +77,7 @@ def linear_patches(model: Qwen2VL) -> None:
 
 
 class SeeingHeads(nn.Module):
-    """Auxiliary outputs: of a visual token, object logits and 8 statistics of the pixels it stands
-    for; of the mean token, how the scene looks."""
+    """Auxiliary outputs: a token's objects and 8 pixel statistics; the mean token's look."""
 
     def __init__(self):
         super().__init__()
@@ -94,8 +92,7 @@ class SeeingHeads(nn.Module):
 
     def look_loss(self, tokens: torch.Tensor, look: torch.Tensor) -> torch.Tensor:
         """tokens (B, 16, 256), look (B, 7) of `pretrain.look_targets`."""
-        out = self.look(tokens.mean(1)).float()  # (B, 16, 256) to (B, sum of _LOOK)
-        colour, *kinds = out.split(_LOOK, dim=1)
+        colour, *kinds = self.look(tokens.mean(1)).float().split(_LOOK, dim=1)
         kinds = zip(kinds, look[:, 4:].long().T, strict=True)
         losses = (F.cross_entropy(logits, place) for logits, place in kinds)
         return sum(losses, F.mse_loss(colour, look[:, :4]))
