@@ -144,9 +144,6 @@ def test_the_commands(archive, tmp_path, capsys):
     assert "was imported" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------- untrusted archives
-
-
 def rewritten(archive, to, change):
     """The archive with its members as ``change(name, content)`` gives them (None: left out), and a
     listing that says so."""

@@ -52,8 +52,6 @@ def test_an_empty_answer_is_not_attempted(exercise, stub):
         assert exercise(lambda *given: stub).status == checks.NOT_ATTEMPTED
 
 
-# ------------------------------------------------------------------- right answers of other styles
-
 RIGHT = {
     "0.1 by what is correct": lambda table: table["correct"].sum() / len(table),
     "0.2 by scikit-learn": lambda labels, predicted: recall_score(
@@ -169,8 +167,6 @@ def test_right_answers_pass_however_they_are_written(name):
     assert exercise(exercise.right).status == checks.PASSED  # and nothing is broken by it
 
 
-# ------------------------------------------------------------ what was found by looking (6.1 to 6.3)
-
 KEY = KNOWN["6.1"].right[1]
 IDS = list(KEY.index)
 MISSED, SURE = (KNOWN[number].right[0] for number in ("6.2", "6.3"))  # what the explorer shows
@@ -259,8 +255,6 @@ ALSO_NEARLY_SURE = NEARLY_SURE.loc[[*SURE.index, IDS[2]]]
 def test_other_findings_pass_and_slips_are_told_in_words(number, answer, says):
     assert says in str(KNOWN[number](answer))
 
-
-# ----------------------------------------------------------------------------- the framework itself
 
 POWERS = checks.calls((2.0, 3), (3.0, 2))
 EXAMPLE = checks.Exercise("7.9", "Powers", POWERS, pow, {"product. Look.": operator.mul})

@@ -28,9 +28,6 @@ def quiet(line):
     """Say nothing."""
 
 
-# ---------------------------------------------------------------------------------------------- keys
-
-
 @pytest.fixture
 def key_of(tmp_path):
     """The key of a stage's result under a changed profile."""
@@ -92,9 +89,6 @@ def test_what_is_taken_apart_is_of_the_family_that_the_lessons_speak_of(tmp_path
     other = open_run(profile, "/photos", tmp_path, say=said.append).workbench
     assert other.profile == MINI and other.source.built_in and other.folder == tmp_path / "mini"
     assert len(said) == 1 and "built otherwise than Qwen2-VL" in said[0]
-
-
-# ------------------------------------------------------------------------------- a run of every stage
 
 
 def command(runs, *more):
@@ -186,8 +180,6 @@ def test_a_run_is_the_same_by_its_folder_and_by_its_archive(reduced_runs, tmp_pa
     ):
         assert ask(here) == ask(there)
 
-
-# -------------------------------------------------------------------------------- numbers of stages
 
 NUMBERS = Path(__file__).with_name("stage_numbers.json")
 NOISY = {"vision_model", "teacher_logits", "head_logits", "gate_logits", "adapter", "tuned"}

@@ -172,8 +172,6 @@ def test_check_finds_a_changed_byte(store):
     assert damaged_files(kept.folder) == ["value.txt"]
 
 
-# ------------------------------------------------------------------------------ killed, and at once
-
 MAKER = textwrap.dedent("""
     import sys, time
     from pathlib import Path

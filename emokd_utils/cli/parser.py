@@ -26,9 +26,6 @@ def build_parser() -> Parser:
     return parser
 
 
-# --------------------------------------------------------------------------------- kinds of values
-
-
 def whole(low: int, high: int = 2**63) -> Callable[[str], int]:
     """What reads a text as a whole number from low to high."""
 
@@ -42,9 +39,6 @@ def whole(low: int, high: int = 2**63) -> Callable[[str], int]:
 
 
 count, seed, port = whole(1), whole(0, 2**32 - 1), whole(1, 65535)
-
-
-# ------------------------------------------------------------------------- options of many commands
 
 
 def _profile(parser: Parser) -> None:
@@ -63,13 +57,9 @@ def _models(parser: Parser) -> None:
 
 
 def _further(parser: Parser) -> None:
-    text = (
-        "one more vision model for the table, by its timm name; WEIGHTS: where it starts, `timm` "
-        "(downloaded) or a safetensors file (may be given more than once)"
-    )
-    parser.add_argument(
-        "--further-vision", action="append", default=[], metavar="NAME[@WEIGHTS]", help=text
-    )
+    text = "one more vision model for the table; WEIGHTS: `timm`, `package` or a safetensors file"
+    about = {"action": "append", "default": [], "metavar": "NAME[@WEIGHTS]"}
+    parser.add_argument("--further-vision", help=text, **about)
 
 
 def _data(parser: Parser) -> None:
@@ -93,13 +83,6 @@ def _bound(parser: Parser) -> None:
     parser.add_argument("--max-mb", type=count, default=2000, metavar="N", help=text)
 
 
-# ------------------------------------------------------------------------------ options of each one
-
-
-def _no_options(parser: Parser) -> None:
-    """The command takes none."""
-
-
 def _run(parser: Parser) -> None:
     for add_options in (_profile, _models, _data, _further):
         add_options(parser)
@@ -120,21 +103,15 @@ def _check(parser: Parser) -> None:
 def _plan(parser: Parser) -> None:
     for add_options in (_profile, _models, _data):
         add_options(parser)
-    text = (
-        "T4, L4, A100-40 ... or cpu (default: the one here; without one an L4 for weights in 4 bits, "
-        "else the CPU)"
-    )
-    parser.add_argument("--gpu", metavar="NAME", help=text)
+    parser.add_argument("--gpu", metavar="NAME", help="T4, L4 ... or cpu (default: the one here)")
     parser.add_argument("--images", type=count, metavar="N", help="without images: how many")
-    text = "with --images (default: 8)"
-    parser.add_argument("--classes", type=count, default=8, metavar="C", help=text)
+    parser.add_argument("--classes", type=count, default=8, metavar="C", help="with --images (8)")
 
 
 def _demo(parser: Parser) -> None:
     for add_options in (_profile, _models, _data, _seed):
         add_options(parser)
-    text = "which gate (default: the profile's first)"
-    parser.add_argument("--gate", metavar="KIND", help=text)
+    parser.add_argument("--gate", metavar="KIND", help="which gate (the profile's first)")
     text = "of 127.0.0.1 (default: the first free from 7860)"
     parser.add_argument("--port", type=port, metavar="N", help=text)
     parser.add_argument("--open", action="store_true", help="open it in the browser")
@@ -150,8 +127,7 @@ def _export(parser: Parser) -> None:
     images = parser.add_mutually_exclusive_group()
     images.add_argument("--originals", action="store_true", help="the images as they are")
     images.add_argument("--no-images", action="store_true", help="no images at all")
-    text = "thumbnails' longer side (256)"
-    parser.add_argument("--pixels", type=count, default=256, metavar="N", help=text)
+    parser.add_argument("--pixels", type=count, default=256, metavar="N", help="thumbnails (256)")
     text = "make no explanations and reasons for the lessons"
     parser.add_argument("--only-kept", action="store_true", help=text)
     _bound(parser)
@@ -159,8 +135,7 @@ def _export(parser: Parser) -> None:
 
 def _import(parser: Parser) -> None:
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="what `export` wrote")
-    text = "of the run (default: the archive's)"
-    parser.add_argument("--name", metavar="NAME", help=text)
+    parser.add_argument("--name", metavar="NAME", help="of the run (default: the archive's)")
     _runs(parser)
     _bound(parser)
 
@@ -223,7 +198,7 @@ def _pretrain(parser: Parser) -> None:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
-    "doctor": ("check that everything needed is here", _no_options),
+    "doctor": ("check that everything needed is here", lambda parser: None),
     "run": ("train and measure every part, write the report", _run),
     "check": ("compare what is kept with the checksums of when it was made", _check),
     "plan": ("what a run would take: downloads, disk, memory, hours; fetches nothing", _plan),

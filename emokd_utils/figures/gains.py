@@ -72,11 +72,11 @@ def sweep(table: pd.DataFrame, x: str, n: int, ax: Axes | None = None) -> Axes:
 
 
 @base.style()
-def gate_weights(weights: np.ndarray, by: pd.Series, ax: Axes | None = None) -> Axes:
+def gate_weights(weights: np.ndarray, by: pd.Series | None, ax: Axes | None = None) -> Axes:
     """How the VLM's share in the decisions is distributed, a histogram for each slice of ``by``.
     weights: (n, 2) shares of head and VLM (`gating.TrainedGate.weights`)."""
     of_vlm = pd.Series(weights[:, 1], dtype=float)
-    slices = base.slices_of(by)
+    slices = base.slices_of(pd.Series("all", of_vlm.index) if by is None else by)
     edges, floors = np.linspace(0, 1, 21), np.arange(len(slices))[::-1]
     shares = {part: np.histogram(of_vlm[k], edges)[0] / k.sum() for part, k in slices.items()}
     tallest = np.max(list(shares.values()))

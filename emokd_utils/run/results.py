@@ -126,8 +126,6 @@ class Results:
         best, top = np.maximum(tuned, vision), self.correct(ORACLE).mean(1)
         return (self.correct(self.final).mean(1) - best) / np.where(top > best, top - best, np.nan)
 
-    # ------------------------------------------------------------------------------------ claims
-
     def claims(self) -> list[Claim]:
         """What the method promises, checked on this run."""
         tuning = self.difference(TUNED, ZERO_SHOT)

@@ -112,8 +112,6 @@ class Run:
             self.artefacts[name] = Artefact(self.store, stage, stage.recipe(self, *arguments))
         return self.artefacts[name]
 
-    # ------------------------------------------------------------------------------------ images
-
     @functools.cached_property
     def dataset(self) -> ImageDataset:
         """The images; EmoScenes is made on first use, and every data set is scanned once."""
@@ -132,8 +130,6 @@ class Run:
         """The images of some splits, in the data set's order."""
         inside = self.dataset.table["split"].isin(splits)
         return self.dataset.select(list(self.dataset.table.index[inside]))
-
-    # ------------------------------------------------------------------------------------ models
 
     @functools.cached_property
     def base(self) -> vlm.VLM:
@@ -174,8 +170,8 @@ class Run:
 
     @functools.cached_property
     def workbench(self) -> Run:
-        """The run whose models a lesson takes apart: this one. Where its VLM is not of the Qwen2-VL
-        family, for which the lessons' code is written, or did not come along, the built-in one."""
+        """The run whose models a lesson takes apart: this one, or where its VLM is not built like
+        Qwen2-VL, for which lessons are written, or did not come along, the built-in one."""
         why = self.source.without_weights and f"{self.source.name} was imported without weights"
         if not why:
             family = families.family_of(loading.read_config(self.source.vlm, self.source.revision))
@@ -200,16 +196,12 @@ class Run:
         path = self.artefact(stages.adapter, seed).path("tuning.json")
         return json.loads(path.read_text(encoding="utf-8"))["log"]
 
-    # ----------------------------------------------------------------------- what the models say
-
     def zero_shot(self, method: str = "score") -> Predictions:
-        """The untuned VLM's predictions for val and test, by label scoring ("score") or by generate
-        and parse ("generate")."""
+        """The untuned VLM's predictions for val and test; method: "score" or "generate"."""
         return self.artefact(stages.zero_shot, method).value
 
     def tuned(self, seed: int = 0, method: str = "score") -> Predictions:
-        """The tuned VLM's predictions: every image by label scoring, the test split by generate and
-        parse."""
+        """The tuned VLM's predictions; by label scoring of all images, by generating of test."""
         return self.artefact(stages.tuned, seed, method).value
 
     def features(self) -> np.ndarray:
@@ -225,8 +217,6 @@ class Run:
         logits = self.artefact(stages.teacher_logits, seed, further).value
         return self._from_logits(logits, further or self.profile.vision.name, seed=seed)
 
-    # ------------------------------------------------------------------------------ head and gate
-
     def head_settings(
         self, alpha: float | None = None, temperature: float | None = None, depth: int | None = None
     ) -> tuple[float, float, int]:
@@ -236,8 +226,7 @@ class Run:
         return tuple(u if g is None else g for u, g in zip(usual, given, strict=True))
 
     def head(self, seed: int = 0, **settings):
-        """The `distillation.TrainedHead` on the visual features, of an alpha, a temperature and a
-        depth; what is not given is the profile's. alpha 0: no teacher."""
+        """The `distillation.TrainedHead`; settings as of `head_settings`. alpha 0: no teacher."""
         return self.artefact(stages.head, seed, *self.head_settings(**settings)).value
 
     def head_logits(self, seed: int = 0, **settings) -> np.ndarray:
@@ -252,9 +241,8 @@ class Run:
         return tuple(g or u for u, g in zip(usual, (kind, inputs, split), strict=True))
 
     def gate(self, seed: int = 0, side: str = "head", **settings):
-        """A `gating.TrainedGate`, of a kind, inputs and a split; what is not given is the profile's.
-        ``side`` "vision" puts the vision model itself in the head's place: the two models run
-        together."""
+        """A `gating.TrainedGate`; settings as of `gate_settings`. side "vision": the vision model
+        itself in the head's place, so that the two models run together."""
         return self.artefact(stages.gate, seed, *self.gate_settings(**settings), side).value
 
     def emovlm_kd(self, seed: int = 0, side: str = "head", **settings) -> Predictions:
@@ -267,8 +255,7 @@ class Run:
     def gate_parts(
         self, seed: int = 0, split: str = "test", **settings
     ) -> tuple[Predictions, Predictions, Predictions, np.ndarray]:
-        """Of the images of a split EmoVLM-KD's predictions, its two sides' (head and VLM), and the
-        sides' shares (n, 2) in each decision, for `explorer.GateView`."""
+        """For `explorer.GateView`: predictions of EmoVLM-KD, head and VLM, and their shares (n, 2)."""
         _, shares = self.artefact(
             stages.gate_logits, seed, *self.gate_settings(**settings), "head"
         ).value
@@ -285,19 +272,16 @@ class Run:
             self.dataset.label_set,
         )
 
-    # ------------------------------------------------------------------------------------- looks
-
     def costs(self, seed: int = 0) -> pd.DataFrame:
         """What an answer costs on this machine: a row for each set-up (`costs.compare`)."""
         return self.artefact(looks.cost_table, seed).value
 
     def explanations(self, seed: int = 0) -> dict:
-        """Test image -> name -> map (`explanations.explain`, of the image's label): 40 images of
-        each cue, or of all where there are no cues, drawn at random."""
+        """Test image -> name -> map (`explanations.explain`, of the image's label)."""
         return self.artefact(looks.explained, seed).value
 
     def explained_ids(self) -> list[str]:
-        """The test images that are explained."""
+        """Forty test images of each cue, or of all where there are no cues, drawn at random."""
         ids, rng = np.array(self.part("test").ids), np.random.default_rng(0)
         cues = np.zeros(len(ids)) if self.cues is None else self.cues.loc[list(ids)].to_numpy()
         chosen = []
@@ -318,8 +302,6 @@ class Run:
             missed = missed[self.cues.loc[list(missed)] == "content"]
         missed = missed[:: -(-len(missed) // MISSED) or 1]
         return list(dict.fromkeys([*missed.tolist(), *self.explained_ids()]))
-
-    # ---------------------------------------------------------------------------------- together
 
     def predictions(self, seed: int = 0) -> dict[str, Predictions]:
         """The test predictions of every row of the table, by its name, in the table's order."""

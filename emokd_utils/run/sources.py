@@ -85,9 +85,8 @@ class FolderSource:
             return HfApi().model_info(self.vlm).sha
         except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
             raise InputError(
-                f"{self.vlm} cannot be loaded: {str(error).splitlines()[0]} (A model is given as "
-                "the folder of a saved one, or by its id on the Hugging Face hub, which must be in "
-                "reach.)"
+                f"{self.vlm} cannot be loaded: {str(error).splitlines()[0]} (Give the folder of a "
+                "saved model, or its id on the Hugging Face hub, which must be in reach.)"
             ) from error
 
     @functools.cached_property

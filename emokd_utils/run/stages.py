@@ -37,9 +37,6 @@ HOW_IT_IS_TUNED = ("recompute", "checkpoint_steps", "instructions")
 """Fields of TuningSettings that do not change the result, or are in the key by content."""
 
 
-# ------------------------------------------------------------------------------------------ images
-
-
 @stage(1)
 def scanned(run) -> Recipe[ScanReport]:
     """What is wrong with the folder of images."""
@@ -64,9 +61,6 @@ def features(run) -> Recipe[np.ndarray]:
 
     inputs = {"vlm": run.source.vlm_key, "data": run.dataset.fingerprint}
     return Recipe(inputs, make, lambda at: load_rows(at / "features.safetensors", ids))
-
-
-# ------------------------------------------------------------------------------------ vision model
 
 
 @stage(1, "model.json", has_weights=True)
@@ -114,9 +108,6 @@ def logits(run, seed: int, compute: Callable[[], np.ndarray], **needs: Artefact)
         f"seed{seed}",
         tuple(needs.values()),
     )
-
-
-# --------------------------------------------------------------------------------------------- VLM
 
 
 def answers(
@@ -187,9 +178,6 @@ def tuned(run, seed: int, method: str) -> Recipe[Predictions]:
     inputs = {"adapter": run.artefact(adapter, seed).key}
     label = f"seed{seed}-{method}"
     return answers(run, part, method, lambda: run.tuned_vlm(seed), inputs, label)
-
-
-# ----------------------------------------------------------------------------------- head and gate
 
 
 @stage(1, "head.safetensors")

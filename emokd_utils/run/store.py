@@ -8,6 +8,7 @@ the whole artefact or none. Key and folder are known at once; the value is read 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -283,18 +284,12 @@ class Checksums:
 
     def of(self, path: Path) -> str:
         """The SHA-256 of a file, 64 hexadecimal digits."""
-        status = path.stat()
+        status, known = path.stat(), {}
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(self.memory.read_text(encoding="utf-8"))
         mark = [status.st_size, status.st_mtime_ns]
-        known = self._known()
-        entry = known.get(str(path))
-        if entry and entry[:2] == mark:
-            return entry[2]
-        known[str(path)] = [*mark, checksum(path)]
-        write_text(self.memory, json.dumps(known, indent=1))
-        return known[str(path)][2]
-
-    def _known(self) -> dict[str, list]:
-        try:
-            return json.loads(self.memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        *known_mark, digest = known.get(str(path), [""])
+        if known_mark != mark:
+            digest = checksum(path)
+            write_text(self.memory, json.dumps(known | {str(path): [*mark, digest]}, indent=1))
+        return digest

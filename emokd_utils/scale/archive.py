@@ -55,9 +55,6 @@ _PICTURE = re.compile(rf"[0-9a-f]{{32}}({'|'.join(map(re.escape, FORMATS))})")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
 
 
-# ---------------------------------------------------------------------------------------- export
-
-
 def export(
     run: Run,
     path: str | os.PathLike,
@@ -210,9 +207,6 @@ Not in it are the weights of the VLM, its adapter and the vision model. Nothing 
 Images, small ones too, labels and captions may be subject to the data set's terms: pass them on only
 where those allow it. `python -m emokd_utils export --no-images` leaves the images out.
 """
-
-
-# ---------------------------------------------------------------------------------------- import
 
 
 def install(

@@ -49,9 +49,9 @@ def _predictions(file: Path, card: RunCard, scratch: Path) -> None:
 
 def _head(file: Path, card: RunCard) -> None:
     arrays, about = load_tensors(file, HEAD_FORMAT)
-    width = about["arguments"]["in_features"]
-    need(arrays["mean"].shape == (width,) and width <= _MAX_WIDTH, "head (of another width)")
-    need(about["arguments"]["num_classes"] == len(card.label_set), "head (of other classes)")
+    width, classes = arrays["mean"].shape[0], len(card.label_set)
+    like = {"in_features": width, "num_classes": classes}
+    need(about["arguments"] == like and width <= _MAX_WIDTH, "head (of another size)")
     TrainedHead.load(file)
 
 
