@@ -76,9 +76,8 @@ class Profile:
 
     data: the folder of images. images_per_split: only so many images of each split (0: all).
     further_vision: more vision models for the report, none of them the teacher, each ``name`` or
-    ``name@weights`` as of VisionSettings; a file of weights is looked for in the project unless its
-    path is absolute. gates: the kinds that the report compares, the first one EmoVLM-KD's.
-    gate_split: the split that the gate is trained on ("val", whose answers the VLM was not tuned
+    ``name@weights`` as of VisionSettings. gates: the kinds that the report compares, the first one
+    EmoVLM-KD's. gate_split: what the gate is trained on ("val", whose answers the VLM was not tuned
     on, or "train" as published).
     """
 

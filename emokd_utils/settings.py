@@ -16,14 +16,9 @@ INPUT_MODES: dict[str, tuple[bool, bool]] = {
 """Modes of `gating.gate_inputs`; of student and VLM, whether the values are probabilities (else
 logits)."""
 
-KINDS = ("categorical", "conversation", "reasoning")
-"""Kinds of instruction."""
-
-PROJECTIONS = ("q", "k", "v", "o")
-"""An attention layer's query, key, value and output projection."""
-
-MONITORS = ("val_loss", "val_accuracy")
-"""What can make an epoch the best one."""
+KINDS = ("categorical", "conversation", "reasoning")  # of instruction
+PROJECTIONS = ("q", "k", "v", "o")  # of an attention layer: query, key, value, output
+MONITORS = ("val_loss", "val_accuracy")  # what can make an epoch the best one
 
 
 def within(settings: object, **ranges: tuple[float, float]) -> None:

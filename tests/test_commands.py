@@ -1,6 +1,5 @@
 """The command line: what it takes, what it does with it, and errors in one sentence."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +33,8 @@ def test_modules_load_on_first_use():
 
 
 def test_every_command_that_is_offered_is_carried_out():
-    offered = re.search(r"\{(.+?)\}", build_parser().format_usage()) or build_parser()
     names = build_parser()._subparsers._group_actions[0].choices
-    assert offered and set(names) == set(commands.COMMANDS)
+    assert set(names) == set(commands.COMMANDS)
 
 
 def test_run_takes_one_seed_or_several(capsys):

@@ -24,8 +24,7 @@ from emokd_utils.scale.archive import export, install
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def quiet(line):
-    """Say nothing."""
+quiet = str  # says nothing
 
 
 @pytest.fixture

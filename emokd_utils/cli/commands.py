@@ -124,11 +124,6 @@ def plan_run(args: Namespace) -> int:
     return int(not planned.fits)
 
 
-def serve_demo(args: Namespace) -> None:
-    """A page on this machine, until Ctrl-C."""
-    demo.demo(args)
-
-
 def export(args: Namespace) -> None:
     """Write a run as an archive."""
     pictures = "originals" if args.originals else "none" if args.no_images else "thumbnails"
@@ -226,7 +221,7 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "run": run,
     "check": check,
     "plan": plan_run,
-    "demo": serve_demo,
+    "demo": lambda args: demo.demo(args),
     "export": export,
     "import": import_archive,
     "bench": time_stages,

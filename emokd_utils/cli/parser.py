@@ -95,11 +95,6 @@ def _run(parser: Parser) -> None:
     parser.add_argument("--reduced", action="store_true", help="a small run of every stage")
 
 
-def _check(parser: Parser) -> None:
-    _profile(parser)
-    _data(parser)
-
-
 def _plan(parser: Parser) -> None:
     for add_options in (_profile, _models, _data):
         add_options(parser)
@@ -200,7 +195,10 @@ def _pretrain(parser: Parser) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "doctor": ("check that everything needed is here", lambda parser: None),
     "run": ("train and measure every part, write the report", _run),
-    "check": ("compare what is kept with the checksums of when it was made", _check),
+    "check": (
+        "compare what is kept with its checksums",
+        lambda parser: (_profile(parser), _data(parser)),
+    ),
     "plan": ("what a run would take: downloads, disk, memory, hours; fetches nothing", _plan),
     "demo": ("a page to try what a run has trained on your images", _demo),
     "export": ("write a run's results and thumbnails as one archive", _export),

@@ -32,12 +32,9 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True, eq=False)
 class RunCard:
-    """What run.json says.
-
-    keys: of vlm, data and metadata. files: name -> SHA-256, of each file that the profile
-    names. data: the data set's name. table: as `ImageDataset.table`. pictures: one of
-    PICTURES.
-    """
+    """What run.json says. keys: of vlm, data and metadata. files: name -> SHA-256, of each file that
+    the profile names. data: the data set's name. table: as `ImageDataset.table`. pictures: one of
+    PICTURES."""
 
     profile: Profile
     seeds: tuple[int, ...]

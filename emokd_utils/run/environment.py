@@ -15,13 +15,11 @@ from .card import CARD
 
 
 def named_profile(name: str | None = None) -> Profile:
-    """The profile called `name`; without a name the one in EMOKD_PROFILE, else ``mini``.
+    """The profile called `name`, by default the one in EMOKD_PROFILE, else ``mini``.
 
-    The environment may change it: EMOKD_DATA names a folder of images in the place of the profile's
-    own, and EMOKD_SET has fields of the profile in EMOKD_PROFILE, ``stage.field=value`` with spaces
-    between them and quotes around what has spaces inside.
-
-    Raises InputError for an unknown name, and for EMOKD_SET as `profiles.with_settings`.
+    EMOKD_DATA names another folder of images, and EMOKD_SET has fields of the profile in
+    EMOKD_PROFILE, ``stage.field=value`` with spaces between and quotes around what has spaces
+    inside. Raises InputError for an unknown name, and as `profiles.with_settings`.
     """
     usual = os.environ.get("EMOKD_PROFILE") or "mini"
     name = name or usual
@@ -41,9 +39,8 @@ def named_profile(name: str | None = None) -> Profile:
 
 
 def asked_profile(args: Namespace) -> Profile:
-    """The profile that a command line asks for: ``--profile`` with ``--vlm``, ``--vision``,
-    ``--set`` and, where the command has it, ``--further-vision``. Raises InputError as
-    `profiles.with_settings`."""
+    """The profile that a command line asks for, by ``--profile``, ``--vlm``, ``--vision``, ``--set``
+    and ``--further-vision``. Raises InputError as `profiles.with_settings`."""
     models = [f"{name}={value}" for name in ("vlm", "vision") if (value := getattr(args, name))]
     profile = with_settings(named_profile(args.profile), [*models, *args.settings])
     further = getattr(args, "further_vision", [])
@@ -61,11 +58,8 @@ def join_processes() -> None:
 
 
 def imported_run(data: Path | str | None, runs: Path) -> Path | None:
-    """The imported run that `data` is, or without `data` the one in `runs` that EMOKD_RUN names
-    (which may be a path as well); None where there is none.
-
-    Raises InputError where EMOKD_RUN names what is none, or EMOKD_DATA is set as well.
-    """
+    """The imported run that `data` is, or without `data` the one in `runs` that EMOKD_RUN names;
+    None where there is none. Raises InputError where EMOKD_RUN names none, or EMOKD_DATA is set."""
     if data is not None:
         return Path(data) if (Path(data) / CARD).is_file() else None
     name = os.environ.get("EMOKD_RUN")

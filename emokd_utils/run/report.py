@@ -34,7 +34,7 @@ def write_report(results: Results) -> str:
     shown = _with_costs(readable(results.table()), costs, results.final)
     per_seed = results.per_seed().map(lambda share: f"{100 * share:.1f}")
     sections = {
-        f"Accuracy on the test split (n = {len(results.ids)}, seeds {_listed(seeds)})": [
+        f"Accuracy on the test split (n = {len(results.ids)}, seeds {', '.join(map(str, seeds))})": [
             markdown(shown),
             "Accuracy in per cent with a 95 % interval (bootstrap over images, "
             f"{RESAMPLES} resamples), averaged over seeds.\n"
@@ -70,10 +70,6 @@ def _write(run: Run, name: str, title: str, sections: Mapping[str, Sequence[str]
 
 def _bullets(lines: Iterable[object]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _listed(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, seeds))
 
 
 def _reading(results: Results) -> str:
@@ -123,7 +119,7 @@ def _gates(run: Run, seeds: Sequence[int]) -> list[str]:
             answers = run.artefact(stages.gate_logits, seed, *run.gate_settings(kind), "head")
             about = answers.path("gate.txt").read_text(encoding="utf-8")
             lines.setdefault(f"{gate_name(kind)}: {about}", []).append(str(seed))
-    return [f"{line}, seed{'s' * (len(of) > 1)} {_listed(of)}" for line, of in lines.items()]
+    return [f"{line}, seed{'s' * (len(of) > 1)} {', '.join(of)}" for line, of in lines.items()]
 
 
 def write_repeated(results: Repeated) -> str:
@@ -173,8 +169,7 @@ def _rows_of_costs(final: str) -> Mapping[str, str]:
 
 
 def _with_costs(shown: pd.DataFrame, costs: pd.DataFrame, final: str) -> pd.DataFrame:
-    """The readable table with parameters and time of each set-up; the vision model's are what it
-    adds to the VLM, since both were timed apart. A head alone is no set-up of its own."""
+    """The readable table with what each set-up takes; the vision model's is what it adds to the VLM."""
     set_ups = {ZERO_SHOT: VLM_ALONE} | {row: name for name, row in _rows_of_costs(final).items()}
     of = {
         row: tuple(costs.loc[name, ["parameters", "ms per image"]]) for row, name in set_ups.items()

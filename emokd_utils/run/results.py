@@ -54,15 +54,13 @@ class Results:
         return sorted(set(self.cues), key=lambda cue: order.get(cue, 3))
 
     def correct(self, model: str) -> np.ndarray:
-        """(seeds, n) bool: was the model right; ``ORACLE`` is right where VLM or vision model
-        is."""
+        """(seeds, n) bool: was the model right; ORACLE is where VLM or vision model is."""
         if model == ORACLE:
             return self.correct(TUNED) | self.correct(VISION)
         return np.stack([self.predictions[seed][model].correct for seed in self.seeds])
 
     def table(self) -> pd.DataFrame:
-        """One row per model: accuracy with its interval, macro F1, accuracy per cue, all in
-        0..1."""
+        """A row per model: accuracy with its interval, macro F1, accuracy per cue, in 0..1."""
         rows = {}
         for model in [*self.models, ORACLE]:
             right = self.correct(model)
@@ -88,8 +86,7 @@ class Results:
         return bootstrap(paired if where is None else paired[where])
 
     def disagreement(self) -> pd.DataFrame:
-        """Tuned VLM against vision model, per seed, as a whole and per cue: the four-way table and
-        McNemar's p."""
+        """Tuned VLM against vision model, per seed and cue: four-way table and McNemar's p."""
         rows = []
         for k, seed in enumerate(self.seeds):
             a, b = self.correct(TUNED)[k], self.correct(VISION)[k]
@@ -120,8 +117,7 @@ class Results:
         ]
 
     def gap_recovered(self) -> np.ndarray:
-        """Per seed the share of the gap from the better single model to the oracle that EmoVLM-KD
-        recovers."""
+        """(seeds,) of the gap from the better single model to the oracle EmoVLM-KD's share."""
         tuned, vision = self.correct(TUNED).mean(1), self.correct(VISION).mean(1)
         best, top = np.maximum(tuned, vision), self.correct(ORACLE).mean(1)
         return (self.correct(self.final).mean(1) - best) / np.where(top > best, top - best, np.nan)
@@ -229,8 +225,7 @@ class Repeated:
         self.right[ORACLE] = np.maximum(*either).where(self.right[TUNED].notna())
 
     def table(self) -> pd.DataFrame:
-        """A row per model: accuracy with its interval over images, and the least and the greatest
-        accuracy of a division, all in 0..1."""
+        """A row per model: accuracy with its interval, least and greatest of a division, in 0..1."""
         rows = {}
         for model, right in self.right.items():
             each, accuracy = right.mean(), bootstrap(right.mean(axis=1).to_numpy())

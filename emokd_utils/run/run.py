@@ -46,8 +46,7 @@ training = lazy("training")
 vision = lazy("vision")
 vlm = lazy("vlm")
 
-EXPLAINED, MISSED = 40, 150
-"""Test images of each cue that are explained, and at most so many missed ones that get reasons too."""
+EXPLAINED, MISSED = 40, 150  # test images of each cue with maps; missed ones with reasons, at most
 
 
 def open_run(

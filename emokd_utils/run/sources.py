@@ -27,16 +27,12 @@ from .card import CARD, read_card
 from .stages import scanned
 from .store import Checksums, Stage
 
-CHEAP = ("head", "head_logits", "gate", "gate_logits")
-"""Stages that need no model: an archive's run makes them too."""
+CHEAP = ("head", "head_logits", "gate", "gate_logits")  # need no model: an archive makes them too
 
 
 class FolderSource:
-    """Images in a folder, and the profile's models.
-
-    root: of an ImageFolder. memory: where checksums of weights are remembered. skip_bad, resplit:
-    as of `open_run`.
-    """
+    """Images in a folder, and the profile's models. memory: where checksums of weights are
+    remembered. skip_bad, resplit: as of `open_run`."""
 
     without_weights = ""
 
@@ -91,8 +87,8 @@ class FolderSource:
 
     @functools.cached_property
     def vlm_key(self) -> str:
-        """What the VLM is: the hub's id and revision, or for a folder the checksum of its files'
-        contents; and how it is used, where that is not as published."""
+        """The hub's id and revision, or the checksum of a folder's files; and how the VLM is used,
+        where that is not as published."""
         folder = Path(self.vlm)
         key = f"{self.vlm}@{self.revision}"
         if folder.is_dir():

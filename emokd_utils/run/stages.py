@@ -22,7 +22,6 @@ from ..folders import list_files
 from ..lazy import lazy
 from ..predictions import Predictions
 from ..scan import ScanReport, scan
-from ..settings import VisionSettings
 from ..world.describe import describe_scene
 from .store import Artefact, Recipe, stage
 
@@ -65,8 +64,11 @@ def features(run) -> Recipe[np.ndarray]:
 
 @stage(1, "model.json", has_weights=True)
 def vision_model(run, seed: int, further: str = "") -> Recipe:
-    """The fine-tuned vision model."""
-    settings = vision_settings(run.profile.vision, further)
+    """The fine-tuned vision model: the teacher, or a further one, ``name`` or ``name@weights``."""
+    settings = run.profile.vision
+    if further:
+        name, _, weights = further.partition("@")
+        settings = replace(settings, name=name, weights=weights)
     mark = run.source.mark_of(settings.weights)
 
     def make(to: Path) -> None:
@@ -81,14 +83,6 @@ def vision_model(run, seed: int, further: str = "") -> Recipe:
         "seed": seed,
     }
     return Recipe(inputs, make, lambda at: vision.VisionModel.load(at), f"seed{seed}")
-
-
-def vision_settings(settings: VisionSettings, further: str) -> VisionSettings:
-    """Those of a further vision model, ``name`` or ``name@weights``; of the teacher without one."""
-    if not further:
-        return settings
-    name, _, weights = further.partition("@")
-    return replace(settings, name=name, weights=weights)
 
 
 @stage(1, "logits.safetensors")

@@ -40,8 +40,8 @@ class Stage:
     """A step of the method that costs time.
 
     version: raised whenever what is computed changes. travels: the files that may leave with an
-    archive. has_weights: a model's weights are among the files, and do not travel. together: where
-    there are several processes, all take part in the making; else the first one makes.
+    archive. has_weights: a model's weights do not travel. together: all processes take part in the
+    making; else the first one makes.
     """
 
     name: str
@@ -56,10 +56,9 @@ class Stage:
 class Recipe(Generic[T]):
     """How a stage's result comes about, for certain arguments.
 
-    inputs: all that it depends on (settings, seed, fingerprints, keys of earlier artefacts), as
-    canonical_json takes it. make: writes files into the empty folder that it is given. load: reads
-    them from the artefact's folder. label: for people who look into the folder. needs: what is made
-    before it, by all processes where there are several.
+    inputs: all that it depends on: settings, seed, fingerprints, keys of earlier artefacts. make:
+    writes files into an empty folder. load: reads them from the artefact's folder. label: for people
+    who look into the folder. needs: what is made before it, by all processes together.
     """
 
     inputs: Mapping[str, Any]
@@ -69,8 +68,7 @@ class Recipe(Generic[T]):
     needs: tuple[Artefact, ...] = ()
 
 
-STAGES: dict[str, Stage] = {}
-"""Every stage by its name."""
+STAGES: dict[str, Stage] = {}  # by name
 
 
 def stage(version: int, *travels: str, **about: bool) -> Callable[[Callable[..., Recipe]], Stage]:
@@ -104,10 +102,7 @@ class Artefact(Generic[T]):
 
     @property
     def value(self) -> T:
-        """The result: read where it is there, else made, once.
-
-        Raises NotMadeError where it is not there and the store makes no such thing.
-        """
+        """The result, read or made once; NotMadeError where it must not be made."""
         if not self._values:
             self._values.append(self.store.value(self))
         return self._values[0]
@@ -121,8 +116,8 @@ class Artefact(Generic[T]):
 class Store:
     """Artefacts in one folder, which is made on first use.
 
-    say: called with one line for each artefact that is made or found. may_make: whether an artefact
-    of a stage may be made here. without_weights: why a model's weights cannot be read here.
+    say: called with one line for each. may_make: whether a stage's artefact may be made here.
+    without_weights: why a model's weights cannot be read here.
     """
 
     def __init__(

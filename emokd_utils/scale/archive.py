@@ -165,8 +165,7 @@ def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
     return sorted(folders.values())
 
 
-_KEYS = ("features", "teacher", "head", "first", "vlm", "gate")
-"""The inputs of heads and gates that are keys of other artefacts."""
+_KEYS = ("features", "teacher", "head", "first", "vlm", "gate")  # inputs that are others' keys
 
 
 def _pictures(
@@ -214,10 +213,9 @@ def install(
 ) -> Path:
     """Check an archive that `export` wrote and install it as ``<runs>/<name>``; returns that folder.
 
-    name: by default the archive's, without .zip. max_mb: 10^6 bytes, packed and unpacked, at most.
-
-    Raises InputError, in one sentence and with nothing installed, for an archive that is damaged,
-    too large, of another version or not of this form, and where the name is taken or unusable.
+    name: by default the archive's. max_mb: 10^6 bytes, packed and unpacked, at most. Raises
+    InputError, in one sentence and with nothing installed, for an archive that is damaged, too
+    large, of another version or not of this form, and where the name is taken or unusable.
     """
     archive, runs = Path(archive), Path(runs)
     name = archive.stem if name is None else name
@@ -279,10 +277,7 @@ def _read(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _check_member(info: zipfile.ZipInfo) -> bool:
-    """InputError for a member that `export` would not write: another name, or no plain file.
-
-    The names are ASCII and all but one in lower case, so no two are one file on any system.
-    """
+    """InputError for a member that `export` would not write: another name, or no plain file."""
     name, (folder, _, last) = info.filename, info.filename.rpartition("/")
     stage = STAGES.get(folder.partition("-")[0])
     if stage is not None and _ARTEFACT.fullmatch(folder):
