@@ -144,7 +144,7 @@ def test_uploads_and_examples_are_answered_as_the_model_answers_them(page, tiny_
 def test_a_bad_file_gives_a_sentence_no_answer_and_the_page_goes_on(page, tiny_emovlm_kd, images):
     send(page, HOSTILE, b"dear diary")
     told = page.get_by_test_id("toast-text").inner_text()
-    assert "not recognised as an image" in told and "/" not in told
+    assert "no image that can be read" in told and "/" not in told
     assert page.locator("meter").count() == 0
     upload(page, "good.png", images[0])
     wait_for(page, tiny_emovlm_kd.answer([images[0]])[0])
