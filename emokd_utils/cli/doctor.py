@@ -99,8 +99,8 @@ def check_dependency(requirement: Requirement) -> Check:
         with warnings.catch_warnings(action="ignore"):
             importlib.import_module(IMPORT_NAMES.get(name, name.replace("-", "_")))
     except Exception as error:  # a broken installation may raise anything
-        told = textwrap.shorten(f"{type(error).__name__}: {error}", 72, placeholder=" ...")
-        mend = f"{mend.replace('install', 'install --force-reinstall', 1)}\n       ({told})"
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 72, placeholder=" ...")
+        mend = f"{mend.replace('install', 'install --force-reinstall', 1)}\n       ({reason})"
         return Check(name, f"{found}, import fails", False, wanted, mend)
     return Check(name, found, True, wanted)
 

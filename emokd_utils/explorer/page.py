@@ -76,9 +76,9 @@ def _fitting(content: Content, budget: int, max_mb: float) -> list[str | None]:
         sample = [content.picture(row, *size) or b"" for row in range(0, n, n // 48 + 1)]
         if sum(map(len, sample)) * 4 / 3 * n > budget * len(sample):
             continue
-        found = [data and base64.b64encode(data).decode() for data in _all(content, size)]
-        if sum(len(text or "null") + 3 for text in found) <= budget:
-            return found
+        texts = [data and base64.b64encode(data).decode() for data in _all(content, size)]
+        if sum(len(text or "null") + 3 for text in texts) <= budget:
+            return texts
     way = "write them beside the page with pictures='folder', explore fewer, or raise max_mb"
     raise InputError(f"the data and {n:,} pictures do not fit into {max_mb:g} MB: {way}")
 

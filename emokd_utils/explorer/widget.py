@@ -103,5 +103,5 @@ class Explorer(anywidget.AnyWidget):
 
     def _send_pictures(self, widget: Any, message: Any, buffers: Any) -> None:
         size = (1024, 85) if message["large"] else (224, 80)  # longest side, WebP quality
-        found = [self._content.picture(row, *size) or b"" for row in message["rows"]]
-        self.send(message, found)
+        pictures = [self._content.picture(row, *size) or b"" for row in message["rows"]]
+        self.send(message, pictures)

@@ -130,14 +130,14 @@ def four_way_map(a: Outcome, b: Outcome, names: tuple[str, str], ax: Axes | None
     facts = []
     for name, count, colour, ink, x, y, width, height in cells:
         value, *ends, _ = share(count, counted.n)
-        told = f"{count:,} images, {base.percent_with_ends(value, *ends, 1)}"
+        caption = f"{count:,} images, {base.percent_with_ends(value, *ends, 1)}"
         cell = Rectangle((x, y), width, height, fc=colour, ec="white", lw=2.5)
-        cell.set_label(f"{name}\n{told}")
+        cell.set_label(f"{name}\n{caption}")
         ax.add_patch(cell)
         if min(width, height) > 0.12:
             look = {"color": ink, "ha": "center", "va": "center", "size": 16, "weight": "bold"}
             ax.text(x + width / 2, y + height / 2, base.percent(value), **look)
-        facts.append(f"{name} {told}")
+        facts.append(f"{name} {caption}")
     ax.set(xlabel="width: share of images (%)", ylabel="height: share of column (%)")
     sides = [f"right {base.percent(wide)}", f"wrong {base.percent(1 - wide)}"]
     ax.set_xticks([wide / 2, (1 + wide) / 2], [f"{names[0]}: {side}" for side in sides])
@@ -177,8 +177,8 @@ def confusion(predictions: Predictions, name: str = "model", ax: Axes | None = N
     note = f"n = {n:,} images; right: {accuracy}; cells: % of the label's images"
     facts = []
     for row, parts in zip(rows, shares.to_numpy(), strict=True):
-        told = (f"{base.percent(part)} {to}" for part, to in zip(parts, names, strict=True) if part)
-        facts.append(f"{row}: {', '.join(told) or 'no images'}")
+        each = (f"{base.percent(part)} {to}" for part, to in zip(parts, names, strict=True) if part)
+        facts.append(f"{row}: {', '.join(each) or 'no images'}")
     return base.headline(ax, name, note, facts)
 
 
@@ -207,8 +207,8 @@ def cue_bars(predictions: dict[str, Predictions], by: pd.Series, ax: Axes | None
         shares = {part: share(correct[inside])[:3] for part, inside in slices.items()}
         bars[model], low, high = 100 * np.array(list(shares.values())).T
         reach.append([bars[model] - low, high - bars[model]])
-        told = (f"{part} {base.percent_with_ends(*ends)}" for part, ends in shares.items())
-        facts.append(f"{model}: {', '.join(told)}")
+        each = (f"{part} {base.percent_with_ends(*ends)}" for part, ends in shares.items())
+        facts.append(f"{model}: {', '.join(each)}")
     ax = base.axes_or_new(ax, (10.5, 4.6))
     look = {"color": base.model_colours(bars), "error_kw": {"ecolor": base.INK, "elinewidth": 1.6}}
     bars.plot.bar(ax=ax, yerr=np.array(reach), width=0.82, rot=0, ec="white", **look)

@@ -88,10 +88,10 @@ def gate_weights(weights: np.ndarray, by: pd.Series | None, ax: Axes | None = No
         low, mean, high = _mean_with_ends(of_vlm[inside])
         ax.plot([100 * low, 100 * high], [floor - 0.09] * 2, color=base.INK, lw=2)
         ax.plot(100 * mean, floor - 0.09, "D", color=base.INK, ms=6)
-        told = f"mean {base.percent_with_ends(mean, low, high)}"
-        ax.text(1.02, floor + 0.3, told, transform=ax.get_yaxis_transform(), va="center")
+        ends = f"mean {base.percent_with_ends(mean, low, high)}"
+        ax.text(1.02, floor + 0.3, ends, transform=ax.get_yaxis_transform(), va="center")
         ticks.append(f"{part}\nn = {inside.sum():,}")
-        facts.append(f"{part} (n = {inside.sum():,}) {told}")
+        facts.append(f"{part} (n = {inside.sum():,}) {ends}")
     ax.set_yticks(floors + 0.3, ticks)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
@@ -170,9 +170,9 @@ def reliability(predictions: Predictions, name: str = "model", ax: Axes | None =
     ax.set(xlim=(0, 100), ylim=(0, 104), xlabel="confidence (%)", ylabel="accuracy, share (%)")
     ax.grid()
     ax.legend(**base.BESIDE)
-    said = base.percent((table["n"] * table["confidence"]).sum() / n)
+    stated = base.percent((table["n"] * table["confidence"]).sum() / n)
     right = base.percent_with_ends(*share(predictions.correct[~predictions.invalid])[:3])
-    note = f"n = {n:,} images; says {said} on average, right: {right}; "
+    note = f"n = {n:,} images; says {stated} on average, right: {right}; "
     note += f"ECE {expected_calibration_error(predictions):.2f}"
     if left_out := len(predictions) - n:
         note += f"; {left_out:,} invalid answers left out"

@@ -111,8 +111,8 @@ def answers(
 
     def make(to: Path) -> None:
         tokens = run.profile.vlm.max_new_tokens
-        found = vlm().predict(part, method, max_new_tokens=tokens, progress=run.progress)
-        found.save(to / "predictions.csv")
+        predictions = vlm().predict(part, method, max_new_tokens=tokens, progress=run.progress)
+        predictions.save(to / "predictions.csv")
 
     inputs = inputs | {"vlm": run.source.vlm_key, "data": part.fingerprint, "method": method}
     return Recipe(inputs, make, lambda at: Predictions.load(at / "predictions.csv"), label)
