@@ -285,7 +285,7 @@ def test_nbgrader_makes_students_versions_of_the_release(tmp_path, monkeypatch):
 SMALL = "images_per_split=96 vision.epochs=2 tuning.epochs=1 head.epochs=5 gate.epochs=20"
 """What `profiles.reduced` changes, for lessons that need trained models."""
 
-WHOLE = ("4", "10", "A1")
+WHOLE = ("1", "4", "10", "A1")
 """Lessons that look at images and need no trained model: on all of EmoScenes."""
 
 

@@ -117,7 +117,7 @@ clean = train[~train["label_noise"]] if documented else train  # labels as inten
 for cue in order:
     rows = slice(1, 3) if cue != "both" else slice(1, 2)
     first = [clean[(clean["cue"] == cue) & (clean["label"] == c)].index[rows] for c in classes]
-    ids = [k for row in zip(*first, strict=False) for k in row]  # few images lack some classes
+    ids = [k for row in zip(*first, strict=True) for k in row]
     opened, captions = [dataset.open(k) for k in ids], [table.loc[k, "label"] for k in ids]
     figures.show(figures.pictures(opened, captions, f"Cue: {cue}", columns=8, size=1.02))
 
