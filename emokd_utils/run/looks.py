@@ -70,13 +70,13 @@ def explained(run, seed: int) -> Recipe[dict]:
     def make(to: Path) -> None:
         vlm, model, classes = run.tuned_vlm(seed), run.vision(seed), part.label_set
         bar = tqdm(chosen, "explanations", unit="image", disable=not run.progress)
-        explanations = {
+        by_image = {
             image_id: explanations.explain(
                 part.open(image_id), part.table.loc[image_id, "label"], vlm, model, classes
             )
             for image_id in bar
         }
-        maps.save_explanations(to / "maps.safetensors", explanations)
+        maps.save_explanations(to / "maps.safetensors", by_image)
 
     def load(at: Path) -> dict:
         return maps.load_explanations(at / "maps.safetensors")
