@@ -8,8 +8,11 @@ Polarity is the coarsest set: negative or positive.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import cycle
 
 from .errors import InputError
@@ -32,8 +35,10 @@ _EMOTION_OF = {form: label for label, row in _EMOTIONS.items() for form in (labe
 
 
 def normalise(text: str) -> str:
-    """Text in lower case, with underscores, hyphens and runs of white space as single spaces."""
-    return " ".join(text.casefold().replace("_", " ").replace("-", " ").split())
+    """Text in lower case and in Unicode's form NFC, with underscores, hyphens and runs of white space
+    as single spaces, and "&" as "and"."""
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return " ".join(re.sub("[_-]", " ", text.replace("&", " and ")).split())
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,19 @@ class LabelSet:
             raise InputError(f"{label!r} is not in {self.name}: use one of {', '.join(self)}")
         return self.labels.index(label)
 
+    @cached_property
+    def forms(self) -> dict[str, str]:
+        """What spells a label, as `normalise` gives it, and the label: the labels themselves, and the
+        word forms ('sad', 'content', 'happy') that stand for one label of this set alone."""
+        exact = {normalise(label): label for label in self}
+        emotions = [_EMOTION_OF.get(form) for form in exact]
+        label_of = dict(zip(emotions, exact.values(), strict=True))
+        words = {w: label_of[e] for w, e in _EMOTION_OF.items() if emotions.count(e) == 1}
+        return words | exact
+
     def canonical(self, text: str) -> str | None:
-        """The label of this set that text spells, or None. Case, white space, underscores and
-        hyphens do not matter, and a word form ('sad', 'content', 'happy') stands for its label."""
-        form = normalise(text)
-        emotion = _EMOTION_OF.get(form, form)
-        spelled = [label for label in self if normalise(label) == form]
-        spelled = spelled or [c for c in self if _EMOTION_OF.get(normalise(c)) == emotion]
-        return spelled[0] if len(spelled) == 1 else None
+        """The label of this set that text spells (`forms`), or None."""
+        return self.forms.get(normalise(text))
 
 
 def _known(name: str, labels: str, reference: str) -> LabelSet:

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from .answers import mentions, words_as_labels
 from .data import ImageDataset
 from .emotions import LabelSet, normalise
 from .families import image_inputs
@@ -56,16 +57,15 @@ def answer_for(label: str) -> str:
 
 
 def leaks(text: str, label: str, label_set: LabelSet) -> bool:
-    """Whether a text names the label or, of one word in a to z, a close form (``sadly``)."""
-    name = normalise(label)
-    if not re.fullmatch("[a-z]+", name):
-        return bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", normalise(text)))
-    stem = name.removesuffix("ness").removesuffix("ment").removesuffix("e")
+    """Whether a text names the label, as an answer would (`answers.mentions`), or of a label that is
+    one word in a to z a close form (``sadly``)."""
+    plain = words_as_labels(text)
+    if label in [named for _, named in mentions(plain, label_set)]:
+        return True
+    stem = normalise(label).removesuffix("ness").removesuffix("ment").removesuffix("e")
     endings = r"\w*" if len(stem) >= 4 else "e?(?:ful|fully|some|struck|ly|ness|der|dest)?"
-    return any(
-        label_set.canonical(word) == label or re.fullmatch(stem + endings, word)
-        for word in re.findall(r"[a-z]+", text.lower())
-    )
+    words = re.findall(r"[a-z]+", plain) if re.fullmatch("[a-z]+", stem) else []
+    return any(re.fullmatch(stem + endings, word) for word in words)
 
 
 def write_instructions(

@@ -157,19 +157,22 @@ class VLM:
         classes = dataset.label_set
         prompt = prompt or categorical_prompt(classes)
         expected = [answer_for(label) for label in classes]
-        rows, answers = [], []
+        rows, answers, labels = [], [], []
         for images in self._opened(dataset, f"{self.name} {method}", progress):
             if method == "score":
                 scores = self.score(images, prompt, expected)  # (b, C)
                 rows += [*np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))]
-                answers += [expected[k] for k in scores.argmax(1)]
+                texts = [expected[k] for k in scores.argmax(1)]
+                labels += texts
             else:
                 texts = self.generate(images, prompt, max_new_tokens)
-                rows += [one_hot(parse_answer(text, classes), classes) for text in texts]
-                answers += texts
+                named = [parse_answer(text, classes) for text in texts]
+                rows += [one_hot(label, classes) for label in named]
+                labels += named
+            answers += texts
         shares, answers = np.stack(gather(rows)), gather(answers)
         shares /= shares.sum(1, keepdims=True)
-        invalid = [parse_answer(text, classes) is None for text in answers]
+        invalid = [label is None for label in gather(labels)]
         about = {"model": self.name, "adapter": self.adapter, "method": method, "prompt": prompt}
         about |= {"data": dataset.fingerprint, "versions": versions()}
         images = dataset.ids, dataset.table["split"], dataset.labels, classes
