@@ -13,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial lab test quick lint format notebooks release sprites clean
+.PHONY: help tutorial lab test quick lint format notebooks release clean
 
 help:
 	@echo "make tutorial   set up, train and measure every part of EmoVLM-KD, execute the notebooks"
@@ -23,7 +23,6 @@ help:
 	@echo "make lint       check style, imports' rule and budgets; make format mends what can be mended"
 	@echo "make notebooks  build and execute the notebooks from their masters"
 	@echo "make release    write the course as assignments for nbgrader into release/"
-	@echo "make sprites    render the sprite sheet from data/emoscenes/objects/*.svg"
 	@echo "make clean      remove caches and the generated scenes"
 
 tutorial: $(VENV)/.installed
@@ -35,7 +34,7 @@ lab: $(VENV)/.installed
 	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
 
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest --slow --durations=10
+	$(PY) -m pytest --slow --durations=10 -n 2 --maxschedchunk 2
 
 quick: $(VENV)/.installed-dev
 	$(PY) -m pytest
@@ -54,9 +53,6 @@ notebooks: $(VENV)/.installed-dev
 
 release: $(VENV)/.installed-dev
 	$(PY) notebooks/build.py --release release
-
-sprites: $(VENV)/.installed-dev
-	$(PY) -m emokd_utils scenes --render
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis

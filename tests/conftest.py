@@ -11,6 +11,8 @@ from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many threads as cores, not cores times workers
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -25,9 +27,10 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow"):
-        return
     slow = [item for item in items if item.get_closest_marker("slow")]
+    if config.getoption("--slow"):  # first, so that no worker is left with a long one at the end
+        items[:] = slow + [item for item in items if item not in set(slow)]
+        return
     items[:] = [item for item in items if not item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
 
@@ -89,8 +92,10 @@ def tiny_emovlm_kd(random_vlm, images):
 
 @pytest.fixture(scope="session")
 def reduced_runs(tmp_path_factory):
-    """The folder of results with a small run of every stage, made once for all that need one."""
-    runs = tmp_path_factory.mktemp("course") / "runs"
+    """The folder of results with a small run of every stage, made once for all that need one: the
+    store's lock lets one of several processes make it, and the others wait."""
+    shared = tmp_path_factory.getbasetemp()
+    runs = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "course" / "runs"
     command = [sys.executable, "-m", "emokd_utils", "run", "--reduced", "--runs", str(runs)]
     subprocess.run(command, cwd=ROOT, check=True)
     return runs

@@ -312,7 +312,7 @@ def test_small_is_what_reduced_is():
 @pytest.mark.parametrize("number", LESSONS)
 def test_solved_notebooks_execute_whole(number, reduced_runs, monkeypatch):
     monkeypatch.setenv("EMOKD_RUNS", str(reduced_runs))
-    monkeypatch.setenv("EMOKD_SET", "" if number in WHOLE else SMALL)
+    monkeypatch.setenv("EMOKD_SET", "vision.epochs=1" if number in WHOLE else SMALL)
     assert_solved(LESSONS[number])
 
 
@@ -352,7 +352,7 @@ def test_a_lesson_works_with_weights_in_four_bits_and_a_vision_transformer(
 ):
     """As the profile `paper` has them, with small models in their place."""
     pytest.importorskip("bitsandbytes")
-    small = "images_per_split=48 vision.weights= vision.image_size=64 vision.epochs=1 "
+    small = "images_per_split=24 vision.weights= vision.image_size=64 vision.epochs=1 "
     small += f"tuning.epochs=1 gate.epochs=3 further_vision= vlm={MINI.vlm.name} "
     small += "vision=vit_tiny_patch16_224"
     values = {"PROFILE": "paper", "DATA": photos, "SET": small, "RUNS": tmp_path / "runs"}

@@ -62,7 +62,8 @@ def test_targets_of_a_red_scene_by_hand():
 
 
 @pytest.mark.slow
-def test_a_reduced_run_keeps_what_is_finished_and_auto_classes_load_it(tmp_path):
+def test_a_reduced_run_keeps_what_is_finished_and_auto_classes_load_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "JUDGED", 8)
     tokenizer = AutoProcessor.from_pretrained(tiny_vlm.HOME).tokenizer
     finished = torch.nn.ModuleDict({"model": tiny_vlm.build_model(tokenizer, seed=1)})
     finished["heads"] = tiny_vlm.SeeingHeads()
