@@ -4,8 +4,6 @@ An answer that *declares* a label, in the form asked for or another, counts what
 it. Where none is declared, one named label counts, if it stands there as a label.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,8 +1,6 @@
 """Two models compared by every measure of `complementarity`, with intervals, on slices of the data:
 where two models complement each other is as telling as how much (lesson 6)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pandas as pd

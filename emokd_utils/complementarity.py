@@ -6,8 +6,6 @@ A and what B got right. Those of no images, and those whose definition divides b
 `comparison` has every measure with its interval, on slices of the data.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ EmoVLM-KD's head reads the visual features that the VLM computes anyway: beside 
 head and a gate, not a second model (Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560).
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time

@@ -6,8 +6,6 @@ forward slashes. Without ``val/``, a tenth of each class of ``train/`` is set ap
 `scan` finds what is wrong with such a folder, `images` opens a file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os
@@ -60,13 +58,13 @@ class ImageDataset:
         """(n,) int64, the place of each label in the label set."""
         return np.array([self.label_set.index(label) for label in self.labels], dtype=np.int64)
 
-    def split(self, name: str) -> ImageDataset:
+    def split(self, name: str) -> "ImageDataset":
         """The images of train, val or test; InputError for another name."""
         if name not in SPLITS:
             raise InputError(f"split {name!r}: choose one of {', '.join(SPLITS)}")
         return self.select(self.table.index[self.table["split"] == name])
 
-    def select(self, ids: Iterable[str]) -> ImageDataset:
+    def select(self, ids: Iterable[str]) -> "ImageDataset":
         """The images with these ids, in this order; InputError for unknown or repeated ones."""
         ids = tuple(ids)
         if ids == self.ids:
@@ -77,7 +75,7 @@ class ImageDataset:
         key = fingerprint({"of": self.fingerprint, "ids": ids})
         return ImageDataset(self.root, self.label_set, self.table.loc[list(ids)], key)
 
-    def resplit(self, seed: int) -> ImageDataset:
+    def resplit(self, seed: int) -> "ImageDataset":
         """The same images with their splits drawn anew, class by class: a quarter of all for test,
         15 % for val. The draw follows from the ids and the seed; copies of a file stay together."""
         content = pd.Series({image_id: checksum(self.root / image_id) for image_id in self.ids})

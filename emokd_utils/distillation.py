@@ -6,8 +6,6 @@ image passes each of them once (Hinton, Vinyals & Dean 2015, arXiv 1503.02531; L
 doi 10.1109/CVPRW67362.2025.00560, section on the distillation module).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

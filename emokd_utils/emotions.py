@@ -6,8 +6,6 @@ emotions, which Emotion6 (Peng et al. 2015, doi 10.1109/CVPR.2015.7298687) asks 
 Polarity is the coarsest set: negative or positive.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator

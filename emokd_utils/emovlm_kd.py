@@ -3,8 +3,6 @@
 Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ images drawn with replacement: an image is drawn with all that is known of it, s
 models say about it stays paired. What no images are there for is nan.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -7,8 +7,6 @@ VLM's map and the vision model's can be laid side by side. *Grad-CAM* (Selvaraju
 None of them is the reason for an answer; `Explanation.caveat` says what each leaves open.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack

@@ -4,8 +4,6 @@ Transformers' models agree on most. Here is what is left: where the language mod
 are counted, how visual tokens lie over the image.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

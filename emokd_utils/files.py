@@ -1,7 +1,5 @@
 """Files that hold results: arrays with what they are about, written whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What a folder of labelled images, laid out as `data` tells, holds by names alone; `scan` opens them."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterator, Sequence

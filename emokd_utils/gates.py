@@ -6,8 +6,6 @@ doi 10.1109/CVPRW67362.2025.00560, section on the gate module); the other equati
 project's own reading of the names.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -5,8 +5,6 @@ on rows that the VLM was not tuned on (the val split), or measure the damage wit
 (Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560, section on the gate module).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

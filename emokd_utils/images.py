@@ -1,7 +1,5 @@
 """Image files opened as RGB, upright, and nothing that is no image taken for one (lesson 10)."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -4,8 +4,6 @@ Opening kept results needs neither models nor the libraries behind them, which t
 import. So what only *makes* results is imported so (until Python has ``lazy import``, PEP 810).
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A vision-language model from a folder or the hub: precision, device, adapter, size of images."""
 
-from __future__ import annotations
-
 import ctypes
 import warnings
 from collections.abc import Iterator

@@ -1,8 +1,6 @@
 """Maps of what a model looked at: the type, its file, and how much of a map lies on an object.
 `explanations` makes them; here no model is needed (lesson 6)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

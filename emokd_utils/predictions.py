@@ -1,8 +1,6 @@
 """Predictions: the one type that every model yields, and the file that holds it. A row is an image:
 its id, split and label, a probability for each class and, for a VLM, the text it wrote."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable
@@ -102,7 +100,7 @@ class Predictions:
                 raise InputError(f"{self.ids[row]!r} {what} {self.labels[row]!r}, {values[row]}")
 
     @classmethod
-    def from_logits(cls, logits: Any, **about: Any) -> Predictions:
+    def from_logits(cls, logits: Any, **about: Any) -> "Predictions":
         """Predictions whose probabilities are the softmax, in float64, of logits (n, C)."""
         return cls(probabilities=softmax(np.asarray(logits, dtype=np.float64), axis=1), **about)
 
@@ -142,14 +140,14 @@ class Predictions:
         """float64 (n, C): 1 at the predicted class; all 0 where the answer is invalid."""
         return np.eye(len(self.classes) + 1)[self.predicted_index, :-1]
 
-    def split(self, name: str) -> Predictions:
+    def split(self, name: str) -> "Predictions":
         """The images of one split, in their order; InputError names the splits there are."""
         if name not in self.splits:
             there = ", ".join(sorted(set(self.splits))) or "none"
             raise InputError(f"no predictions for split {name!r}; there are: {there}")
         return self.select(np.array(self.ids, dtype=object)[np.array(self.splits) == name])
 
-    def select(self, ids: Iterable[str]) -> Predictions:
+    def select(self, ids: Iterable[str]) -> "Predictions":
         """The images with these ids, in the order asked; InputError names the first unknown."""
         ids, row_of = tuple(ids), {image_id: row for row, image_id in enumerate(self.ids)}
         if unknown := [image_id for image_id in ids if image_id not in row_of]:
@@ -160,7 +158,7 @@ class Predictions:
         taken |= {"probabilities": self.probabilities[rows], "invalid": self.invalid[rows]}
         return replace(self, ids=ids, **taken)
 
-    def aligned(self, other: Predictions) -> tuple[Predictions, Predictions]:
+    def aligned(self, other: "Predictions") -> tuple["Predictions", "Predictions"]:
         """This and the other in this one's order; InputError for other classes, ids, labels."""
         if self.classes != other.classes:
             raise InputError(f"the classes differ: {self.classes} and {other.classes}")
@@ -187,7 +185,7 @@ class Predictions:
         return save_table(path, self.to_frame(), about)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Predictions:
+    def load(cls, path: str | os.PathLike) -> "Predictions":
         """What `save` wrote; InputError for a file that is missing, changed or not sound."""
         try:
             table, about = load_table(path, FORMAT)

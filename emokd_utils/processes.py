@@ -6,8 +6,6 @@ features are divided by image and gathered in order, and the first process alone
 small, writes and speaks. With one process nothing here does anything, nor imports torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta

@@ -45,8 +45,6 @@ where tuning has a constant rate after 0.03 and 0.3; the loss of the answer alon
 the question too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -103,7 +101,7 @@ class Profile:
         within(self, images_per_split=(0, INF))
         one_of(self, gate_split=("train", "val"))
 
-    def changed(self, **values: Any) -> Profile:
+    def changed(self, **values: Any) -> "Profile":
         """The profile with other values; those of a stage as a dict: ``head={"alpha": 0.3}``."""
         for name, value in values.items():
             if isinstance(value, dict):

@@ -1,8 +1,6 @@
 """A folder of labelled images, scanned for everything that may be wrong with it (lesson 10). Copies
 are found by their pixels, so that a leak from test into training is seen under any name."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -91,7 +89,7 @@ class ScanReport:
         return json.dumps(vars(self) | {"images": images, "problems": problems})
 
     @classmethod
-    def from_json(cls, text: str) -> ScanReport:
+    def from_json(cls, text: str) -> "ScanReport":
         """The report that `to_json` wrote."""
         data = json.loads(text)
         images = pd.DataFrame(data["images"], columns=_COLUMNS).set_index("id")

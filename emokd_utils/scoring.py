@@ -4,8 +4,6 @@ After the prompt and the beginning that all answers share (the trunk) come the K
 branches), each where it would stand alone and blind to the others, as if scored by itself.
 """
 
-from __future__ import annotations
-
 import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ class AnswerTree:
     real: torch.Tensor
 
     @classmethod
-    def of(cls, answers: Sequence[str], tokenizer, device: torch.device) -> AnswerTree:
+    def of(cls, answers: Sequence[str], tokenizer, device: torch.device) -> "AnswerTree":
         """The tree of these answers as a tokenizer cuts them."""
         end = tokenizer.eos_token_id
         rows = [[*tokenizer(a, add_special_tokens=False)["input_ids"], end] for a in answers]

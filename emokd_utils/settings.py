@@ -1,7 +1,5 @@
 """The settings of each stage, and the ranges of their values; `profiles` names sets of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

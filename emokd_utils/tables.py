@@ -5,8 +5,6 @@ characters (newlines, control, direction) and backslashes are escaped as in JSON
 goes before what a spreadsheet could take for a formula.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Training: what is the same for head, gate and vision model, so that their modules hold the method."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator

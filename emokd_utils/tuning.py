@@ -5,8 +5,6 @@ frozen (Hu et al. 2022, arXiv:2106.09685; Lee et al. 2025, doi:10.1109/CVPRW6736
 key, value and output, rank 8, alpha 8, dropout 0.05). The adapter is saved apart from the base.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ augmentation, AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) and a warm-up f
 the val split says which epoch is kept and when to stop. The test split is never opened.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -132,7 +130,7 @@ class VisionModel:
         write_text(Path(folder) / "model.json", json.dumps(about, indent=1) + "\n")
 
     @classmethod
-    def load(cls, folder: str | Path) -> VisionModel:
+    def load(cls, folder: str | Path) -> "VisionModel":
         """Read what `save` wrote; InputError when the file is missing, damaged or foreign."""
         path = Path(folder) / "model.safetensors"
         arrays, about = load_tensors(path, VISION_FORMAT)

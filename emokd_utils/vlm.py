@@ -5,8 +5,6 @@ writes, which may lie outside the label set. *Label scoring*: how likely is each
 given the image and the prompt; this yields probabilities.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -42,7 +40,7 @@ class VLM:
     @classmethod
     def load(
         cls, source: str | Path, adapter: str | Path | None = None, batch_size: int = 32, **options
-    ) -> VLM:
+    ) -> "VLM":
         """A model and, where given, its LoRA adapter; options and errors of `loading.load_model`."""
         model, processor = load_model(str(source), adapter, **options)
         return cls(model, processor, Path(source).name, Path(adapter or "").name, batch_size)

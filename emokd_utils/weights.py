@@ -1,8 +1,6 @@
 """A timm network and the weights that its training starts from (lesson 2): random, as timm
 publishes them, as an installed package carries them, or those of a safetensors file."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 from pathlib import Path

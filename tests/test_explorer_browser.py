@@ -340,34 +340,6 @@ def test_hostile_text_is_shown_as_text(open_page, tmp_path):
     assert page.evaluate("window.hacked") is None
 
 
-def test_no_images_and_one(open_page, tmp_path):
-    empty = Predictions([], [], [], ("a", "b"), np.zeros((0, 2)))
-    page = open_page(explore(empty, empty, {}).to_html(tmp_path / "none.html"))
-    assert status(page) == "0 images" and button(page, "Download").is_disabled()
-    assert "There are no images to show." in page.locator(".gallery").inner_text()
-    alone = open_page(widget_of(1).to_html(tmp_path / "one.html"))
-    assert status(alone) == "1 image" and tiles(alone).count() == 1
-    tiles(alone).first.click()
-    assert button(alone, "Previous").is_disabled() and button(alone, "Next").is_disabled()
-    assert "NaN" not in page.locator("body").inner_text() + alone.locator("body").inner_text()
-
-
-def test_missing_images_and_a_class_never_predicted_nor_there(open_page, tmp_path):
-    ids, classes = [f"{k}.png" for k in range(12)], ("anger", "fear", "sadness")
-    p, invalid = np.tile([0.7, 0.3, 0.0], (12, 1)), np.arange(12) == 3
-    p[3] = 1 / 3
-    a = Predictions(ids, ["test"] * 12, ["fear", "anger"] * 6, classes, p, ["banana"] * 12, invalid)
-    widget = explore(a, a, {image: Image.new("RGB", (8, 8)) for image in ids[:7]})
-    page = open_page(widget.to_html(tmp_path / "page.html"))
-    assert page.locator(".tile .missing").count() == 5
-    assert page.locator("button.dots").nth(2).inner_text().split()[-2:] == ["no", "images"]
-    button(page, "says: sadness, 0 images").click()
-    assert "No image passes all filters" in page.locator(".gallery").inner_text()
-    button(page, "Clear all").click()
-    button(page, r"says: \(none\), 1 image").click()
-    assert "no label" in tiles(page).first.inner_text()
-
-
 HERE = os.path.dirname(__file__)
 CELLS = [
     f"import sys; sys.path[:0] = [{HERE!r}, {os.path.dirname(HERE)!r}]\n"

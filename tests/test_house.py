@@ -16,7 +16,7 @@ PACKAGE = ROOT / "emokd_utils"
 
 BASE = "errors lazy files tables settings profiles processes evidence training".split()
 LESSONS = """
-    emotions images folders scan data predictions weights vision families instructions answers
+    emotions images folders scan data predictions weights vision families answers instructions
     loading scoring vlm tuning complementarity comparison maps explanations distillation gates
     gating emovlm_kd costs
 """.split()

@@ -5,8 +5,6 @@ sampled decoding of up to 256 tokens. Ours passes each image through each frozen
 batches, and scores labels. One published epoch is timed, times their number; ours is timed whole.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from timeit import repeat, timeit
 

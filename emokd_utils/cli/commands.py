@@ -126,13 +126,12 @@ def plan_run(args: Namespace) -> int:
 
 def export(args: Namespace) -> None:
     """Write a run as an archive."""
-    pictures = "originals" if args.originals else "none" if args.no_images else "thumbnails"
+    pictures = "none" if args.no_images else "thumbnails"
     path = archive.export(
         opened(args),
         args.out,
         seeds_of(args),
         pictures=pictures,
-        side=args.pixels,
         max_mb=args.max_mb,
         only_kept=args.only_kept,
     )
@@ -198,10 +197,7 @@ def convert_release(args: Namespace) -> None:
 
 
 def make_scenes(args: Namespace) -> int:
-    """Make EmoScenes, compare its pixels, or render the sprite sheet."""
-    if args.render:
-        print(f"[made] {world.save_sprites()}")
-        return 0
+    """Make EmoScenes, or compare its pixels with those published."""
     world.ensure_scenes(args.root)
     if not args.check:
         return 0

@@ -6,7 +6,6 @@ It is made with gradio, is served on 127.0.0.1 alone and asks no other host for 
 import contextlib
 import importlib
 import os
-import shlex
 import tempfile
 import time
 from argparse import Namespace
@@ -124,7 +123,7 @@ def demo(args: Namespace) -> None:
         parts = run.tuned_vlm(seed), run.head(seed), run.gate(seed, kind=args.gate)
     except NotMadeError as error:
         holds = f"{run.folder} holds no trained EmoVLM-KD of seed {seed} for these settings"
-        raise InputError(f"{holds}: `{_run_command(args)}` makes it") from error
+        raise InputError(f"{holds}: `run` with the same options makes it") from error
     data = run.dataset
     labels = data.split("test").table["label"].drop_duplicates()[:8]
     examples = [(data.open(image), f"labelled {name}") for image, name in labels.items()]
@@ -136,12 +135,3 @@ def demo(args: Namespace) -> None:
         with contextlib.closing(blocks):
             while blocks.is_running:
                 time.sleep(0.5)
-
-
-def _run_command(args: Namespace) -> str:
-    words = ["python", "-m", "emokd_utils", "run", "--profile", args.profile]
-    for name in ("vlm", "vision", "data", "runs", "seed"):
-        if value := getattr(args, name):
-            words += [f"--{name}", str(value)]
-    words += [f"--set={setting}" for setting in args.settings]
-    return shlex.join(words + ["--skip-bad"] * args.skip_bad)

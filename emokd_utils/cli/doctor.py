@@ -1,7 +1,5 @@
 """``python -m emokd_utils doctor``: is everything here that a run needs? A line a requirement."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import platform

@@ -1,7 +1,5 @@
 """What the command line takes: ``python -m emokd_utils COMMAND ...``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Callable
@@ -119,10 +117,7 @@ def _export(parser: Parser) -> None:
     kept = parser.add_mutually_exclusive_group()
     _seed(kept)
     kept.add_argument("--seeds", type=count, default=1, metavar="K", help="those of K seeds")
-    images = parser.add_mutually_exclusive_group()
-    images.add_argument("--originals", action="store_true", help="the images as they are")
-    images.add_argument("--no-images", action="store_true", help="no images at all")
-    parser.add_argument("--pixels", type=count, default=256, metavar="N", help="thumbnails (256)")
+    parser.add_argument("--no-images", action="store_true", help="no thumbnails of the images")
     text = "make no explanations and reasons for the lessons"
     parser.add_argument("--only-kept", action="store_true", help=text)
     _bound(parser)
@@ -179,9 +174,7 @@ def _scenes(parser: Parser) -> None:
     usual = project_root() / "data" / "emoscenes"
     text = "where (default: the project's data/emoscenes)"
     parser.add_argument("--root", type=Path, default=usual, metavar="DIR", help=text)
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("--check", action="store_true", help="compare with the known checksum")
-    action.add_argument("--render", action="store_true", help="render the sprite sheet from SVG")
+    parser.add_argument("--check", action="store_true", help="compare with the known checksum")
 
 
 def _pretrain(parser: Parser) -> None:

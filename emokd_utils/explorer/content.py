@@ -1,7 +1,5 @@
 """What the explorer shows: table, pictures, data; `explorer.js` filters and sorts them."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """The explorer as one page that opens from disk, without a server or a network."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

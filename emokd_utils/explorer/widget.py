@@ -1,7 +1,5 @@
 """The explorer as a Jupyter widget."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +26,7 @@ def explore(
     names: tuple[str, str] | None = None,
     metadata: pd.DataFrame | None = None,
     reasons: Mapping[str, str] | None = None,
-) -> Explorer:
+) -> "Explorer":
     """A widget that shows where models A and B agree and where they do not.
 
     images: a data set, a mapping of id to PIL image or path, or the folder that ids are relative to.

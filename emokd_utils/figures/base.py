@@ -3,8 +3,6 @@
 The colours were chosen to stay apart under the common forms of colour blindness.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import itertools

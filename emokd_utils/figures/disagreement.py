@@ -1,7 +1,5 @@
 """Figures of what models get right and wrong: pictures, maps, four ways, confusion, cues."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any

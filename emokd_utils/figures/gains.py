@@ -1,7 +1,5 @@
 """Figures of what is won, by what setting, at what cost, and how far to trust it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -4,8 +4,6 @@ It holds the profile, the data set's table and what keys are made of, so that a 
 finds its results under the same keys. What is read here is untrusted.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -24,7 +22,7 @@ T = TypeVar("T")
 
 CARD = "run.json"
 CARD_FORMAT = "emokd-run-2"
-PICTURES = ("thumbnails", "originals", "none")
+PICTURES = ("thumbnails", "none")
 
 MAX_IMAGES, MAX_LABELS, MAX_TEXT = 500_000, 100, 1000
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

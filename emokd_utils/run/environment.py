@@ -1,8 +1,6 @@
 """What the environment and a command line ask for: EMOKD_PROFILE, EMOKD_DATA, EMOKD_SET, EMOKD_RUN,
 EMOKD_RUNS; and where exercises are noted and graded: EMOKD_PROGRESS, NBGRADER_EXECUTION."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from argparse import Namespace

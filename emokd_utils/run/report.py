@@ -1,7 +1,5 @@
 """``report.md`` and its figures: the final table, the claims, the costs, in one page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 

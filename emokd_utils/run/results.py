@@ -5,8 +5,6 @@ seeds of an image together). A claim is printed with its evidence, and says so w
 not support it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,13 +4,11 @@ A source says what keys are made of. What an archive's run.json says, a folder's
 images and weights; so both find their results under the same keys.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from huggingface_hub import HfApi, try_to_load_from_cache
@@ -139,7 +137,7 @@ class ArchiveSource:
         """Heads and gates are trained in seconds, from features and predictions."""
         return stage.name in CHEAP
 
-    def dataset(self, run) -> ImportedDataset:
+    def dataset(self, run) -> "ImportedDataset":
         """The images, as thumbnails where they were exported so."""
         card = self.card
         key = card.keys["data"]
@@ -160,25 +158,23 @@ class ImportedDataset(ImageDataset):
 
     pictures: str = "none"
 
-    def select(self, ids: Iterable[str]) -> ImportedDataset:
+    def select(self, ids: Iterable[str]) -> "ImportedDataset":
         """As `ImageDataset.select`."""
         chosen = super().select(ids)
         return self if chosen is self else ImportedDataset(**vars(chosen), pictures=self.pictures)
 
     def open(self, image: str) -> Image.Image:
-        """The thumbnail or the original of an image; a tile that says so where none came along."""
+        """The thumbnail of an image; a tile that says so where none came along."""
         if image not in self.table.index:
             return super().open(image)
         if self.pictures != "none":
-            return open_image(self.root / picture_name(image, self.pictures))
+            return open_image(self.root / picture_name(image))
         tile = Image.new("RGB", (224, 224), "#dddddd")
         words = {"font_size": 24, "anchor": "mm", "align": "center", "fill": "#444444"}
         ImageDraw.Draw(tile).text((112, 112), "image not in\nthe archive", **words)
         return tile
 
 
-def picture_name(image: str, pictures: str) -> str:
-    """Where the picture of an image id lies below a run; 'originals' keep their suffix."""
-    name = hashlib.sha256(image.encode()).hexdigest()[:32]
-    suffix = ".webp" if pictures == "thumbnails" else PurePosixPath(image).suffix.lower()
-    return f"pictures/{name}{suffix}"
+def picture_name(image: str) -> str:
+    """Where the thumbnail of an image id lies below a run."""
+    return f"pictures/{hashlib.sha256(image.encode()).hexdigest()[:32]}.webp"

@@ -6,8 +6,6 @@ its place under a lock and renamed when complete, so a process killed at any mom
 the whole artefact or none. Key and folder are known at once; the value is read when asked for.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -46,7 +44,7 @@ class Stage:
 
     name: str
     version: int
-    recipe: Callable[..., Recipe]
+    recipe: Callable[..., "Recipe"]
     travels: tuple[str, ...] = ()
     has_weights: bool = False
     together: bool = False
@@ -65,7 +63,7 @@ class Recipe(Generic[T]):
     make: Callable[[Path], object]
     load: Callable[[Path], T]
     label: str = ""
-    needs: tuple[Artefact, ...] = ()
+    needs: tuple["Artefact", ...] = ()
 
 
 STAGES: dict[str, Stage] = {}  # by name
@@ -86,7 +84,7 @@ class Artefact(Generic[T]):
     """One result of a stage. key: 16 hexadecimal digits of its stage's name and version and of its
     inputs. folder: where its files are, or will be."""
 
-    def __init__(self, store: Store, stage: Stage, recipe: Recipe[T]) -> None:
+    def __init__(self, store: "Store", stage: Stage, recipe: Recipe[T]) -> None:
         self.store, self.stage, self.recipe = store, stage, recipe
         about = {"stage": stage.name, "version": stage.version, "inputs": dict(recipe.inputs)}
         self.key = fingerprint(about)

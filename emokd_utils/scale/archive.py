@@ -8,14 +8,12 @@ needs the VLM's or the vision model's weights says so in one sentence.
     README.txt, manifest.json       what this is; size and SHA-256 of every member
     run.json                        profile, the data set's table, what the keys are made of
     <stage>-<label>-<key>/          artefacts, as in a run's folder; of a model only how it was made
-    pictures/<hash of the id>.webp  thumbnails, or the originals
+    pictures/<hash of the id>.webp  thumbnails
 
 An archive is untrusted: only such names are read, sizes are bounded, nothing is unpickled, and what
 is unpacked is opened by this library's own loaders before it is given its place. That its answers
 are those of the models it names is its sender's word.
 """
-
-from __future__ import annotations
 
 import contextlib
 import hashlib
@@ -31,27 +29,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
+from safetensors.numpy import load_file
 from tqdm.auto import tqdm
 
 from .. import __version__
 from ..data import ImageDataset
 from ..errors import InputError
 from ..files import fingerprint, written_aside
-from ..images import FORMATS, open_image
-from ..run.card import CARD, PICTURES, RunCard, need, read_card, untrusted_json, write_card
+from ..images import open_image
+from ..predictions import Predictions
+from ..run.card import CARD, RunCard, need, read_card, untrusted_json, write_card
 from ..run.run import Run
 from ..run.sources import CHEAP, ArchiveSource, picture_name
 from ..run.store import MANIFEST, STAGES, NotMadeError
-from .untrusted import check_artefact
 
 FORMAT = "emokd-archive-2"
 LISTING, README = "manifest.json", "README.txt"
 MAX_MB = 2000
-MAX_SIDE = 1024  # pixels of a thumbnail
+SIDE = 256  # pixels, the longer one of a thumbnail
 
 _ARTEFACT = re.compile(r"[a-z_]+(-[a-z0-9_.-]{1,80})?-[0-9a-f]{16}")
-_PICTURE = re.compile(rf"[0-9a-f]{{32}}({'|'.join(map(re.escape, FORMATS))})")
+_PICTURE = re.compile(r"[0-9a-f]{32}\.webp")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
 
 
@@ -61,7 +61,6 @@ def export(
     seeds: Iterable[int] = (0,),
     *,
     pictures: str = "thumbnails",
-    side: int = 256,
     max_mb: float = MAX_MB,
     only_kept: bool = False,
 ) -> Path:
@@ -70,46 +69,37 @@ def export(
     Explanations and reasons of the first seed, which the lessons show and a run does not make, are
     made here if need be (some thousand passes of the VLM), unless only_kept.
 
-    pictures: 'thumbnails' (WebP, longer side at most `side` pixels, without metadata), 'originals'
-    (byte by byte, with the metadata in them) or 'none'. max_mb: 10^6 bytes unpacked, at most.
+    pictures: 'thumbnails' (WebP, longer side at most SIDE pixels, without metadata) or 'none'. max_mb:
+    10^6 bytes unpacked, at most.
 
     Raises NotMadeError where something that `Run.predictions` needs is not kept, and InputError for
     another suffix, a run that was itself imported, or more than max_mb.
     """
     path, seeds = Path(path), tuple(seeds)
-    _check_request(run, path, pictures, side)
+    if path.suffix != ".zip":
+        raise InputError(f"{path} is no archive: give a name that ends in .zip")
+    if isinstance(run.source, ArchiveSource):
+        raise InputError(f"{run.folder.name} was imported: pass on the archive it came from")
     if not only_kept:
         run.kept().predictions(seeds[0])  # or NotMadeError
         run.explanations(seeds[0]), run.reasons(seeds[0])
     kept = run.kept()
     listing: dict[str, dict] = {}
     left = max_mb * 1e6
-    images = _pictures(kept.dataset, pictures, side, run.progress)
+    images = _pictures(kept.dataset, pictures, run.progress)
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as file:
         for name, content in itertools.chain(_results(kept, seeds, pictures), images):
             listing[name] = _mark(content)
             left -= len(content)
             if left < 0:
                 raise InputError(
-                    f"the run is larger than {max_mb:g} MB: leave the images out (--no-images), "
-                    "make them smaller (--pixels) or raise the bound (--max-mb)"
+                    f"the run is larger than {max_mb:g} MB: leave the images out (--no-images) or "
+                    "raise the bound (--max-mb)"
                 )
             _write(file, name, content)
         about = {"format": FORMAT, "version": __version__, "members": listing}
         _write(file, LISTING, json.dumps(about, indent=1).encode())
     return path
-
-
-def _check_request(run: Run, path: Path, pictures: str, side: int) -> None:
-    if path.suffix != ".zip":
-        raise InputError(f"{path} is no archive: give a name that ends in .zip")
-    if isinstance(run.source, ArchiveSource):
-        raise InputError(f"{run.folder.name} was imported: pass on the archive it came from")
-    if pictures not in PICTURES or not 1 <= side <= MAX_SIDE:
-        raise InputError(
-            f"pictures is {pictures!r} and side {side}: choose one of {', '.join(PICTURES)}, and 1 "
-            f"to {MAX_SIDE} pixels"
-        )
 
 
 def _mark(content: bytes) -> dict[str, int | str]:
@@ -168,17 +158,12 @@ def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
 _KEYS = ("features", "teacher", "head", "first", "vlm", "gate")  # inputs that are others' keys
 
 
-def _pictures(
-    dataset: ImageDataset, pictures: str, side: int, progress: bool
-) -> Iterator[tuple[str, bytes]]:
+def _pictures(dataset: ImageDataset, pictures: str, progress: bool) -> Iterator[tuple[str, bytes]]:
     """Name and content of each picture, by name."""
-    images = {} if pictures == "none" else {picture_name(k, pictures): k for k in dataset.ids}
+    images = {} if pictures == "none" else {picture_name(k): k for k in dataset.ids}
     for name in tqdm(sorted(images), "pictures", unit="image", disable=not (progress and images)):
-        if pictures == "originals":
-            yield name, (dataset.root / images[name]).read_bytes()
-            continue
         thumbnail = dataset.open(images[name])
-        thumbnail.thumbnail((side, side), Image.Resampling.LANCZOS)
+        thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         thumbnail.info = {}  # no colour profile, no EXIF, no XMP
         buffer = io.BytesIO()
         thumbnail.save(buffer, "WEBP", quality=80, method=4)
@@ -186,18 +171,14 @@ def _pictures(
 
 
 def _readme(run: Run, seeds: tuple[int, ...], pictures: str) -> str:
-    about = {
-        "thumbnails": "thumbnails of its images, without their metadata",
-        "originals": "its original images, with whatever metadata is inside them",
-        "none": "none of its images",
-    }[pictures]
+    about = "none of" if pictures == "none" else "thumbnails, without their metadata, of"
     return f"""A run of EmoVLM-KD: results, to be worked from without the models that gave them.
 
 Data set {run.source.name} ({len(run.dataset)} images), profile {run.profile.name}, \
 seed(s) {", ".join(map(str, seeds))}, emokd_utils {__version__}.
 
 In it are predictions, visual features, the vision model's logits, heads, gates; costs, explanations
-and the VLM's reasons where they were made; the data set's table and {about}.
+and the VLM's reasons where they were made; the data set's table and {about} its images.
 Not in it are the weights of the VLM, its adapter and the vision model. Nothing in it is a program.
 
     python -m emokd_utils import ARCHIVE.zip
@@ -231,7 +212,7 @@ def install(
         fresh = Path(scratch) / "run"
         try:
             _unpack(archive, fresh, int(max_mb * 1e6))
-            _check(fresh, Path(scratch))
+            _check(fresh)
             os.rename(fresh, target)
         except Exception as error:  # hostile bytes make many kinds of errors
             reason = str(error) if isinstance(error, InputError) else repr(error)
@@ -293,21 +274,24 @@ def _check_member(info: zipfile.ZipInfo) -> bool:
     return True
 
 
-def _check(folder: Path, scratch: Path) -> None:
+def _check(folder: Path) -> None:
     """Open all that is in an unpacked run as the lessons will."""
     card = read_card((folder / CARD).read_bytes())
     for path in sorted(path for path in folder.iterdir() if _ARTEFACT.fullmatch(path.name)):
-        about = untrusted_json((path / MANIFEST).read_bytes(), MANIFEST)
-        _check_manifest(path, about)
+        _check_manifest(path, untrusted_json((path / MANIFEST).read_bytes(), MANIFEST))
         try:
-            check_artefact(about["stage"], path, card, scratch)
+            for file in path.glob("*.safetensors"):
+                need(all(np.isfinite(v).all() for v in load_file(file).values()), "numbers")
+            for file in path.glob("predictions.csv"):
+                read = Predictions.load(file)
+                labels = card.table.loc[list(read.ids), "label"]
+                need(read.labels == tuple(labels), "labels (of other data)")
         except Exception as error:
             reason = str(error).replace(f"{path}{os.sep}", "")
             raise InputError(f"{path.name} cannot be used: {reason}") from error
     _check_pictures(folder, card)
     opened = Run(ArchiveSource(folder), folder, lambda line: None, progress=False, make=False)
-    for seed in card.seeds:
-        opened.predictions(seed)
+    opened.features(), travelling(opened, card.seeds)
 
 
 def _check_manifest(path: Path, about: dict[str, Any]) -> None:
@@ -326,12 +310,12 @@ def _check_manifest(path: Path, about: dict[str, Any]) -> None:
 
 def _check_pictures(folder: Path, card: RunCard) -> None:
     wanted = () if card.pictures == "none" else card.table.index
-    names = {picture_name(image, card.pictures) for image in wanted}
+    names = {picture_name(image) for image in wanted}
     if names != {f"pictures/{path.name}" for path in folder.glob("pictures/*")}:
         raise InputError(f"its pictures are not those of its {len(card.table)} images")
     for name in names:
         path = folder / name
-        with Image.open(path, formats=[FORMATS[path.suffix]]) as image:
-            small = max(image.size) <= MAX_SIDE and getattr(image, "n_frames", 1) == 1
-            need(small or card.pictures == "originals", f"{name} (larger than a thumbnail)")
+        with Image.open(path, formats=["WEBP"]) as image:
+            small = max(image.size) <= SIDE and getattr(image, "n_frames", 1) == 1
+            need(small, f"{name} (larger than a thumbnail)")
         open_image(path)

@@ -2,6 +2,7 @@
 
 import re
 
+from ..answers import REFUSAL
 from ..emotions import LabelSet
 from ..instructions import LEAKED, leaks
 
@@ -29,10 +30,6 @@ _SECTIONS = re.compile(
     r"(?ims)^[\s#>*_\d.()-]*key\s+elements\b[\s*_]*:?[\s*_]*(.*?)"
     r"^[\s#>*_\d.()-]*reasoning(?:\s+process)?\b[\s*_]*:?[\s*_]*(.*)"
 )
-_REFUSAL = re.compile(
-    r"(?i)\W*(?:i['’]?m|i am) (?:very )?(?:sorry|unable|not able)|\W*(?:sorry|as an ai)\b"
-    r"|\W*i (?:can(?:no|['’])t|won['’]t)\b"
-)
 _FUNCTION_WORDS = frozenset(  # of English, and of no neighbouring language
     "the and to with are it that this which by their its from there these they into while but "
     "not could may".split()
@@ -42,7 +39,7 @@ _FUNCTION_WORDS = frozenset(  # of English, and of no neighbouring language
 def judge(text: str, label: str, label_set: LabelSet, finish: str = "stop") -> tuple[dict, str]:
     """The texts of an answer by kind (conversation, reasoning) and "", or {} and what is wrong, a key
     of HINTS. finish: the server's finish reason."""
-    if finish == "content_filter" or _REFUSAL.match(text):
+    if finish == "content_filter" or REFUSAL.search(text[:60]):
         return {}, "refused"
     if finish == "length":
         return {}, "cut off"
@@ -56,7 +53,7 @@ def judge(text: str, label: str, label_set: LabelSet, finish: str = "stop") -> t
 
 def _wrong(section: str, label: str, label_set: LabelSet) -> str:
     words = re.findall(r"[^\W\d_]+", section.lower())
-    if _REFUSAL.match(section):
+    if REFUSAL.search(section[:60]):
         return "refused"
     if not 8 <= len(words) <= 150:
         return "too long" if len(words) > 150 else "too short"

@@ -1,18 +1,17 @@
-"""EmoScenes on disk: made below a folder, compared with the published pixels, and its sprite sheet."""
+"""EmoScenes on disk: made below a folder, compared with the published pixels."""
 
 import contextlib
 import hashlib
-import io
 import json
 import tempfile
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, ImageFilter
+from PIL import Image
 from PIL import __version__ as pillow_version
 
 from ..errors import InputError
-from .scenes import CELL, HOME, SEED, make_scene, scene_objects, sheet_place
+from .scenes import HOME, SEED, make_scene
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 _COLUMNS = "file emotion cue objects boxes setting hue saturation brightness light texture weather "
@@ -78,28 +77,3 @@ def check_scenes(root: Path | str = HOME) -> tuple[bool, str]:
             text += f"{known['pillow']} (here {pillow_version}); results may differ a little "
             return False, text + "from those in the course"
     return True, f"[ok] EmoScenes: every pixel as published (seed {known['seed']})"
-
-
-def render_sprites() -> Image.Image:
-    """Every SVG of ``objects/`` on one RGBA sheet, with a pale rim so that it shows in the dark."""
-    import resvg_py  # of the extra "dev"
-
-    nouns = [item.noun for item in scene_objects()]
-    sheet = Image.new("RGBA", (8 * CELL, sheet_place(len(nouns) - 1)[3]))
-    for number, noun in enumerate(nouns):
-        path = str(HOME / "objects" / f"{noun.replace(' ', '_')}.svg")
-        left, top, *_ = sheet_place(number)
-        png = resvg_py.svg_to_bytes(svg_path=path, width=CELL - 4, height=CELL - 4)
-        sheet.paste(Image.open(io.BytesIO(bytes(png))).convert("RGBA"), (left + 2, top + 2))
-    rimmed = Image.new("RGBA", sheet.size, (246, 243, 235))
-    rim = sheet.getchannel("A").filter(ImageFilter.MaxFilter(3))
-    rimmed.putalpha(rim.point(lambda a: a * 3 // 5))
-    rimmed.alpha_composite(sheet)
-    return rimmed
-
-
-def save_sprites() -> Path:
-    """Render the sprite sheet to its place in ``data/emoscenes``; returns the file."""
-    path = HOME / "objects.png"
-    render_sprites().save(path, optimize=True)
-    return path

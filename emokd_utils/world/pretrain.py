@@ -45,6 +45,7 @@ from .tiny_vlm import (
 _PER_ROW = SIZE // CELL
 VISUAL_TOKENS = _PER_ROW**2
 HELD_OUT = 50_000_000  # ten million unlabelled scenes from this number on are never trained on
+JUDGED = 400  # of these, scenes by which the checkpoint is judged
 FORMAT = "emokd-pretraining-2"
 
 
@@ -227,8 +228,11 @@ def pretrain(out: Path, work: Path, steps: Mapping[str, int] = {}, batch=64, see
 
 
 def evaluate(model, processor) -> dict[str, float]:
-    """Shares of 400 held-out scenes' objects: named in captions, and by their feeling if asked."""
-    vlm, scenes = VLM(model, processor), [make_unlabelled_scene(HELD_OUT + k) for k in range(400)]
+    """Shares of JUDGED held-out scenes' objects named in captions, and by their feeling if asked."""
+    vlm, scenes = (
+        VLM(model, processor),
+        [make_unlabelled_scene(HELD_OUT + k) for k in range(JUDGED)],
+    )
     captions = vlm.generate([scene.image for scene in scenes], "Describe the image.", 40)
     shown = zip(scenes, captions, strict=True)
     named = [noun in text for scene, text in shown for noun in scene.objects]

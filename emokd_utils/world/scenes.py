@@ -56,7 +56,7 @@ def sheet_place(number: int) -> tuple[int, int, int, int]:
 
 @functools.cache
 def sprites() -> dict[str, Image.Image]:
-    """The drawing of each noun, RGBA, from the sprite sheet (``make sprites`` renders it)."""
+    """The drawing of each noun, RGBA, from the sprite sheet."""
     sheet = Image.open(HOME / "objects.png").convert("RGBA")
     return {item.noun: sheet.crop(sheet_place(k)) for k, item in enumerate(scene_objects())}
 
