@@ -2,7 +2,8 @@
 
 The layout is ImageFolder's, ``ROOT/{train,val,test}/<emotion>/*.png``, with an optional
 ``ROOT/metadata.csv`` whose column ``file`` holds the image id: the path relative to ROOT, with
-forward slashes. Without ``val/``, a tenth of each class of ``train/`` is set apart for validation.
+forward slashes (`folders.read_metadata` tells what else is taken). Without ``val/``, a tenth of each
+class of ``train/`` is set apart for validation.
 `scan` finds what is wrong with such a folder, `images` opens a file.
 """
 
@@ -21,7 +22,7 @@ from PIL import Image
 from .emotions import LabelSet
 from .errors import InputError
 from .files import checksum, fingerprint
-from .folders import SPLITS, list_files, read_metadata
+from .folders import SPLITS, described, list_files, read_metadata
 from .images import open_image
 from .scan import ScanReport, scan
 
@@ -94,23 +95,22 @@ class ImageDataset:
 def load_dataset(
     root: str | os.PathLike, *, skip_bad: bool = False, report: ScanReport | None = None
 ) -> ImageDataset:
-    """The images below `root`, sorted by id; none is decoded but by the scan. Without val/, a tenth
-    of each class of train/ is set apart by `stratified_split`, images of the same pixels together;
-    they keep their id train/... and have the split val. skip_bad: go on without bad files, and
-    without the copies, in an earlier split, of images of a later one. report: a scan of `root` made
-    before. Raises InputError as `scan` does, for errors that are left, and for an old report."""
+    """The images below `root`, sorted by id; none is decoded but by the scan. Without val/, a
+    tenth of each class of train/ is set apart by `stratified_split`, images of the same pixels
+    together; they keep their id train/... and have the split val. Images of val or test that are
+    in an earlier split too are left out. skip_bad: go on without bad files, and without images or
+    a file of metadata that contradict the folders. report: a scan of `root` made before. Raises
+    InputError as `scan` does, for errors that are left, and for an old report."""
     root = Path(root)
     report = report or scan(root)
     if report.listing != list_files(root).fingerprint:
         raise InputError(f"{root} has changed since it was scanned: scan it again")
-    fatal = {"missing split", "metadata error"} & set(report.problems["kind"])
+    fatal = "missing split" in set(report.problems["kind"])
     if fatal or not (report.ok or skip_bad):
         skip = "" if fatal else ", or go on without these files: skip_bad=True (--skip-bad)"
         raise InputError(f"{report.text(limit=5)}\nmend the errors{skip}")
-    images = report.images
-    if skip_bad:
-        leaks = report.problems.query("kind == 'duplicate across splits'")
-        images = images.drop(index=leaks["path"])
+    left_out = report.problems["kind"].isin(["duplicate across splits", "metadata error"])
+    images = report.images.drop(index=report.problems["path"][left_out], errors="ignore")
     table = images[["split", "label"]]
     if "val" not in set(table["split"]):
         table = _drawn(table, "val", VAL_FRACTION, images["pixels"])
@@ -118,8 +118,9 @@ def load_dataset(
         raise InputError(f"{root}: no image is left for {without[0]}: add some to each class")
     content = zip(table.index, table["label"], table["split"], images["sha256"], strict=True)
     key = fingerprint({"labels": list(report.label_set), "images": list(content)})
-    metadata = read_metadata(root).drop(columns=["split", "label"], errors="ignore")
-    return ImageDataset(root, report.label_set, table.join(metadata), key)
+    unreadable = "metadata.csv" in set(report.problems["path"][left_out])
+    metadata = pd.DataFrame() if unreadable else read_metadata(root)
+    return ImageDataset(root, report.label_set, described(table, metadata), key)
 
 
 def _drawn(

@@ -89,9 +89,7 @@ MIKELS = _known(
     "Mikels et al. 2005, doi 10.3758/BF03192732",
 )
 EKMAN = _known(
-    "ekman",
-    "anger disgust fear joy sadness surprise",
-    "Ekman 1992, doi 10.1080/02699939208411068",
+    "ekman", "anger disgust fear joy sadness surprise", "Ekman 1992, doi 10.1080/02699939208411068"
 )
 """Ekman's six emotions, as in Emotion6. That surprise is positive is a convention of this project;
 a surprise can be either."""
@@ -104,14 +102,22 @@ POLARITY = _known(
 LABEL_SETS: dict[str, LabelSet] = {known.name: known for known in (MIKELS, EKMAN, POLARITY)}
 
 
-def infer_label_set(folder_names: Iterable[str]) -> LabelSet:
-    """The label set that folders are named after, in any order: the smallest known one of which every
-    name spells a label (`LabelSet.canonical`), else 'custom' of the names, sorted, those that
-    differ in case and spaces only once. InputError for fewer than two, or one without letters."""
-    names = sorted(set(folder_names))
-    for known in sorted(LABEL_SETS.values(), key=len):
-        if names and all(known.canonical(name) for name in names):
-            return known
+def infer_label_set(folder_names: Iterable[str], known: LabelSet | None = None) -> LabelSet:
+    """The label set that folders are named after, in any order.
+    known: the set that the data set is known to have, of which classes may be missing. Otherwise the
+    smallest known set of which every name spells a label (`LabelSet.canonical`): whole where all its
+    labels are there, else the task of those that are there, 'part of ekman'. Else 'custom' of the
+    names, sorted; those that differ in case, spaces and Unicode form only are one class. InputError
+    for fewer than two classes, or one without letters."""
+    names = sorted({unicodedata.normalize("NFC", name) for name in folder_names})
+    for each in [known] if known else sorted(LABEL_SETS.values(), key=len):
+        there = {each.canonical(name) for name in names}
+        if None not in there and (known or len(there) == len(each)):
+            return each
+        if None not in there and len(there) > 1:
+            labels = tuple(label for label in each if label in there)
+            polarity, colours = ({k: v[k] for k in labels} for v in (each.polarity, each.colours))
+            return LabelSet(f"part of {each.name}", labels, polarity, colours, each.reference)
     first_spelling = {normalise(name): name for name in reversed(names)}
     if len(first_spelling) < 2 or "" in first_spelling:
         classes = ", ".join(map(repr, names))

@@ -51,10 +51,8 @@ class EmoVLMKD:
         vlm, logits = softmax(np.float64(scores), axis=1), self.head.logits(features)  # (n, C) each
         one_hot = np.eye(len(labels))[vlm.argmax(1)]
         inputs = gate_inputs(logits, vlm, one_hot, self.gate.settings.inputs)
-        final, shares = (
-            softmax(np.float64(self.gate.logits(*inputs)), axis=1),
-            self.gate.weights(*inputs),
-        )
+        final = softmax(np.float64(self.gate.logits(*inputs)), axis=1)  # (n, C)
+        shares = self.gate.weights(*inputs)  # (n, 2)
         head = softmax(np.float64(logits), axis=1)
         return [
             Answer(

@@ -35,25 +35,27 @@ class Estimate(NamedTuple):
     @property
     def points(self) -> str:
         """A difference of shares as text: ``+3.1 points [+0.7, +5.4], n = 1,200``."""
-        value, low, high = (f"{100 * x:+.1f}" for x in self[:3])
+        value, low, high = (f"{100 * x:+.1f}" if self.n else "?" for x in self[:3])
         return f"{value} points [{low}, {high}], n = {self.n:,}"
 
     @property
     def percent(self) -> str:
         """A share as text: ``64.6 % [61.9, 67.2], n = 1,200``."""
-        value, low, high = (f"{100 * x:.1f}" for x in self[:3])
+        value, low, high = (f"{100 * x:.1f}" if self.n else "?" for x in self[:3])
         return f"{value} % [{low}, {high}], n = {self.n:,}"
 
 
 class Claim(NamedTuple):
-    """A sentence about the results, whether this run supports it, and the numbers."""
+    """A sentence about the results, whether this run supports it (None: cannot be told), and the
+    numbers."""
 
     text: str
-    holds: bool
+    holds: bool | None
     evidence: str
 
     def __str__(self) -> str:
-        return f"[{'holds' if self.holds else 'DOES NOT HOLD'}] {self.text}: {self.evidence}"
+        verdict = {True: "holds", False: "DOES NOT HOLD", None: "cannot be told"}[self.holds]
+        return f"[{verdict}] {self.text}: {self.evidence}"
 
 
 def wilson(right: int, n: int) -> Interval:

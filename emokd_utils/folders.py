@@ -1,20 +1,25 @@
 """What a folder of labelled images, laid out as `data` tells, holds by names alone; `scan` opens them."""
 
+import io
+import json
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from .emotions import LabelSet
+from .emotions import LABEL_SETS, LabelSet
 from .errors import InputError
 from .files import fingerprint
 from .images import FORMATS
 
 SPLITS = ("train", "val", "test")
-_LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"}
+_LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle"}
+_LITTER |= {"$recycle.bin", "lost+found"}
+_ID_COLUMNS = ("file", "file_name", "filename")  # of metadata.csv: ours, the hub's, others'
 _LAYOUT = "ROOT/train/EMOTION/*.png and ROOT/test/EMOTION/*.png"
 
 
@@ -48,7 +53,8 @@ def list_files(root: str | os.PathLike) -> Listing:
     """What is below `root`; InputError where it is missing, a file, without train/ or images."""
     root = Path(root)
     try:
-        folders = [entry.name for entry in _entries(root) if os.path.isdir(entry)]
+        entries = _entries(root)
+        folders = [e.name for e in entries if os.path.isdir(e) and not is_litter(e.name)]
     except OSError as error:
         mend = f"give the folder that holds {_LAYOUT}"
         raise InputError(f"{root} cannot be read ({error.strerror}): {mend}") from None
@@ -60,16 +66,17 @@ def list_files(root: str | os.PathLike) -> Listing:
     there = [item for name in folders if name in SPLITS for item in _below(root, name)]
     files = sorted(item for item in there if isinstance(item, ImageFile))
     problems = [item for item in there if isinstance(item, Problem)]
+    problems += [Problem("passed over", e.name, "") for e in entries if is_litter(e.name)]
     for name in folders:
         if name not in SPLITS and name.lower().startswith(SPLITS):
             problems.append(Problem("stray", name, f"a split? name it {' or '.join(SPLITS)}"))
     if not files:
         first = "; found: {1} ({0}: {2})".format(*problems[0]) if problems else ""
         raise InputError(f"{root}: no image in a class folder; wanted: {_LAYOUT}{first}")
-    csv = root / "metadata.csv"
-    metadata = (csv.stat().st_size, csv.stat().st_mtime_ns) if csv.is_file() else None
+    metadata = [(p.stat().st_size, p.stat().st_mtime_ns) for p, _ in _metadata_files(root)]
     states = [(file.id, file.size, file.mtime_ns) for file in files]
-    key = fingerprint(["emokd-scan-1", states, sorted(problems), metadata])
+    told = sorted(problem for problem in problems if problem.kind != "passed over")
+    key = fingerprint(["emokd-scan-2", states, told, metadata])
     return Listing(files, problems, key)
 
 
@@ -84,6 +91,9 @@ def _below(root: Path, folder: str) -> Iterator[ImageFile | Problem]:
     for entry in entries:
         # Python names a byte that is no UTF-8 by a lone surrogate, which no report could print.
         path = f"{folder}/{entry.name}".encode("utf-8", "backslashreplace").decode()
+        if is_litter(entry.name):
+            yield Problem("passed over", path, "")
+            continue
         try:
             status = entry.stat()
         except OSError as error:
@@ -93,7 +103,10 @@ def _below(root: Path, folder: str) -> Iterator[ImageFile | Problem]:
             yield Problem("misnamed", path, "name is not UTF-8 text")
         elif stat.S_ISDIR(status.st_mode):
             if not in_class:
-                yield from list(_below(root, path)) or [Problem("stray", path, "without images")]
+                inside = list(_below(root, path))
+                yield from inside
+                if all(item[0] == "passed over" for item in inside):
+                    yield Problem("stray", path, "without images")
             elif entry.is_symlink():  # not followed, so that there is no loop
                 yield Problem("stray", path, "a link to a folder")
             elif count := sum(_is_image(n) for *_, names in os.walk(entry) for n in names):
@@ -107,33 +120,81 @@ def _below(root: Path, folder: str) -> Iterator[ImageFile | Problem]:
 
 def _entries(folder: Path) -> list[os.DirEntry]:
     with os.scandir(folder) as entries:
-        kept = [e for e in entries if e.name[0] != "." and e.name.lower() not in _LITTER]
-    return sorted(kept, key=lambda entry: entry.name)
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a system, an editor or an archiver put it there, and no one on purpose."""
+    return name[0] == "." or name.lower() in _LITTER
 
 
 def _is_image(name: str) -> bool:
     return name[0] != "." and os.path.splitext(name)[1].lower() in FORMATS
 
 
-def read_metadata(root: Path) -> pd.DataFrame:
-    """metadata.csv indexed by its column `file`; without rows and columns where there is none.
-    InputError where it is no CSV file with a column `file` that names each image once."""
-    path = root / "metadata.csv"
-    if not path.exists():
-        return pd.DataFrame()
+def known_label_set(root: Path) -> LabelSet | None:
+    """The label set of the release that `convert` made a folder of, where it wrote that down."""
     try:
-        table = pd.read_csv(
-            path, dtype={"file": str}, keep_default_na=False, na_values=[""], encoding="utf-8-sig"
-        )
-        if "file" not in table:
-            raise ValueError(f"it has the columns {', '.join(map(str, table.columns))}")
-        table = table.assign(file=table["file"].str.removeprefix("./")).set_index("file")
-        if (odd := table.index.isna() | table.index.duplicated()).any():
-            raise ValueError(f"row {odd.argmax() + 1} has no `file`, or that of an earlier row")
-    except (ValueError, OSError) as error:
-        mend = "save it as CSV, with commas, in UTF-8, with the path of each image once in `file`"
-        raise InputError(f"{path} cannot be read ({error}): {mend}") from error
-    return table
+        about = json.loads((root / "source.json").read_text("utf-8"))["about"]
+        return LABEL_SETS.get(about["label_set"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _metadata_files(root: Path) -> list[tuple[Path, str]]:
+    """The files of metadata, and what comes before the names of images in each."""
+    names = [(f"{folder}metadata.{s}", folder) for folder in _PREFIXES for s in ("csv", "jsonl")]
+    return [(root / name, folder) for name, folder in names if (root / name).is_file()]
+
+
+_PREFIXES = ("", *(f"{split}/" for split in SPLITS))
+
+
+def read_metadata(root: Path) -> pd.DataFrame:
+    """metadata.csv or metadata.jsonl of `root` and of its splits, indexed by image id (NFC); without
+    rows and columns where there is none. The column of ids is called `file`, or `file_name` as on the
+    hub. InputError where a file is no such table, or names an image twice."""
+    tables = []
+    for path, folder in _metadata_files(root):
+        try:
+            tables.append(_read_table(path, folder))
+        except (ValueError, AttributeError, OSError) as error:
+            mend = "save it as CSV, in UTF-8, with the path of each image once in `file`"
+            raise InputError(f"{path} cannot be read ({error}): {mend}") from error
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
+def _read_table(path: Path, folder: str) -> pd.DataFrame:
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252")  # what a spreadsheet writes in Western Europe
+    if path.suffix == ".jsonl":
+        table = pd.DataFrame([json.loads(line) for line in text.splitlines() if line.strip()])
+    else:
+        header = text.partition("\n")[0]
+        how = {"sep": max(",;\t", key=header.count), "dtype": dict.fromkeys(_ID_COLUMNS, str)}
+        table = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], **how)
+    column = next((name for name in _ID_COLUMNS if name in table), None)
+    if column is None:
+        raise ValueError(f"it has the columns {', '.join(map(str, table.columns))}")
+    paths = folder + table[column].str.replace("\\", "/").str.removeprefix("./")
+    table = table.assign(file=paths.map(_composed, na_action="ignore")).set_index("file")
+    if (odd := table.index.isna() | table.index.duplicated()).any():
+        raise ValueError(f"row {odd.argmax() + 1} has no `{column}`, or that of an earlier row")
+    return table.drop(columns=column, errors="ignore")
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def described(table: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
+    """`table`, indexed by image id, with what the metadata say of each image, whatever the Unicode
+    form of its name."""
+    rows = metadata.drop(columns=["split", "label"], errors="ignore")
+    return table.join(rows.reindex(table.index.map(_composed)).set_axis(table.index))
 
 
 def metadata_problems(
@@ -145,7 +206,8 @@ def metadata_problems(
     except InputError as error:
         yield Problem("metadata error", "metadata.csv", str(error))
         return
-    there = pd.DataFrame(files).set_index("id")
+    there = pd.DataFrame(files)
+    there = there.set_index(there["id"].map(_composed))
     there["label"] = there["folder"].map(label_set.canonical)
     for image_id in metadata.index.difference(there.index):
         yield Problem("metadata", image_id, "a row of metadata.csv, but no such image")
@@ -158,4 +220,5 @@ def metadata_problems(
     for column, read in reading.items():
         for image_id, text in known.get(column, pd.Series()).dropna().astype(str).items():
             if read(text) != there.at[image_id, column]:
-                yield Problem("metadata error", image_id, f"metadata.csv has the {column} {text!r}")
+                detail = f"metadata.csv has the {column} {text!r}"
+                yield Problem("metadata error", there.at[image_id, "id"], detail)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from .errors import InputError
 
@@ -15,6 +15,8 @@ FORMATS |= {f".{name.lower()}": name for name in ("PNG", "JPEG", "WEBP", "BMP", 
 
 MAX_PIXELS = 80_000_000  # below the number at which Pillow warns of a decompression bomb
 MAX_BYTES = 256 * 2**20
+# A generator's prompt or a colour profile may be as large as all of a file's texts together may be.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 BAD_FILES = {  # kind of file that is no usable image -> what it means, with its mend
     "unreadable": "cannot be opened or decoded: replace or remove",
@@ -22,6 +24,7 @@ BAD_FILES = {  # kind of file that is no usable image -> what it means, with its
     "empty": "has no bytes: copy it again or remove",
     "oversized": "would take too much memory: shrink or remove",
     "misnamed": "is not what its name says: rename, convert or remove",
+    "too narrow": "is narrower than a VLM can take: crop or remove",
 }
 
 

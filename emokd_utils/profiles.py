@@ -52,6 +52,7 @@ from typing import Any
 
 from .errors import InputError
 from .settings import (
+    GATE_KINDS,
     INF,
     GateSettings,
     HeadSettings,
@@ -88,18 +89,14 @@ class Profile:
     tuning: TuningSettings = field(default_factory=TuningSettings)
     head: HeadSettings = field(default_factory=HeadSettings)
     gate: GateSettings = field(default_factory=GateSettings)
-    gates: tuple[str, ...] = (
-        "concat_linear",
-        "bilinear",
-        "mixture_of_experts",
-        "dynamic_weighting",
-        "cross_gating",
-    )
+    gates: tuple[str, ...] = GATE_KINDS
     gate_split: str = "val"
 
     def __post_init__(self) -> None:
         within(self, images_per_split=(0, INF))
-        one_of(self, gate_split=("train", "val"))
+        one_of(self, gate_split=("train", "val"), gates=GATE_KINDS)
+        if not self.gates:
+            raise InputError("gates is empty: the first one makes EmoVLM-KD's answers")
 
     def changed(self, **values: Any) -> "Profile":
         """The profile with other values; those of a stage as a dict: ``head={"alpha": 0.3}``."""

@@ -4,16 +4,18 @@ are found by their pixels, so that a leak from test into training is seen under 
 import hashlib
 import json
 import os
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from .emotions import LabelSet, infer_label_set
-from .folders import SPLITS, Problem, list_files, metadata_problems
+from .emotions import LABEL_SETS, LabelSet, infer_label_set
+from .folders import SPLITS, Problem, known_label_set, list_files, metadata_problems
 from .images import BAD_FILES, FORMATS, BadFile, decode
 
 # Kind of problem -> severity, and what it means with its mend.
@@ -21,12 +23,16 @@ KINDS = {kind: ("error", meaning) for kind, meaning in BAD_FILES.items()} | {
     "nested": ("error", "lies deeper than SPLIT/EMOTION/: move the images up"),
     "missing split": ("error", "is needed: put images there that are nowhere else"),
     "metadata error": ("error", "contradicts the folders: correct metadata.csv"),
-    "duplicate across splits": ("warning", "is known from training when tested: remove one"),
+    "duplicate across splits": ("warning", "is known from an earlier split: left out"),
     "duplicate": ("warning", "is there twice in one split: remove one"),
+    "repeated": ("warning", "is there ten times or more: a site's 'not available'? remove all"),
     "missing class": ("warning", "has no image, so it is not learnt or not measured"),
     "stray": ("warning", "is not read"),
     "metadata": ("warning", "has no counterpart: check metadata.csv"),
+    "merged": ("note", "is one class of several folders"),
+    "passed over": ("note", "was put there by a system or program, not on purpose"),
 }
+TOO_NARROW = 200  # times as long as wide: the processors of Qwen's VLMs take no more
 _COLUMNS = "id split folder label width height mode sha256 pixels".split()
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 
@@ -34,7 +40,8 @@ _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160
 @dataclass(frozen=True, eq=False)
 class ScanReport:
     """What is in a data set and what is wrong with it.
-    listing: the fingerprint of the Listing that the report is of. folders: of the classes.
+    listing: the fingerprint of the Listing that the report is of. folders: of the classes. release:
+        the label set that the data set is known to have, by name, or "".
     images: the sound ones, indexed by image id; columns split, folder, label, width, height, mode
         (as stored), sha256 (of the file's bytes), pixels (SHA-256 of the upright RGB pixels).
     problems: columns kind (see KINDS), path (relative to root), detail, severity."""
@@ -42,13 +49,14 @@ class ScanReport:
     root: str
     listing: str
     folders: tuple[str, ...]
+    release: str
     images: pd.DataFrame
     problems: pd.DataFrame
 
     @property
     def label_set(self) -> LabelSet:
         """The set that the class folders are named after."""
-        return infer_label_set(self.folders)
+        return infer_label_set(self.folders, LABEL_SETS.get(self.release))
 
     @property
     def ok(self) -> bool:
@@ -61,6 +69,18 @@ class ScanReport:
         table = pd.crosstab(self.images["split"], self.images["label"])
         splits = [split for split in SPLITS if split in table.index]
         return table.reindex(index=splits, columns=list(self.label_set), fill_value=0)
+
+    @property
+    def found(self) -> str:
+        """What whoever reads the results should know, in one line; "" where nothing was found."""
+        left_out = ("duplicate across splits", *BAD_FILES)
+        labels, parts = self.label_set, []
+        if labels.name.startswith("part of"):
+            parts.append(f"{len(labels)} classes, {labels.name}: {', '.join(labels)}")
+        for kind, rows in self.problems.groupby("kind", sort=False):
+            told = f"merged {', '.join(rows['detail'])}" if kind == "merged" else kind
+            parts.append(f"{len(rows):,} {told}" + " (left out)" * (kind in left_out))
+        return "; ".join(parts)
 
     def text(self, limit: int = 8) -> str:
         """The report to read: counts, then each kind of problem with at most `limit` paths."""
@@ -76,9 +96,9 @@ class ScanReport:
         for kind, rows in self.problems.groupby("kind", sort=False):
             severity, meaning = KINDS[kind]
             lines.append(f"{severity}: {len(rows):,} {kind}: {meaning}")
-            for row in rows.head(limit).itertuples():
+            for row in rows.head(0 if kind == "passed over" else limit).itertuples():
                 lines.append(f"  {row.path}  ({row.detail})".translate(_ESCAPES))
-            if len(rows) > limit:
+            if len(rows) > limit and kind != "passed over":
                 lines.append(f"  ... and {len(rows) - limit:,} more")
         return "\n".join(lines)
 
@@ -94,7 +114,8 @@ class ScanReport:
         data = json.loads(text)
         images = pd.DataFrame(data["images"], columns=_COLUMNS).set_index("id")
         problems = _problem_table(data["problems"])
-        return cls(data["root"], data["listing"], tuple(data["folders"]), images, problems)
+        about = data["root"], data["listing"], tuple(data["folders"]), data["release"]
+        return cls(*about, images, problems)
 
 
 def _problem_table(problems: Iterable[Sequence[str]]) -> pd.DataFrame:
@@ -111,7 +132,8 @@ def scan(root: str | os.PathLike) -> ScanReport:
     root = Path(root)
     files, problems, key = list_files(root)
     folders = tuple(sorted({file.folder for file in files}))
-    label_set = infer_label_set(folders)
+    known = known_label_set(root)
+    label_set = infer_label_set(folders, known)
     rows = []
     # each thread holds one image at a time
     with warnings.catch_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -124,8 +146,15 @@ def scan(root: str | os.PathLike) -> ScanReport:
                 rows.append((*file[:3], label_set.canonical(file.folder), *result))
     images = pd.DataFrame(rows, columns=_COLUMNS).set_index("id")
     problems += [*_missing(images, label_set), *_duplicates(images)]
-    problems += metadata_problems(root, files, label_set)
-    return ScanReport(str(root), key, folders, images, _problem_table(problems))
+    problems += [*metadata_problems(root, files, label_set), *_merged(folders, label_set)]
+    release = known.name if known else ""
+    return ScanReport(str(root), key, folders, release, images, _problem_table(problems))
+
+
+def _merged(folders: Sequence[str], label_set: LabelSet) -> Iterator[Problem]:
+    for label, names in pd.Series(folders).groupby([label_set.canonical(f) for f in folders]):
+        if len({unicodedata.normalize("NFC", name) for name in names}) > 1:
+            yield Problem("merged", label, f"{' and '.join(names)} into {label}")
 
 
 def _examine(path: Path) -> tuple[int, int, str, str, str] | BadFile:
@@ -134,6 +163,8 @@ def _examine(path: Path) -> tuple[int, int, str, str, str] | BadFile:
         rgb, data, stored_as, mode = decode(path)
         if stored_as != FORMATS[path.suffix.lower()]:
             raise BadFile("misnamed", f"its content is {stored_as}")
+        if max(rgb.size) > TOO_NARROW * min(rgb.size) or min(rgb.size) < 2:
+            raise BadFile("too narrow", f"{rgb.width} x {rgb.height} pixels")
     except BadFile as error:
         return error
     pixels = hashlib.sha256(f"{rgb.width} {rgb.height} ".encode() + rgb.tobytes())
@@ -151,12 +182,14 @@ def _missing(images: pd.DataFrame, labels: Iterable[str]) -> Iterator[Problem]:
 
 
 def _duplicates(images: pd.DataFrame) -> Iterator[Problem]:
-    """Copies of the same pixels. The one to keep is the first in the last split."""
-    for _, copies in images[images["pixels"].duplicated(keep=False)].groupby("pixels"):
-        first = copies.reset_index().drop_duplicates("split").set_index("split")["id"]
-        last = max(first.index, key=SPLITS.index)
-        labels = copies["label"]
-        for image_id, split in copies["split"].drop(first[last]).items():
-            kind = "duplicate" if split == last else "duplicate across splits"
-            other = "" if labels[image_id] == labels[first[last]] else ", under another label"
-            yield Problem(kind, image_id, f"same as {first[last]}{other}")
+    """Copies of the same pixels. The one to keep is the first in the first split."""
+    order = images["split"].map(SPLITS.index)
+    ordered = images.iloc[np.argsort(order, kind="stable")]
+    for _, copies in ordered[ordered["pixels"].duplicated(keep=False)].groupby("pixels"):
+        first = copies.index[0]
+        if len(copies) >= 10:
+            yield Problem("repeated", first, f"{len(copies)} times")
+        for image_id, row in copies.iloc[1:].iterrows():
+            across = " across splits" * (row["split"] != copies.at[first, "split"])
+            other = "" if row["label"] == copies.at[first, "label"] else ", under another label"
+            yield Problem(f"duplicate{across}", image_id, f"same as {first}{other}")

@@ -16,6 +16,10 @@ logits)."""
 
 KINDS = ("categorical", "conversation", "reasoning")  # of instruction
 PROJECTIONS = ("q", "k", "v", "o")  # of an attention layer: query, key, value, output
+GATE_KINDS = tuple(
+    "concat_linear bilinear mixture_of_experts dynamic_weighting cross_gating".split()
+)
+"""Of `gates.GATES`; the first is the paper's default."""
 MONITORS = ("val_loss", "val_accuracy")  # what can make an epoch the best one
 
 

@@ -168,8 +168,7 @@ def refused(path, tmp_path, words):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["../x", "/etc/x", "C:/x", "a\\b", "head/x", "RUN.json", "pictures/x.webp", "x.py"],
+    "name", ["../x", "/etc/x", "C:/x", "a\\b", "head/x", "RUN.json", "pictures/x.webp", "x.py"]
 )
 def test_names_that_are_not_a_runs_own_are_refused(archive, tmp_path, name):
     path = tmp_path / "bad.zip"

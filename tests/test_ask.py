@@ -21,7 +21,6 @@ from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import CONVERSATION_PROMPT, REASONING_PROMPT, read_instructions
 from emokd_utils.scale.ask import WriterSettings, estimate, write_with_model
-from emokd_utils.scale.journal import import_written
 from emokd_utils.scale.judging import judge
 
 SECRET = "sk-test-0123456789abcdef"
@@ -234,13 +233,9 @@ def test_a_budget_of_images_mixes_the_classes_and_is_resumed(serve, train, tmp_p
     assert write(train, tmp_path, server).counts["written"] == server.paid == 12
 
 
-MONEY = {"max_cost": 0.0025, "price_in": 1.0, "price_out": 1.0}
-
-
-@pytest.mark.parametrize("budget", [{"max_tokens": 2500}, MONEY], ids=["tokens", "money"])
-def test_a_budget_is_never_exceeded(serve, train, tmp_path, budget):
+def test_a_budget_is_never_exceeded(serve, train, tmp_path):
     server = serve(always(GOOD))
-    report = write(train, tmp_path, server, **budget)
+    report = write(train, tmp_path, server, max_cost=0.0025, price_in=1.0, price_out=1.0)
     spent = report.counts["tokens in"] + report.counts["tokens out"]
     assert spent <= 2500 < spent + USAGE["prompt_tokens"] + FAST.answer_tokens
     assert "may exceed the budget" in report.stopped
@@ -294,6 +289,7 @@ def test_ctrl_c_ends_the_run_after_the_requests_under_way(serve, train, tmp_path
         time.sleep(0.2 if n >= 3 else 0)
         return completion(GOOD)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test's server may have taken
     server = serve(script)
     report = write(train, tmp_path, server, concurrency=2)
     assert report.stopped == "interrupted"
@@ -329,28 +325,3 @@ def test_the_key_is_nowhere(serve, train, tmp_path, capsys, caplog, status):
 def test_a_missing_or_broken_key_or_address_is_told(train, tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         write_with_model(train, FAST, tmp_path, **options)
-
-
-def test_import_of_the_published_form(train, tmp_path):
-    text = f"1. **Key elements** \n* {SEEN}\n\n2. **Reasoning** \n{WHY}"
-    texts = dict.fromkeys(train.ids[:8], text) | {train.ids[8]: LEAKING}
-    texts |= {train.ids[9]: "I cannot see images.", "train/awe/stranger.png": GOOD}
-    items = [
-        {"gpt_response": answer, "img_path": f"FI/{image}", "label": image.split("/")[1]}
-        for image, answer in texts.items()
-    ]
-    items.append(items[7] | {"label": "anger"})
-    items[0]["img_path"] = "D:\\data\\FI\\" + train.ids[0].replace("/", "\\")
-    path = tmp_path / "FI_annotations_train.json"
-    path.write_text(json.dumps(items), "utf-8")
-    journal, report = import_written(path, train, tmp_path)
-    assert report.counts["written"] == 8
-    assert report.counts["set aside: names the emotion"] == report.counts["set aside: refused"] == 1
-    assert report.failures == {f"no image is {item['img_path']}": 1 for item in items[10:]}
-    written, counts = read_instructions(journal, train)
-    assert (counts["reasoning"], counts["leaked"], counts["not written"]) == (8, 2, 6)
-    assert {item.answer for item in written if item.kind != "categorical"} == {SEEN, WHY}
-    assert import_written(path, train, tmp_path) == (journal, report)
-    path.write_text('[{"image": "a.jpg"}]')
-    with pytest.raises(InputError, match="FI_annotations_train.json"):
-        import_written(path, train, tmp_path)

@@ -1,7 +1,9 @@
 """The command line: what it takes, what it does with it, and errors in one sentence."""
 
+import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,21 @@ def test_plan_says_what_it_would_take_and_fetches_nothing(capsys, tmp_path):
     assert "GB" in capsys.readouterr().out
     assert commands.main(["plan", "--data", str(tmp_path / "nowhere")]) == 2
     assert "without images say how many" in capsys.readouterr().err
+
+
+def test_what_was_found_is_told_and_too_few_images_end_it_at_the_start(tmp_path, capsys):
+    for k, place in enumerate(product(("train", "val", "test"), ("calm", "tense"), "ab")):
+        folder = tmp_path / "/".join(place[:2])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 30), (k, 9, 9)).save(folder / f"{place[2]}.png")
+    shutil.copy(tmp_path / "train/calm/a.png", tmp_path / "test/calm/leak.png")
+    asked = ["--data", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    for command in ("run", "plan"):
+        assert commands.main([command, *asked]) == 2
+        out, err = capsys.readouterr()
+        assert "[found] 1 duplicate across splits (left out)" in out
+        assert "4 images of val cannot make the gate's 5 folds" in err and "gate.folds=4" in err
+    assert not list((tmp_path / "runs").glob("*/*zero*"))
 
 
 def test_convert_and_the_writer_by_command(tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from emokd_utils.data import load_dataset, stratified_split
 from emokd_utils.emotions import MIKELS
@@ -120,8 +120,8 @@ BAD_FILES = [
 ]
 NOT_READ = "Validation/positive/a.png train/loose.png train/positive/notes.txt".split()
 LITTER = """.DS_Store .hidden/a.png train/.DS_Store train/positive/Thumbs.db train/positive/._000.png
-train/.ipynb_checkpoints/a.png test/desktop.ini README.md objects/a.png
-train/__MACOSX/positive/a.png train/notes.txt""".split()
+train/.ipynb_checkpoints/a.png train/positive/@eaDir/a.png test/desktop.ini README.md objects/a.png
+train/notes.txt""".split()
 
 
 def test_all_that_is_wrong_is_named_with_the_mend_and_left_out_when_asked(root):
@@ -143,6 +143,7 @@ def test_all_that_is_wrong_is_named_with_the_mend_and_left_out_when_asked(root):
     expected += [("stray", path) for path in ("Validation", *NOT_READ[1:], "train/odd")]
     expected += [("stray", "train/positive/loop"), ("misnamed", "train/positive/caf\\udce9.png")]
     expected += [("nested", "train/positive/more"), ("unreadable", "train/lost")]
+    expected += [("passed over", name.removesuffix("/a.png")) for name in LITTER[:8]]
     expected += [("empty", "train/positive/pipe.png"), ("unreadable", "train/positive/self.png")]
     report = scan(root)
     assert sorted(listed(report)) == sorted(expected) and len(report.images) == 18
@@ -183,12 +184,40 @@ def test_duplicates_across_and_within_splits(root):
     shutil.copy(test / "002.png", root / "train" / "negative" / "copy.png")
     shutil.copy(train / "000.png", train / "twin.png")
     report = scan(root)
-    across = ["train/negative/copy.png", "train/positive/recoded.bmp", "val/positive/copy.png"]
+    across = ["test/positive/001.png", "test/positive/002.png", "val/positive/000.png"]
     expected = [("duplicate across splits", path) for path in across]
     assert listed(report) == [*expected, ("duplicate", "train/positive/twin.png")] and report.ok
-    assert "same as test/positive/002.png, under another label" in report.text()
-    skipped = load_dataset(root, skip_bad=True)
-    assert not set(across) & set(skipped.ids) and "train/positive/twin.png" in skipped.ids
+    assert "same as train/negative/copy.png, under another label" in report.text()
+    assert report.found == "3 duplicate across splits (left out); 1 duplicate"
+    dataset = load_dataset(root)
+    assert not set(across) & set(dataset.ids) and "train/positive/twin.png" in dataset.ids
+    for number in range(9):
+        shutil.copy(train / "000.png", root / "train" / "negative" / f"gone{number}.png")
+    assert ("repeated", "train/negative/gone0.png") in listed(scan(root))
+
+
+def test_what_a_model_cannot_take_is_found_and_long_texts_are_read(root):
+    folder, note = root / "train" / "positive", PngImagePlugin.PngInfo()
+    picture(1, (1100, 5)).save(folder / "banner.png")
+    picture(2, (1, 1)).save(folder / "dot.png")
+    note.add_text("parameters", "a wide view of a valley, " * 100_000, zip=True)
+    picture(3).save(folder / "generated.png", pnginfo=note)
+    narrow = [("too narrow", f"train/positive/{name}.png") for name in ("banner", "dot")]
+    assert listed(scan(root)) == narrow
+    assert len(load_dataset(root, skip_bad=True)) == 19
+
+
+def test_folders_of_one_class_are_told_and_a_known_release_keeps_its_classes(tmp_path):
+    root = make_root(tmp_path / "data", ("joy", "col\u00e8re"), train=3, test=2)
+    assert list(load_dataset(root).label_set) == ["col\u00e8re", "joy"]
+    (root / "test" / "col\u00e8re").rename(root / "test" / "cole\u0300re")
+    assert list(scan(root).label_set) == ["col\u00e8re", "joy"] and scan(root).found == ""
+    half = make_root(tmp_path / "half", ("anger", "fear"), train=3, test=2)
+    write(half / "train" / "scared" / "a.png")
+    told = "2 classes, part of ekman: anger, fear; 1 merged fear and scared into fear"
+    assert scan(half).found == told and len(load_dataset(half)) == 11
+    (half / "source.json").write_text('{"about": {"label_set": "mikels"}}')
+    assert load_dataset(half).label_set is MIKELS
 
 
 @pytest.mark.parametrize(
@@ -225,9 +254,9 @@ def test_stratified_split(counts, fraction, seed):
 def test_without_val_part_of_train_is_set_apart_and_twins_are_not_parted(tmp_path):
     root = make_root(tmp_path / "data", ("Sad", "awe"), train=20, test=3)
     report, dataset = scan(root), load_dataset(root)
-    assert report.label_set is MIKELS and "46 sound images" in report.text()
+    assert report.label_set.name == "part of mikels" and "46 sound images" in report.text()
     assert report.counts.loc["train", "sadness"] == 20 and "no val/" in report.text()
-    assert listed(report) == [("missing class", "test/")] * 6 + [("missing class", "train/")] * 6
+    assert listed(report) == []
     drawn = ("Sad/001", "Sad/006", "awe/008", "awe/013")
     assert dataset.split("val").ids == tuple(f"train/{image}.png" for image in drawn)
     shutil.copytree(root / "train" / "Sad", root / "train" / "sadness")  # another spelling
@@ -266,6 +295,25 @@ train/positive/gone.png,val,odd,x,2"""
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "encoding"),
+    [
+        ("metadata.csv", "file_name;cue\n.\\train\\positive\\000.png;\u00e9t\u00e9\n", "cp1252"),
+        ("metadata.csv", "cue\tfile\n\u00e9t\u00e9\ttrain/positive/000.png\n", "utf-16"),
+        ("train/metadata.csv", "file_name,cue\r\npositive/000.png,\u00e9t\u00e9\r\n", "utf-8-sig"),
+        (
+            "train/metadata.jsonl",
+            '{"file_name": "positive/000.png", "cue": "\u00e9t\u00e9"}\n',
+            "utf-8",
+        ),
+    ],
+)
+def test_metadata_is_taken_as_the_hub_and_spreadsheets_write_it(root, name, text, encoding):
+    (root / name).write_bytes(text.encode(encoding))
+    cues = load_dataset(root).table["cue"].dropna()
+    assert cues.to_dict() == {"train/positive/000.png": "\u00e9t\u00e9"}
+
+
+@pytest.mark.parametrize(
     "content, about, words",
     [
         (b"file,split\ntrain/positive/000.png,val", "train/positive/000.png", "split 'val'"),
@@ -278,7 +326,9 @@ def test_metadata_that_is_unusable_or_contradicts_the_folders(root, content, abo
     (root / "metadata.csv").write_bytes(content)
     assert ("metadata error", about) in listed(scan(root))
     with pytest.raises(InputError, match=f"metadata.csv.*{words}"):
-        load_dataset(root, skip_bad=True)
+        load_dataset(root)
+    left = load_dataset(root, skip_bad=True)
+    assert set(scan(root).images.index) - set(left.ids) == {about} - {"metadata.csv"}
 
 
 def test_a_scan_kept_as_json_saves_the_second(root, monkeypatch):

@@ -45,7 +45,7 @@ def test_a_label_makes_a_categorical_instruction(dataset):
     kinds = {"categorical": 4, "conversation": 0, "reasoning": 0}
     assert counts == kinds | {"leaked": 0, "not written": 8}
     for item in written:
-        assert all(label in item.prompt for label in MIKELS.labels)
+        assert all(label in item.prompt for label in dataset.label_set)
         assert item.answer == f"{{'emotion': '{item.image_id.split('/')[1]}'}}"
 
 

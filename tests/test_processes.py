@@ -26,7 +26,7 @@ from emokd_utils.run import open_run
 
 torch.set_num_threads(1)
 tuning.bf16_is_fast = lambda device: False  # rounding to 8 bits would hide what is compared
-profile = reduced(MINI).changed(images_per_split=48, vision={"epochs": 1}, gates=["bilinear"])
+profile = reduced(MINI).changed(images_per_split=64, vision={"epochs": 1}, gates=("bilinear",))
 profile = profile.changed(tuning={"dropout": 0.0, "checkpoint_steps": 3})
 open_run(profile, runs=sys.argv[1], progress=False).predictions(0)
 finish()

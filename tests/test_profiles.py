@@ -89,6 +89,8 @@ def test_fields_are_set_by_text(tmp_path, monkeypatch):
         ("tuning.lr=fast", "wants float"),
         ("head.alpha=2", "alpha is 2.0: choose a value from 0 to 1"),
         ("gate_split=test", "choose one of 'train', 'val'"),
+        ("gates=concat_linear,golden", "gates is 'golden': choose one of 'concat_linear'"),
+        ("gates=", "gates is empty"),
     ],
 )
 def test_what_cannot_be_set_is_told(text, words):

@@ -50,8 +50,8 @@ class ByHand:
         self.final = final
 
     def predictions(self, seed):
-        k = np.arange(40)
-        rights = {ZERO_SHOT: np.zeros(40, bool), TUNED: k < 20, VISION: k >= 20}
+        k = np.arange(len(self.ids))
+        rights = {ZERO_SHOT: k < 0, TUNED: k < 20, VISION: k >= 20}
         rights |= {
             HEAD_PLAIN: k % 4 == 0,
             HEAD: k % 2 == 0,
@@ -91,6 +91,15 @@ def test_a_claim_that_fails_says_so():
     assert not claim.holds and str(claim).startswith("[DOES NOT HOLD]")
     assert not claims["EmoVLM-KD recovers half of the gap to the oracle or more"].holds
     assert not claims["the untuned VLM is above chance (50.0%) on content-led images"].holds
+
+
+def test_what_few_images_or_no_gap_cannot_tell_is_said():
+    class Few(ByHand):
+        ids = ByHand.ids[:10]  # all led by content, all right by the VLM
+
+    claims = Results(Few(np.arange(10) < 5)).claims()
+    assert {claim.holds for claim in claims} == {None} and len(claims) == 11
+    assert str(claims[-1]).startswith("[cannot be told]") and "nan" not in str(claims)
 
 
 def test_repeated_divisions_count_an_image_once_by_hand():

@@ -29,7 +29,6 @@ convert = lazy("scale.convert")
 demo = lazy("cli.demo")
 devices = lazy("scale.devices")
 doctor = lazy("cli.doctor")
-journal = lazy("scale.journal")
 plan = lazy("scale.plan")
 pretraining = lazy("world.pretrain")
 
@@ -56,10 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "emokd_utils":
             raise
-        message = (
-            f"{error.name} is not installed here; `python -m emokd_utils doctor` tells the mend"
-        )
-        code = 2
+        mend = "`python -m emokd_utils doctor` tells the mend"
+        message, code = f"{error.name} is not installed here; {mend}", 2
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
             raise
@@ -118,7 +115,9 @@ def plan_run(args: Namespace) -> int:
     elif args.data and not args.data.is_dir():
         raise InputError(f"{args.data} is no folder; without images say how many: --images N")
     else:
-        images = plan.Images.of(opened(args, profile, progress=False).dataset, profile)
+        whole = opened(args, profile, progress=False)
+        whole.source.check(whole.dataset)
+        images = plan.Images.of(whole.dataset, profile)
     planned = plan.plan(profile, images, devices.get_device(args.gpu, profile))
     print(planned)
     return int(not planned.fits)
@@ -161,12 +160,9 @@ def time_stages(args: Namespace) -> int:
 
 
 def write_instructions(args: Namespace) -> int:
-    """Estimate, ask a large model or import its texts, and report."""
+    """Estimate, ask a large model, and report."""
     whole = open_run(args.profile, args.data, args.runs, skip_bad=args.skip_bad, progress=False)
     train, folder = whole.dataset.split("train"), args.out or whole.folder / "instructions"
-    if args.source:
-        print(journal.import_written(args.source, train, folder)[1])
-        return 0
     given = vars(args) | {"requests_per_minute": args.rpm}
     names = {field.name for field in fields(ask.WriterSettings)}
     settings = ask.WriterSettings(
@@ -193,7 +189,7 @@ def convert_release(args: Namespace) -> None:
         return
     if args.out is None:
         raise InputError("convert needs NAME SOURCE OUT; `convert --list` names the data sets")
-    print(convert.convert(args.name, args.source, args.out, seed=args.seed, link=args.link).text())
+    print(convert.convert(args.name, args.source, args.out, seed=args.seed).text())
 
 
 def make_scenes(args: Namespace) -> int:
@@ -208,7 +204,7 @@ def make_scenes(args: Namespace) -> int:
 
 def pretrain(args: Namespace) -> None:
     """Make TinyVLM's checkpoint anew."""
-    facts = pretraining.pretrain(args.out, args.work)
+    facts = pretraining.pretrain(args.out, runs_folder() / "pretrain")
     print(json.dumps(facts, indent=1))
 
 

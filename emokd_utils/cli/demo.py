@@ -79,7 +79,7 @@ def build(emovlm_kd: EmoVLMKD, examples: Sequence[tuple[Image.Image, str]]):
     return blocks
 
 
-def launch(blocks, port: int | None = None, open_browser: bool = False) -> str:
+def launch(blocks, port: int | None = None) -> str:
     """Serve the page in the background until ``blocks.close()``; its address. port: None takes the
     first free one from 7860. Raises InputError where it is taken."""
     gr = _gradio()
@@ -93,7 +93,7 @@ def launch(blocks, port: int | None = None, open_browser: bool = False) -> str:
 
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is up
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
-    options = {"server_name": HOST, "server_port": port, "share": False, "inbrowser": open_browser}
+    options = {"server_name": HOST, "server_port": port, "share": False, "inbrowser": False}
     options |= {"quiet": True, "inline": False, "prevent_thread_lock": True, "footer_links": []}
     options["theme"] = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     app = {"middleware": [Middleware(BaseHTTPMiddleware, dispatch=own_content_only)]}
@@ -116,11 +116,9 @@ def demo(args: Namespace) -> None:
     """The command ``demo``: load what a run has trained and serve the page until Ctrl-C."""
     _gradio()
     profile, seed = asked_profile(args), args.seed
-    if args.gate and args.gate not in profile.gates:
-        raise InputError(f"no gate {args.gate!r}: choose one of {', '.join(profile.gates)}")
     run = open_run(profile, args.data, args.runs, skip_bad=args.skip_bad, make=False)
     try:
-        parts = run.tuned_vlm(seed), run.head(seed), run.gate(seed, kind=args.gate)
+        parts = run.tuned_vlm(seed), run.head(seed), run.gate(seed)
     except NotMadeError as error:
         holds = f"{run.folder} holds no trained EmoVLM-KD of seed {seed} for these settings"
         raise InputError(f"{holds}: `run` with the same options makes it") from error
@@ -130,7 +128,7 @@ def demo(args: Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="emokd-demo-", ignore_cleanup_errors=True) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         blocks = build(EmoVLMKD(*parts, data.label_set), examples)
-        url = launch(blocks, args.port, args.open)
+        url = launch(blocks, args.port)
         print(f"EmoVLM-KD answers at {url} (Ctrl-C ends it)", flush=True)
         with contextlib.closing(blocks):
             while blocks.is_running:

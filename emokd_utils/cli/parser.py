@@ -104,10 +104,8 @@ def _plan(parser: Parser) -> None:
 def _demo(parser: Parser) -> None:
     for add_options in (_profile, _models, _data, _seed):
         add_options(parser)
-    parser.add_argument("--gate", metavar="KIND", help="which gate (the profile's first)")
     text = "of 127.0.0.1 (default: the first free from 7860)"
     parser.add_argument("--port", type=port, metavar="N", help=text)
-    parser.add_argument("--open", action="store_true", help="open it in the browser")
 
 
 def _export(parser: Parser) -> None:
@@ -139,16 +137,12 @@ def _bench(parser: Parser) -> None:
 def _write_instructions(parser: Parser) -> None:
     _profile(parser)
     _data(parser)
-    source = parser.add_mutually_exclusive_group(required=True)
-    text = "ask this model (server: OPENAI_BASE_URL, key: OPENAI_API_KEY)"
-    source.add_argument("--model", metavar="NAME", help=text)
-    text = "answers in the JSON of the paper's published code"
-    source.add_argument("--import", dest="source", type=Path, metavar="FILE", help=text)
     add = parser.add_argument
+    text = "ask this model (server: OPENAI_BASE_URL, key: OPENAI_API_KEY)"
+    add("--model", required=True, metavar="NAME", help=text)
     add("--dry-run", action="store_true", help="estimate only; asks nothing")
-    stop = "stop when the journal holds so many"
-    add("--max-images", type=count, metavar="N", help=f"{stop} images")
-    add("--max-tokens", type=count, metavar="N", help=f"{stop} tokens")
+    text = "stop when the journal holds so many images"
+    add("--max-images", type=count, metavar="N", help=text)
     add("--max-cost", type=float, metavar="X", help="stop before it costs more")
     add("--price-in", type=float, metavar="X", help="of a million tokens in")
     add("--price-out", type=float, metavar="X", help="of a million tokens out")
@@ -165,7 +159,6 @@ def _convert(parser: Parser) -> None:
     add("source", nargs="?", metavar="SOURCE", help=text)
     add("out", nargs="?", type=Path, metavar="OUT", help="the folder to write")
     _seed(parser, "of a split (default: 0)")
-    add("--link", action="store_true", help="hard links instead of copies")
     text = "the paper's data sets; with NAME all that is known of it"
     add("--list", action="store_true", help=text)
 
@@ -180,9 +173,6 @@ def _scenes(parser: Parser) -> None:
 def _pretrain(parser: Parser) -> None:
     usual = project_root() / "data" / "tiny_vlm"
     parser.add_argument("--out", type=Path, default=usual, metavar="DIR", help="where")
-    text = "for unfinished stages (default: pretrain/ among the results)"
-    usual = runs_folder() / "pretrain"
-    parser.add_argument("--work", type=Path, default=usual, metavar="DIR", help=text)
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
@@ -197,10 +187,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "export": ("write a run's results and thumbnails as one archive", _export),
     "import": ("check such an archive and install it as a run", _import),
     "bench": ("time every stage beside the published loop", _bench),
-    "write-instructions": (
-        "have a large model write instructions, or import such texts",
-        _write_instructions,
-    ),
+    "write-instructions": ("have a large model write instructions", _write_instructions),
     "convert": ("bring a released data set to the layout of --data", _convert),
     "scenes": ("make EmoScenes, the built-in data", _scenes),
     "pretrain": ("make TinyVLM anew, the built-in VLM (about 105 minutes on 2 cores)", _pretrain),

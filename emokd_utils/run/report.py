@@ -198,6 +198,7 @@ def _about(run: Run) -> str:
     counts = ", ".join(f"{len(data.split(s))} {s}" for s in ("train", "val", "test"))
     labels = ", ".join(data.label_set.labels)
     text = f"{counts} images; labels: {labels}. Profile `{run.profile.name}`."
+    text += f" The scan found: {run.source.found}." * bool(run.source.found)
     if run.source.built_in:
         return text + (
             " These are results on built-in, drawn data: they say nothing about photographs or people "

@@ -25,6 +25,8 @@ from ..predictions import (
 )
 from .run import Run
 
+FEW = 20  # images, of which fewer tell nothing
+
 
 class Results:
     """The test predictions of every model for one or more seeds, and what follows from them."""
@@ -128,6 +130,8 @@ class Results:
         teacher = self.difference(HEAD, HEAD_PLAIN)
         short = self.difference(BOTH_RUN, self.final)
         recovered = self.gap_recovered()
+        known = recovered[np.isfinite(recovered)]
+        enough = len(known) and len(self.ids) >= FEW
         return [
             *self._above_chance(),
             self._claim("instruction tuning adds 10 points or more", tuning.value >= 0.10, tuning),
@@ -144,9 +148,10 @@ class Results:
             ),
             Claim(
                 "EmoVLM-KD recovers half of the gap to the oracle or more",
-                bool(np.nanmean(recovered) >= 0.5),
-                f"{np.nanmean(recovered):.0%} on average, "
-                f"{np.nanmin(recovered):.0%} to {np.nanmax(recovered):.0%} over seeds",
+                bool(known.mean() >= 0.5) if enough else None,
+                f"{known.mean():.0%} on average, {known.min():.0%} to {known.max():.0%} over seeds"
+                if enough
+                else "no gap, or too few images",
             ),
         ]
 
@@ -156,8 +161,7 @@ class Results:
         chance = 1 / len(self.run.dataset.label_set)
         right = bootstrap(self.correct(ZERO_SHOT).mean(0)[self.cues == "content"])
         text = f"the untuned VLM is above chance ({chance:.1%}) on content-led images"
-        mean, low, high, n = right
-        return [Claim(text, low > chance, f"{mean:.1%} [{low:.1%}, {high:.1%}], n = {n}")]
+        return [Claim(text, _told(right.low > chance, right), right.percent)]
 
     def _each_ahead_on_its_cue(self) -> list[Claim]:
         if self.cues is None:
@@ -169,8 +173,9 @@ class Results:
             claims.append(
                 Claim(
                     f"the tuned VLM is {name} the vision model on {cue}-led images",
-                    bool(sign * gap.value > 0 and (p_values < 0.01).all()),
-                    f"{self._over_seeds(gap)}; largest McNemar p over seeds {p_values.max():.2g}",
+                    _told(sign * gap.value > 0 and (p_values < 0.01).all(), gap),
+                    self._over_seeds(gap)
+                    + f"; largest McNemar p over seeds {p_values.max():.2g}" * bool(gap.n),
                 )
             )
         return claims
@@ -185,19 +190,21 @@ class Results:
             claims.append(
                 Claim(
                     f"EmoVLM-KD is ahead of the {name} in every seed",
-                    bool(enough and (each > 0).all()),
+                    _told(enough and (each > 0).all(), gain),
                     f"{self._over_seeds(gain)}; least over seeds {100 * each.min():+.1f}",
                 )
             )
         return claims
 
     def _claim(self, text: str, holds: bool, gain: Estimate) -> Claim:
-        return Claim(text, bool(holds), self._over_seeds(gain))
+        return Claim(text, _told(holds, gain), self._over_seeds(gain))
 
     def _over_seeds(self, gain: Estimate) -> str:
-        mean, low, high = (100 * x for x in gain[:3])
-        points = f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
-        return f"{points}, n = {gain.n}, {len(self.seeds)} seed(s)"
+        return f"{gain.points}, {len(self.seeds)} seed(s)"
+
+
+def _told(holds: object, estimate: Estimate) -> bool | None:
+    return bool(holds) if estimate.n >= FEW and np.isfinite(estimate.value) else None
 
 
 class Repeated:

@@ -305,6 +305,7 @@ class Run:
     def predictions(self, seed: int = 0) -> dict[str, Predictions]:
         """The test predictions of every row of the table, by its name, in the table's order."""
         profile = self.profile
+        self.source.check(self.dataset)
         rows = {
             ZERO_SHOT: self.zero_shot(),
             TUNED: self.tuned(seed),

@@ -33,6 +33,7 @@ class FolderSource:
     remembered. skip_bad, resplit: as of `open_run`."""
 
     without_weights = ""
+    found = ""  # what the scan found, in a line
 
     def __init__(
         self, profile: Profile, root: Path, memory: Path, skip_bad: bool, resplit: int | None
@@ -55,11 +56,26 @@ class FolderSource:
                 f"{self.root} is no folder; give the folder that holds train/ and test/"
             )
         report = run.artefact(scanned).value
+        if report.found and report.found != self.found:
+            run.store.say(f"[found] {report.found}")
+        self.found = report.found
         dataset = load_dataset(self.root, skip_bad=self.skip_bad, report=report)
         if self.resplit is not None:
             dataset = dataset.resplit(self.resplit)
         count = self.profile.images_per_split
         return _few_of_each_split(dataset, count) if count else dataset
+
+    def check(self, dataset: ImageDataset) -> None:
+        """InputError for images that could not be trained on, before anything costly is begun."""
+        classes = dataset.table.groupby("split")["label"].nunique()
+        if classes["train"] < 2:
+            raise InputError(f"{self.root}: train has images of one class: two or more are needed")
+        split, folds = self.profile.gate_split, self.profile.gate.folds
+        if (rows := len(dataset.split(split))) < folds:
+            mend = f"add images to {split}, or --set gate.folds={rows if rows > 1 else 0}"
+            raise InputError(
+                f"{self.root}: {rows} images of {split} cannot make the gate's {folds} folds: {mend}"
+            )
 
     @property
     def vlm(self) -> str:
@@ -122,6 +138,7 @@ class ArchiveSource:
     """A run that was imported: results without weights. folder: where it was installed."""
 
     resplit = None
+    found = ""
 
     def __init__(self, folder: Path, profile: Profile | None = None) -> None:
         self.root, self.card = folder, read_card((folder / CARD).read_bytes())
@@ -142,6 +159,9 @@ class ArchiveSource:
         card = self.card
         key = card.keys["data"]
         return ImportedDataset(self.root, card.label_set, card.table, key, card.pictures)
+
+    def check(self, dataset: ImageDataset) -> None:
+        """What was trained on could be."""
 
     def metadata_key(self, dataset: ImageDataset) -> str:
         """As where it was exported."""

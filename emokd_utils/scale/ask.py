@@ -41,13 +41,12 @@ class WriterSettings:
     answer_tokens: int = 500  # limit of an answer
     image_side: int = 512  # longer side in pixels that an image is shrunk to
     max_images: float = INF
-    max_tokens: float = INF
     max_cost: float = INF
     price_in: float = 0.0  # of a million tokens, in the currency of max_cost
     price_out: float = 0.0
 
     def __post_init__(self) -> None:
-        counts = ("concurrency", "answer_tokens", "image_side", "max_images", "max_tokens")
+        counts = ("concurrency", "answer_tokens", "image_side", "max_images")
         amounts = dict.fromkeys(("max_retries", "max_cost", "price_in", "price_out"), (0, INF))
         within(self, requests_per_minute=ABOVE_0, timeout=ABOVE_0, **amounts)
         within(self, **dict.fromkeys(counts, COUNT))
@@ -164,7 +163,7 @@ class _Run:
         tokens = [self.journal.spent[name] + number * n for name, n in self._at_most().items()]
         images = paid | {image, *self.under_way.values()}
         over = image not in paid and len(images) > budget.max_images
-        return over or sum(tokens) > budget.max_tokens or budget.cost(*tokens) > budget.max_cost
+        return over or budget.cost(*tokens) > budget.max_cost
 
     def _ask(self, image: str) -> tuple[dict, str]:  # for the journal, and why it failed
         dataset, jpeg = self.journal.dataset, io.BytesIO()

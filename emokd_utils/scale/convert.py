@@ -99,13 +99,12 @@ def convert(
     out: Path | str,
     *,
     seed: int = 0,
-    link: bool = False,
     say: Callable[[str], None] = print,
 ) -> ConversionReport:
     """Write the released data set below `source` to the new folder `out`, whole or not at all.
 
     name: one of SOURCES, "imagefolder" for class folders, "datasets" for one of that library. seed:
-    of the split, where none is released. link: hard links, on one disk. Raises InputError.
+    of the split, where none is released. Raises InputError.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -117,7 +116,7 @@ def convert(
             labels = LABEL_SETS.get(_FORMS[name].label_set)
             taken, rest = [], dict.fromkeys(files)
             for number, row in enumerate(rows, 1):
-                taken.append(_take(Path(source), labels, Path(draft, str(number - 1)), link, row))
+                taken.append(_take(Path(source), labels, Path(draft, str(number - 1)), row))
                 rest.pop(row.file, None)
                 if number % 5000 == 0:
                     say(f"{number:,} read")
@@ -128,8 +127,8 @@ def convert(
                 out.rmdir()
             os.rename(Path(draft, "data"), out)
     except OSError as error:
-        mend = "convert again" + " without links" * link
-        raise InputError(f"{error.filename or out}: {error.strerror or error}; {mend}") from error
+        what = f"{error.filename or out}: {error.strerror or error}"
+        raise InputError(f"{what}; convert again") from error
     return report
 
 
@@ -148,7 +147,7 @@ def _opened(name: str, source: Path | str) -> tuple[list[str], Iterator[Row]]:
     raise InputError(f"{source} does not hold {name} as it is released. Wanted: {about.form}")
 
 
-def _take(source: Path, labels: LabelSet | None, copy: Path, link: bool, row: Row) -> tuple:
+def _take(source: Path, labels: LabelSet | None, copy: Path, row: Row) -> tuple:
     label, kind, detail = row.decided(labels)
     path, sha256, suffix = Path(source, row.file or "").resolve(), "", ""
     homes = (source.resolve(), Path(HF_HOME).resolve())
@@ -160,10 +159,7 @@ def _take(source: Path, labels: LabelSet | None, copy: Path, link: bool, row: Ro
         try:
             data, form = decode(path)[1:3] if row.file else (row.data, decode_bytes(row.data)[1])
             suffix, sha256 = _SUFFIX[form], hashlib.sha256(data).hexdigest()
-            if link and row.file:
-                os.link(path, copy)
-            else:
-                copy.write_bytes(data)
+            copy.write_bytes(data)
         except BadFile as error:
             kind, detail = "bad file", ": ".join(error.args)
     return _plain(row.id), row.split, label, kind, _plain(detail), sha256, suffix

@@ -1,19 +1,16 @@
-"""The journal of a large model's answers, and answers that others have got (lesson 4).
+"""The journal of a large model's answers (lesson 4).
 
 All else follows from it, so a killed run goes on; `instructions.journal_answers` tells its form.
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from random import Random
 
-import pandas as pd
-
 from ..data import ImageDataset
-from ..errors import InputError
 from ..files import checksum, load_lines, write_text
 from ..instructions import JOURNAL_FORMAT, journal_answers
 from .judging import judge
@@ -101,29 +98,3 @@ class WriterReport:
         lines += [f"failed {k:,} x: {why}" for why, k in self.failures.most_common(5)]
         lines += [f"stopped: {self.stopped}"] if self.stopped else []
         return "\n".join([*lines, f"journal: {self.journal}"])
-
-
-def import_written(
-    path: Path | str, dataset: ImageDataset, folder: Path | str
-) -> tuple[Path, WriterReport]:
-    """Answers in the JSON of the paper's code (github.com/sange1104/EmoVLM-KD,
-    generate_instruction.py), each about the one image of its file name and label, as a journal."""
-    path, keys = Path(path), ["img_path", "label", "gpt_response"]
-    try:
-        rows = pd.DataFrame(json.loads(path.read_text("utf-8-sig")))[keys].astype(str)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        wanted = f"wanted is a JSON list of objects with {', '.join(keys)}"
-        raise InputError(f"{path}: {wanted} ({error})") from None
-    named, requests, failures = defaultdict(list), [], Counter()
-    for image, label in zip(dataset.ids, dataset.labels, strict=True):
-        named[PurePosixPath(image).name, label].append(image)
-    free = {"finish": "stop", "in": 0, "out": 0, "measured": True}
-    for place, label, text in rows.itertuples(index=False):
-        images = named[PureWindowsPath(place).name, dataset.label_set.canonical(label)]
-        if len(images) == 1:
-            requests.append(entry(images[0], dataset, free | {"text": text}))
-        else:
-            failures[f"no image is {place}"] += 1
-    journal = Journal(Path(folder) / f"imported-{checksum(path)[:16]}.jsonl", dataset, requests)
-    journal.save()
-    return journal.path, WriterReport(journal.path, journal.counts(), failures)

@@ -229,10 +229,8 @@ def pretrain(out: Path, work: Path, steps: Mapping[str, int] = {}, batch=64, see
 
 def evaluate(model, processor) -> dict[str, float]:
     """Shares of JUDGED held-out scenes' objects named in captions, and by their feeling if asked."""
-    vlm, scenes = (
-        VLM(model, processor),
-        [make_unlabelled_scene(HELD_OUT + k) for k in range(JUDGED)],
-    )
+    vlm = VLM(model, processor)
+    scenes = [make_unlabelled_scene(HELD_OUT + k) for k in range(JUDGED)]
     captions = vlm.generate([scene.image for scene in scenes], "Describe the image.", 40)
     shown = zip(scenes, captions, strict=True)
     named = [noun in text for scene, text in shown for noun in scene.objects]

@@ -291,8 +291,7 @@ for name, text in answers.items():
 # %% [markdown]
 # Every answer is on the disk before anything else happens to it, so a run that is killed goes on without paying
 # twice; a budget in images, tokens or money ends it cleanly. What was written goes into tuning with
-# `--set tuning.instructions=JOURNAL`. Texts that the paper's published code wrote can be read as well
-# (`--import FILE`).
+# `--set tuning.instructions=JOURNAL`.
 
 # %% [markdown]
 # ## From instructions to tokens

@@ -159,8 +159,8 @@ print(replace(report, root=broken.name).text())
 
 # %% [markdown]
 # The report has two severities. An **error** means that a file cannot be used, or that something is not where
-# it is looked for. A **warning** means that the run would go on, and mean less than you think. The picture
-# that is known from training when it is tested is among the latter.
+# it is looked for. A **warning** means that the run would go on, and mean less than you think. A test picture
+# that is known from training is among the latter: it is left out, and every run says so in a line.
 #
 # How does a scan know that a file is not what its name says? Every format begins with bytes of its own.
 
@@ -213,7 +213,7 @@ usable = load_dataset(broken, skip_bad=True)
 there = pd.crosstab(usable.table["split"], usable.table["label"])
 print(there.reindex(["train", "val", "test"]).to_string())
 gone = sorted(set(report.images.index) - set(usable.ids))
-print("sound, but left out since the test split has it too:", ", ".join(gone))
+print("sound, but left out since an earlier split has it too:", ", ".join(gone))
 
 # %% [markdown]
 # There is no `val/` in this folder, and yet there are val images: a tenth of each class of `train/` was set
@@ -750,7 +750,9 @@ except InputError as error:
 #
 # Given rows `(image id, split, fingerprint of the pixels)`, return the ids of the images to drop so that
 # nothing in the test split is known before: all train and val images whose pixels occur in test as well.
-# Copies within one split are another matter and stay. The order does not matter.
+# Copies within one split are another matter and stay. The order does not matter. (So it is done where the test
+# split is a published one, which must stay whole. `load_dataset`, which cannot know that, leaves out the test
+# image: what was trained on stays, and the report says how many are missing.)
 #
 # <details><summary>It drops images that only have the same file name</summary>Cameras count from 0001 again and
 # again. What makes two images the same?</details>
