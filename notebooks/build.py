@@ -269,6 +269,48 @@ def drift(master: Path) -> list[str]:
     return found
 
 
+NBGRADER_CONFIG = '''"""nbgrader for this course: its stubs, and what students hand in."""
+
+from nbgrader.preprocessors import (
+    CheckCellMetadata,
+    ClearOutput,
+    NbGraderPreprocessor,
+    OverwriteCells,
+    OverwriteKernelspec,
+)
+
+
+class KeepFirst(NbGraderPreprocessor):
+    """Of a graded cell that a student has copied the first counts, the copy is a cell of the student's."""
+
+    def preprocess(self, nb, resources):
+        seen = set()
+        for cell in nb.cells:
+            name = cell.metadata.get("nbgrader", {}).get("grade_id")
+            if name is None or name in seen:
+                if cell.metadata.pop("nbgrader", None):
+                    self.log.warning("Cell %s is there twice: the first one counts", name)
+            seen.add(name)
+        if seen <= {None}:
+            raise ValueError("no cell knows its exercise: copy the answers into the released notebook")
+        return nb, resources
+
+
+c = get_config()  # noqa: F821
+c.CourseDirectory.course_id = "emovlm-kd"
+# What jupytext pairs with a notebook of source/ holds the solutions too.
+c.CourseDirectory.ignore = [
+    *(".ipynb_checkpoints", "__pycache__", ".pytest_cache", "*.pyc"),
+    *("*.py", "*.md", "*.Rmd", "*.qmd", "*.myst", "*.R", "*.jl"),
+]
+c.Autograde.sanitize_preprocessors = [
+    *(ClearOutput, KeepFirst, OverwriteKernelspec, OverwriteCells, CheckCellMetadata)
+]
+c.OverwriteCells.add_missing_cells = True
+c.ExecutePreprocessor.timeout = 600
+'''
+
+
 def release(folder: Path) -> None:
     """Write every lesson as an assignment of nbgrader's ``source/`` and a configuration that keeps
     the stubs of this course."""
@@ -276,14 +318,9 @@ def release(folder: Path) -> None:
         to = folder / "source" / master.stem / f"{master.stem}.ipynb"
         to.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(source(master), to)
-    config = (
-        "c = get_config()  # noqa: F821\n"
-        'c.CourseDirectory.course_id = "emovlm-kd"\n'
-        f"c.ClearSolutions.code_stub = {{'python': {STUB!r}}}\n"
-        f"c.ClearSolutions.text_stub = {TEXT_STUB!r}\n"
-        "c.ExecutePreprocessor.timeout = 600\n"
-    )
-    (folder / "nbgrader_config.py").write_text(config, encoding="utf-8")
+    stubs = f"c.ClearSolutions.code_stub = {{'python': {STUB!r}}}\n"
+    stubs += f"c.ClearSolutions.text_stub = {TEXT_STUB!r}\n"
+    (folder / "nbgrader_config.py").write_text(NBGRADER_CONFIG + stubs, encoding="utf-8")
     print(f"{folder}: {len(masters())} assignments; next: nbgrader generate_assignment NAME")
 
 

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from emokd_utils.errors import InputError
 from emokd_utils.gates import GATES, build_gate, gate_inputs
 from emokd_utils.gating import TrainedGate, optimism, stratified_folds, train_gate
-from emokd_utils.settings import INPUT_MODES, GateSettings
+from emokd_utils.settings import GATE_KINDS, INPUT_MODES, GateSettings
 
 KINDS = tuple(GATES)
 
@@ -34,6 +34,7 @@ def check(kind, logits, shares=None, scales=None, **layers):
 
 
 def test_concat_linear_by_hand():
+    assert KINDS == GATE_KINDS and KINDS[0] == "concat_linear", "what a profile may name"
     # Flattened sides are (0.5, 0.5) and (1.75, 1.75). Logit 0 leads the mean by 5.15; by 4.775
     # without the student (15.1 and 5.55), by 5.775 without the VLM (12.35 and 0.8).
     weight, logits = [[1, 2, 3, 4], [-1, 0.5, 0, 2]], [2 - 2 + 1.5 + 12 + 0.1, -2 - 0.5 + 6 - 0.2]

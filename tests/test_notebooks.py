@@ -4,11 +4,13 @@ import importlib.util
 import os
 import re
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbgrader.api import Gradebook
 
 from emokd_utils import checks
 from emokd_utils.emotions import EKMAN
@@ -253,33 +255,48 @@ def test_the_release_is_a_source_folder_that_nbgrader_accepts(tmp_path):
     for path in found:
         assert path.parent.name == path.stem
         reads(path.read_text("utf-8"), as_version=4)
-    assert "get_config" in (tmp_path / "nbgrader_config.py").read_text()
+
+
+TINY = """# %% nbgrader={"grade_id": "1-1-area", "solution": true}
+def area(r):
+    ### BEGIN SOLUTION
+    return 3 * r * r
+    ### END SOLUTION
+
+# %% nbgrader={"grade_id": "1-1-check", "grade": true, "locked": true, "points": 2}
+assert area(2) == 12
+"""
 
 
 @pytest.mark.slow
-def test_nbgrader_makes_students_versions_of_the_release(tmp_path, monkeypatch):
-    from nbgrader.apps import NbGraderAPI
-    from traitlets.config import Config
-
+def test_nbgrader_releases_no_solution_and_odd_submissions_stop_nobody(tmp_path, monkeypatch):
+    (tmp_path / "tiny.py").write_text(TINY)
+    monkeypatch.setattr(build, "masters", lambda: [tmp_path / "tiny.py"])
     # nbgrader calls a command of its environment by name, as when the environment is activated
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     build.release(tmp_path)
-    config = Config()
-    config.CourseDirectory.root = str(tmp_path)
-    config.CourseDirectory.course_id = "emovlm-kd"
-    config.ClearSolutions.code_stub = {"python": build.STUB}
-    config.ClearSolutions.text_stub = build.TEXT_STUB
-    result = NbGraderAPI(config=config).generate_assignment("07_distillation", create=True)
-    assert result["success"], result.get("error")
-    made = tmp_path / "release" / "07_distillation" / "07_distillation.ipynb"
+    (tmp_path / "source" / "tiny" / "tiny.md").write_text(TINY)  # as jupytext pairs them
+    nbgrader = [sys.executable, "-m", "nbgrader"]
+    subprocess.run([*nbgrader, "generate_assignment", "tiny", "--create"], cwd=tmp_path, check=True)
+    (made,) = (tmp_path / "release" / "tiny").iterdir()
     text = made.read_text("utf-8")
-    assert "SOLUTION" not in text
-    graded = [
-        cell.metadata["nbgrader"]
-        for cell in nbformat.reads(text, as_version=4).cells
-        if cell.metadata.get("nbgrader", {}).get("grade")
-    ]
-    assert sum(g["points"] for g in graded) > 0
+    assert "SOLUTION" not in text and build.STUB.splitlines()[-1] in text
+    for who in ("a_copied", "b_deleted", "c_bare", "d_sound"):
+        notebook = nbformat.reads(text, as_version=4)
+        code, check = notebook.cells[-2:]
+        code.source = "def area(r):\n    return 3 * r * r"
+        notebook.cells += [code, check] if who == "a_copied" else []
+        notebook.cells = notebook.cells[: -1 if who == "b_deleted" else None]
+        if who == "c_bare":
+            code.metadata = check.metadata = {}
+        handed = tmp_path / "submitted" / who / "tiny" / "tiny.ipynb"
+        handed.parent.mkdir(parents=True)
+        nbformat.write(notebook, handed)
+    ran = subprocess.run([*nbgrader, "autograde", "tiny"], cwd=tmp_path, capture_output=True)
+    assert b"copy the answers into the released notebook" in ran.stderr
+    with Gradebook(f"sqlite:///{tmp_path}/gradebook.db") as book:
+        scores = {s.student.id: s.score for s in book.assignment_submissions("tiny")}
+    assert scores == {"a_copied": 2, "b_deleted": 2, "c_bare": 0, "d_sound": 2}
 
 
 SMALL = "images_per_split=96 vision.epochs=2 tuning.epochs=1 head.epochs=5 gate.epochs=20"
