@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 from transformers.utils import logging
 
@@ -27,9 +28,7 @@ def readable_errors(source: str) -> Iterator[None]:
         yield
     except (ImportError, OSError, ValueError, SafetensorError) as error:
         cause = " ".join(str(error).split())
-        mend = (
-            "give the folder of a saved model, or an id on the Hugging Face hub, if it is in reach"
-        )
+        mend = "give the folder of a saved model, or an id on the Hugging Face hub, if in reach"
         raise InputError(f"{source} cannot be loaded: {cause} ({mend})") from error
 
 
@@ -68,10 +67,13 @@ def load_model(
     with readable_errors(source):
         model = AutoModelForImageTextToText.from_pretrained(source, **options)
     if adapter:
-        from peft import PeftModel
+        from peft import PeftModel, get_peft_model_state_dict
 
         with readable_errors(str(adapter)):
             model = PeftModel.from_pretrained(model, str(adapter))
+            kept = load_file(Path(adapter) / "adapter_model.safetensors")
+            if odd := sorted(get_peft_model_state_dict(model).keys() ^ kept.keys()):
+                raise ValueError(f"it does not fit {source}: {odd[0]} is in one of the two alone")
     return model.to(device), processor
 
 

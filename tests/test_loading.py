@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
@@ -61,3 +62,7 @@ def test_four_bits_on_a_cpu_answer_nearly_as_all_do_and_are_tuned(tmp_path):
     first = [train.open(train.ids[0])], written[0].prompt, [written[0].answer]
     again = VLM.load(TINY, tmp_path / "adapter", quantize="nf4")
     np.testing.assert_allclose(again.score(*first), small.score(*first), rtol=0.02, atol=0.05)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({k.replace("q_proj", "query"): v for k, v in load_file(path).items()}, path)
+    with pytest.raises(InputError, match="adapter cannot be loaded: it does not fit .*q_proj"):
+        VLM.load(TINY, tmp_path / "adapter")

@@ -52,10 +52,11 @@ def test_no_more_images_than_a_batch_pass_at_once(random_vlm, images, monkeypatc
 @pytest.fixture(scope="module")
 def dataset(images, tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
-    for split in ("train", "val", "test"):
+    for turn, split in enumerate(("test", "val", "train")):
         for image, label in zip(images, MIKELS, strict=False):
             (root / split / label).mkdir(parents=True)
-            image.save(root / split / label / "0.png")
+            image.transpose(turn).save(root / split / label / "0.png")
+    (root / "source.json").write_text('{"about": {"label_set": "mikels"}}')
     return load_dataset(root)
 
 

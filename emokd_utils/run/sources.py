@@ -139,6 +139,7 @@ class ArchiveSource:
 
     resplit = None
     found = ""
+    check = staticmethod(lambda dataset: None)  # it has been trained on
 
     def __init__(self, folder: Path, profile: Profile | None = None) -> None:
         self.root, self.card = folder, read_card((folder / CARD).read_bytes())
@@ -159,9 +160,6 @@ class ArchiveSource:
         card = self.card
         key = card.keys["data"]
         return ImportedDataset(self.root, card.label_set, card.table, key, card.pictures)
-
-    def check(self, dataset: ImageDataset) -> None:
-        """What was trained on could be."""
 
     def metadata_key(self, dataset: ImageDataset) -> str:
         """As where it was exported."""
