@@ -19,6 +19,7 @@ from .images import FORMATS
 SPLITS = ("train", "val", "test")
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle"}
 _LITTER |= {"$recycle.bin", "lost+found"}
+_PLACES = ("", "train/", "val/", "test/")  # of metadata.csv
 _ID_COLUMNS = ("file", "file_name", "filename")  # of metadata.csv: ours, the hub's, others'
 _LAYOUT = "ROOT/train/EMOTION/*.png and ROOT/test/EMOTION/*.png"
 
@@ -143,11 +144,8 @@ def known_label_set(root: Path) -> LabelSet | None:
 
 def _metadata_files(root: Path) -> list[tuple[Path, str]]:
     """The files of metadata, and what comes before the names of images in each."""
-    names = [(f"{folder}metadata.{s}", folder) for folder in _PREFIXES for s in ("csv", "jsonl")]
-    return [(root / name, folder) for name, folder in names if (root / name).is_file()]
-
-
-_PREFIXES = ("", *(f"{split}/" for split in SPLITS))
+    there = ((root / at / f"metadata.{s}", at) for at in _PLACES for s in ("csv", "jsonl"))
+    return [(path, at) for path, at in there if path.is_file()]
 
 
 def read_metadata(root: Path) -> pd.DataFrame:

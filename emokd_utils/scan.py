@@ -32,7 +32,6 @@ KINDS = {kind: ("error", meaning) for kind, meaning in BAD_FILES.items()} | {
     "merged": ("note", "is one class of several folders"),
     "passed over": ("note", "was put there by a system or program, not on purpose"),
 }
-TOO_NARROW = 200  # times as long as wide: the processors of Qwen's VLMs take no more
 _COLUMNS = "id split folder label width height mode sha256 pixels".split()
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 
@@ -163,7 +162,7 @@ def _examine(path: Path) -> tuple[int, int, str, str, str] | BadFile:
         rgb, data, stored_as, mode = decode(path)
         if stored_as != FORMATS[path.suffix.lower()]:
             raise BadFile("misnamed", f"its content is {stored_as}")
-        if max(rgb.size) > TOO_NARROW * min(rgb.size) or min(rgb.size) < 2:
+        if max(rgb.size) > 200 * min(rgb.size) or min(rgb.size) < 2:  # more than Qwen's VLMs take
             raise BadFile("too narrow", f"{rgb.width} x {rgb.height} pixels")
     except BadFile as error:
         return error

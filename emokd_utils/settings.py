@@ -19,7 +19,6 @@ PROJECTIONS = ("q", "k", "v", "o")  # of an attention layer: query, key, value, 
 GATE_KINDS = tuple(
     "concat_linear bilinear mixture_of_experts dynamic_weighting cross_gating".split()
 )
-"""Of `gates.GATES`; the first is the paper's default."""
 MONITORS = ("val_loss", "val_accuracy")  # what can make an epoch the best one
 
 

@@ -323,8 +323,8 @@ def test_lists_and_names_that_are_none(fi, emoset, tmp_path):
 def rows(folder, labels, seed):
     paths = [picture(folder / f"{seed}_{k}.png", 100 * seed + k) for k in range(len(labels))]
     kind = library.ClassLabel(names=["fear", "joy"])
-    features = library.Features({"image": library.Image(), "label": kind})
-    columns = {"image": [*map(str, paths)], "label": labels}
+    features = library.Features({"image": library.Image(), "emotion": kind})
+    columns = {"image": [*map(str, paths)], "emotion": labels}
     return library.Dataset.from_dict(columns, features=features)
 
 

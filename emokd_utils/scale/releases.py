@@ -22,6 +22,7 @@ from ..images import FORMATS
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "testing": "test"}
 _SPLIT_OF |= dict.fromkeys(("validation", "valid", "dev"), "val")
 _FOLDER = rf"(?:(?P<split>{'|'.join(_SPLIT_OF)})/)?(?P<label>[^/]+)/[^/]+"
+_LABELS = ("label", "labels", "emotion", "class", "category")  # columns of data sets on the hub
 _FOLDERS = (_FOLDER, "[^/]+/" + _FOLDER)
 _HIDDEN = re.compile(r"(?i)(?:^|/)(?:\.|__macosx/)")
 
@@ -160,6 +161,7 @@ def _read_paths(
 ) -> Iterator[Row]:
     for pattern in patterns:
         found = [m for f in folder.images if (m := re.fullmatch(pattern, f, re.IGNORECASE))]
+        found = [m for m in found if m["label"].lower() not in _SPLIT_OF]  # no class is called so
         if any(labels is None or labels.canonical(match["label"]) for match in found):
             for match in found:
                 split = _SPLIT_OF.get((match.groupdict().get("split") or "").lower(), "")
@@ -187,16 +189,19 @@ def read_library(source: str | os.PathLike) -> Iterator[Row]:
     try:
         loaded = (library.load_from_disk if saved else library.load_dataset)(str(source))
         parts = loaded if isinstance(loaded, dict) else {"": loaded}
-        parts = {key: part.select_columns(["image", "label"]) for key, part in parts.items()}
+        columns = next(iter(parts.values())).features
+        named = [name for name, kind in columns.items() if isinstance(kind, library.ClassLabel)]
+        label = next((name for name in (*_LABELS, *named) if name in columns), "label")
+        parts = {key: part.select_columns(["image", label]) for key, part in parts.items()}
     except Exception as error:  # the library and its file formats raise many kinds
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{source} is no data set with `image` and `label`: {why}") from error
     for key, part in parts.items():
-        names = dict(enumerate(getattr(part.features["label"], "names", ())))
+        names = dict(enumerate(getattr(part.features[label], "names", ())))
         split = _SPLIT_OF.get(key.lower(), "")
         for number, row in enumerate(part.cast_column("image", library.Image(decode=False))):
             image = {"bytes": None, "path": None} | (row["image"] or {})
-            label = names.get(row["label"]) if names else row["label"]
-            odd = f"label is {row['label']!r}" if label is None else ""
+            text = names.get(row[label]) if names else row[label]
+            odd = f"{label} is {text!r}" * (text is None or str(text).lower() in _SPLIT_OF)
             file = image["path"] if image["bytes"] is None else None
-            yield Row(f"{key}/{number:06d}", {str(label): 1}, file, split, image["bytes"], odd)
+            yield Row(f"{key}/{number:06d}", {str(text): 1}, file, split, image["bytes"], odd)
