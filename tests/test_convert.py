@@ -145,7 +145,7 @@ def test_duplicates_across_splits_and_under_other_labels(emoset, tmp_path):
     entries["train"].append(["contentment", near, ""])
     save(root, entries)
     report = convert("emoset", root, tmp_path / "out")
-    across = {copies[copied], entries["val"][1][-2]}
+    across = {copied, entries["val"][1][-2]}
     assert set(found(report, "duplicate across splits")) == across
     assert set(found(report, "conflict")) == {copies[other], other}
     assert len(found(report, "duplicate")) == 1

@@ -42,7 +42,7 @@ KINDS = {
     "outside": "leads out of the source folder: not followed",
     "odd row": "a line of a list that cannot be read: left out",
     "unlisted": "in no list, or in no class folder: left out",
-    "duplicate across splits": "known from training when tested: `skip_bad` leaves the earlier out",
+    "duplicate across splits": "known from an earlier split: a run leaves it out",
     "duplicate": "the same image twice in one split",
 }
 """Kind of problem -> what it means. The images of the last two kinds are kept."""
@@ -220,8 +220,8 @@ def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> 
             drawn |= dict.fromkeys(stratified_split(rest, label_of[rest], share, seed), split)
         images = images.assign(split=images["sha256"].map(drawn))
     by_split = images.sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
-    copies = by_split[by_split.duplicated("sha256", keep="last")]
-    across = copies["split"] != by_split.groupby("sha256")["split"].transform("last")[copies.index]
+    copies = by_split[by_split.duplicated("sha256")]
+    across = copies["split"] != by_split.groupby("sha256")["split"].transform("first")[copies.index]
     table.loc[copies.index, "kind"] = "duplicate"
     table.loc[copies.index[across], "kind"] += " across splits"
     return images
