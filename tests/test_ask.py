@@ -133,7 +133,7 @@ def test_an_answer_is_checked(text, wrong):
 
 
 def test_every_image_is_asked_about_once_and_the_answers_are_instructions(serve, train, tmp_path):
-    server = serve(always(GOOD))
+    server = serve(always(f"I see.</think>{GOOD}<|image_pad|><|im_end|>"))
     report = write(train, tmp_path, server)
     assert (report.counts["written"], report.counts["rewritten"]) == (12, 0)
     assert (report.counts["tokens in"], report.counts["tokens out"]) == (12 * 400, 12 * 60)

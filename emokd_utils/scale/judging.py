@@ -43,7 +43,7 @@ def judge(text: str, label: str, label_set: LabelSet, finish: str = "stop") -> t
         return {}, "refused"
     if finish == "length":
         return {}, "cut off"
-    match = _SECTIONS.search(re.sub(r"(?s)<think>.*?</think>", "", text))
+    match = _SECTIONS.search(re.sub(r"(?s)<think>.*?</think>|.*</think>|<\|[^<>|]+\|>", "", text))
     if not match:
         return {}, "section missing"
     sections = dict(zip(("conversation", "reasoning"), map(_tidy, match.groups()), strict=True))
