@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from .emotions import LABEL_SETS, LabelSet, infer_label_set
@@ -95,9 +94,11 @@ class ScanReport:
         for kind, rows in self.problems.groupby("kind", sort=False):
             severity, meaning = KINDS[kind]
             lines.append(f"{severity}: {len(rows):,} {kind}: {meaning}")
-            for row in rows.head(0 if kind == "passed over" else limit).itertuples():
+            if kind == "passed over":  # counted, not listed
+                continue
+            for row in rows.head(limit).itertuples():
                 lines.append(f"  {row.path}  ({row.detail})".translate(_ESCAPES))
-            if len(rows) > limit and kind != "passed over":
+            if len(rows) > limit:
                 lines.append(f"  ... and {len(rows) - limit:,} more")
         return "\n".join(lines)
 
@@ -182,8 +183,7 @@ def _missing(images: pd.DataFrame, labels: Iterable[str]) -> Iterator[Problem]:
 
 def _duplicates(images: pd.DataFrame) -> Iterator[Problem]:
     """Copies of the same pixels. The one to keep is the first in the first split."""
-    order = images["split"].map(SPLITS.index)
-    ordered = images.iloc[np.argsort(order, kind="stable")]
+    ordered = images.sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
     for _, copies in ordered[ordered["pixels"].duplicated(keep=False)].groupby("pixels"):
         first = copies.index[0]
         if len(copies) >= 10:

@@ -27,10 +27,10 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    slow = [item for item in items if item.get_closest_marker("slow")]
     if config.getoption("--slow"):  # first, so that no worker is left with a long one at the end
-        items[:] = slow + [item for item in items if item not in set(slow)]
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
         return
+    slow = [item for item in items if item.get_closest_marker("slow")]
     items[:] = [item for item in items if not item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
 
@@ -92,8 +92,7 @@ def tiny_emovlm_kd(random_vlm, images):
 
 @pytest.fixture(scope="session")
 def reduced_runs(tmp_path_factory):
-    """The folder of results with a small run of every stage, made once for all that need one: the
-    store's lock lets one of several processes make it, and the others wait."""
+    """A folder with a small run of every stage: the store's lock lets one process make it."""
     shared = tmp_path_factory.getbasetemp()
     runs = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "course" / "runs"
     command = [sys.executable, "-m", "emokd_utils", "run", "--reduced", "--runs", str(runs)]

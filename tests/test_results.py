@@ -80,8 +80,9 @@ def test_claims_that_hold_and_their_numbers():
     assert table.loc[TUNED, ["accuracy", "content", "atmosphere"]].tolist() == [0.5, 1, 0]
     np.testing.assert_allclose(results.gap_recovered(), (0.9 - 0.5) / 0.5)
     assert results.disagreement().query("seed == 0 and images == 'all'")["only VLM"].item() == 20
-    whole, *_ = results.teacher_gain()
+    whole, content, atmosphere = results.teacher_gain()
     assert whole.startswith("all images: +25.0 points") and "n = 40" in whole
+    assert content.startswith("content-led") and "n = 20" in atmosphere
 
 
 def test_a_claim_that_fails_says_so():

@@ -93,7 +93,7 @@ def launch(blocks, port: int | None = None) -> str:
 
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is up
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
-    options = {"server_name": HOST, "server_port": port, "share": False, "inbrowser": False}
+    options = {"server_name": HOST, "server_port": port, "share": False}
     options |= {"quiet": True, "inline": False, "prevent_thread_lock": True, "footer_links": []}
     options["theme"] = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     app = {"middleware": [Middleware(BaseHTTPMiddleware, dispatch=own_content_only)]}

@@ -56,7 +56,7 @@ class FolderSource:
                 f"{self.root} is no folder; give the folder that holds train/ and test/"
             )
         report = run.artefact(scanned).value
-        if report.found and report.found != self.found:
+        if report.found:
             run.store.say(f"[found] {report.found}")
         self.found = report.found
         dataset = load_dataset(self.root, skip_bad=self.skip_bad, report=report)
