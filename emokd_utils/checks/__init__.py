@@ -5,45 +5,37 @@ and compares with what the same probe makes of a right answer, then of each know
 right answer passes, however it is written. Each lesson has a module, which holds ``EXERCISES``.
 """
 
+import dis
 import importlib
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
-from numbers import Real
 from typing import Any
-
-import numpy as np
 
 from ..errors import InputError
 from ..files import write_text
 from ..run.environment import grading, progress_file
+from .values import Raised, called, difference, plain, same, size, usual_slip
 
 _MODULES = "start emotions vision vlm instructions tuning complementarity distillation gating"
 LESSONS = {str(k): name for k, name in enumerate(f"{_MODULES} emovlm_kd datasets".split())}
 LESSONS["A1"] = "pretrain"
 
 PASSED, NOT_ATTEMPTED, NOT_YET = "passed", "not attempted", "not yet"
-OVERWRITTEN = "an argument is overwritten"
+OVERWRITTEN, NOTHING = "an argument is overwritten", "it returns nothing (None)"
+_NOTHING, _CONSTANT = {"RESUME", "RETURN_VALUE", "NOP"}, {"LOAD_CONST", "RETURN_CONST"}
 
 
 class NotAttempted(Exception):
-    """Raised by a probe where the stub is still empty."""
+    """Raised where an answer is still empty."""
 
 
-class Raised(str):
-    """In the place of a result: the kind of error with which a call ended; ``text``: its words."""
-
-    def __new__(cls, error: Exception) -> "Raised":
-        """The errors of arrays that do not fit, which NumPy and torch name differently, are one."""
-        name = type(error).__name__
-        misfit = isinstance(error, (RuntimeError, ValueError, IndexError))
-        raised = super().__new__(cls, "misfit" if misfit else name)
-        raised.text = f"{name}: {error}"
-        return raised
+class ReturnsNothing(Exception):
+    """Raised by a probe that cannot go on, since a function returned nothing."""
 
 
 @dataclass(frozen=True)
@@ -70,46 +62,48 @@ class Exercise:
             found = self._measured(answer)
         except (NotAttempted, NotImplementedError):
             return Result(self, NOT_ATTEMPTED)
+        except ReturnsNothing:
+            return Result(self, NOT_YET, NOTHING, "Does every way through it end in a return?")
         except Exception as error:
             return Result(self, NOT_YET, "it raises an error", Raised(error).text)
         right = self._measured(self.right)
-        if same(found, right, self.rtol, self.atol):
+        if self._same(found, right):
             return Result(self, PASSED)
         for text, example in self.mistakes.items():
-            if same(found, self._measured(example), self.rtol, self.atol):
+            if self._same(found, self._measured(example)):
                 return Result(self, NOT_YET, *text.split(". ", 1))
-        return Result(self, NOT_YET, *self._unknown(found, right))
+        return Result(self, NOT_YET, *self._unknown(answer, found, right))
+
+    def _same(self, found: list, wanted: list) -> bool:
+        return same(found, wanted, self.rtol, self.atol)
 
     def _measured(self, answer: Any) -> list:
-        attempted(answer)
+        if answer is None or answer is ... or is_stub(answer):
+            raise NotAttempted
         if callable(self.right) and not callable(answer):
             raise TypeError(f"a function is wanted here, this is {type(answer).__name__}")
         found = self.probe(answer)
         return [plain(case) for case in found] if type(found) is list else [plain(found)]
 
-    def _unknown(self, found: list, right: list) -> tuple[str, str]:
+    def _unknown(self, answer: Any, found: list, right: list) -> tuple[str, str]:
         """Name and look of a mistake that is not one of this exercise's own."""
-        for case, wanted in zip(found, right, strict=False):
-            if isinstance(case, Raised) and not isinstance(wanted, Raised):
-                return "it raises an error", case.text
-        if same(found, [*right, OVERWRITTEN], self.rtol, self.atol):
+        if len(found) > len(right) and self._same(found[: len(right)], right):
             return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
-        if all(is_numbers(case) for case in right):
-            for text, change in _CHANGES.items():
-                with np.errstate(all="ignore"):
-                    changed = [plain(change(case.astype(float))) for case in right]
-                if same(found, changed, self.rtol, self.atol):
-                    return tuple(text.split(". ", 1))
-        return "not one of the known mistakes", difference(found, right)
-
-
-_CHANGES = {
-    "its sign is turned round. What should be above zero here, and what below?": np.negative,
-    "it is in per cent. A share lies in 0 to 1; per cent are to be read.": lambda x: 100 * x,
-    "it is upside down. What is asked about stands above the line.": np.reciprocal,
-    "it is the rest to 1. Your number and the wanted one sum to 1.": lambda x: 1 - x,
-    "rows and columns are exchanged. What does a row of the result stand for?": np.transpose,
-}
+        cases = getattr(self.probe, "cases", None) or [()] * len(right)
+        calls_made = [called(answer, case) for case in cases]
+        pairs = zip(found, right, strict=False)
+        wrong = [k for k, pair in enumerate(pairs) if not self._same(*pair)]
+        for k in wrong:
+            if isinstance(found[k], Raised) and not isinstance(right[k], Raised):
+                return "it raises an error", f"{found[k].text}. Called as {calls_made[k]}"
+        smallest = min(wrong, key=lambda k: len(calls_made[k]))
+        if all(found[k] is None for k in wrong):
+            look = f"Does every way through it end in a return? Look at {calls_made[smallest]}"
+            return NOTHING, look
+        if slip := usual_slip(found, right, [*map(size, cases)], self.rtol, self.atol):
+            return tuple(slip.split(". ", 1))
+        look = difference(found[smallest], right[smallest], right)
+        return "not one of the known mistakes", f"{calls_made[smallest]} {look}"
 
 
 @dataclass(frozen=True)
@@ -134,10 +128,10 @@ class Result:
         return f'<div style="{style}"><b>{escape(head)}]</b> {escape(rest)}</div>'
 
 
-def attempted(value: Any) -> Any:
-    """``value``; raises NotAttempted where a stub returned nothing. For use in probes."""
-    if value is None or value is ...:
-        raise NotAttempted
+def returned(value: Any) -> Any:
+    """``value``; raises ReturnsNothing for None. For use in probes."""
+    if value is None:
+        raise ReturnsNothing
     return value
 
 
@@ -149,8 +143,8 @@ def variants(function: Callable) -> Callable:
 def calls(*cases: tuple, read: Callable = lambda x: x, keep: int | None = None) -> Callable:
     """A probe: what the function returns for each tuple of arguments, or the error it `Raised`.
 
-    A function that returns nothing at all is an empty stub. read: what counts of a result, where it
-    can be read. keep: the place of an argument that must stay as it is.
+    A function without any code is an empty stub. read: what counts of a result, where it can be
+    read. keep: the place of an argument that must stay as it is.
     """
 
     def probe(function: Callable) -> list:
@@ -158,87 +152,33 @@ def calls(*cases: tuple, read: Callable = lambda x: x, keep: int | None = None) 
         for case in cases:
             given = deepcopy(case)
             try:
-                results.append(function(*given))
-            except (NotAttempted, NotImplementedError):
+                result = function(*given)
+            except NotImplementedError:
                 raise
             except Exception as error:
-                results.append(Raised(error))
+                result = Raised(error)
+            results.append(plain(result))
             kept = kept and (keep is None or same(plain(given[keep]), plain(case[keep])))
-        if all(result is None or result is ... for result in results):
-            raise NotAttempted
-        for k, result in enumerate(results):
-            with suppress(Exception):
-                results[k] = result if isinstance(result, Raised) else read(result)
+        if any(result is not None for result in results):
+            results = [_read(result, read) for result in results]
         return results if kept else [*results, OVERWRITTEN]
 
+    probe.cases = cases
     return probe
 
 
-def plain(value: Any) -> Any:
-    """One form for what is alike: numbers, tensors, series and (nested) lists of numbers as arrays;
-    texts and other sequences as lists of such; the rest as it is."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = (value.double() if value.is_floating_point() else value).numpy()
-    elif isinstance(value, Real):
-        value = np.asarray(value if isinstance(value, (int, np.generic)) else float(value))
-    if hasattr(value, "__array__"):
-        array = np.asarray(value)
-        return array if is_numbers(array) else plain(array.tolist())
-    if isinstance(value, Mapping):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        entries = [plain(entry) for entry in value]
-        alike = all(is_numbers(entry) and entry.shape == entries[0].shape for entry in entries)
-        return np.stack(entries) if entries and alike else entries
-    return set(value) if isinstance(value, Set) else value
+def _read(result: Any, read: Callable) -> Any:
+    with suppress(Exception):
+        return result if isinstance(result, Raised) else plain(read(result))
+    return result
 
 
-def is_numbers(value: Any) -> bool:
-    """Whether a plain value is an array of numbers."""
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
-
-
-def same(found: Any, wanted: Any, rtol: float = 1e-3, atol: float = 1e-5) -> bool:
-    """Whether two plain values agree: numbers within the tolerance, everything else equal."""
-    if isinstance(found, np.ndarray) and isinstance(wanted, np.ndarray):
-        if found.size == 1 and wanted.ndim == 0:
-            found = found.reshape(())
-        if wanted.dtype.kind == "i":
-            rtol, atol = 0, 0.1
-        return found.shape == wanted.shape and np.allclose(found, wanted, rtol, atol, True)
-    if type(found) is not type(wanted):
+def is_stub(function: Callable) -> bool:
+    """Whether a function does nothing but return nothing, as it is before it is written."""
+    if not hasattr(function, "__code__"):
         return False
-    if isinstance(found, dict):
-        alike = found.keys() == wanted.keys()
-        return alike and all(same(found[key], wanted[key], rtol, atol) for key in found)
-    if isinstance(found, list):
-        pairs = zip(found, wanted, strict=False)
-        return len(found) == len(wanted) and all(same(*pair, rtol, atol) for pair in pairs)
-    return bool(found == wanted)
-
-
-def difference(found: Any, wanted: Any) -> str:
-    """A sentence on how a plain value differs from the wanted one, without telling the latter."""
-    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        for number, pair in enumerate(zip(found, wanted, strict=True), 1):
-            if not same(*pair):
-                here = f"Look at case {number} of {len(wanted)}: " if len(wanted) > 1 else ""
-                return here + difference(*pair)
-    if found is None:
-        return "It returns nothing (None). Does every way through it end in a return?"
-    if isinstance(wanted, Raised):
-        return f"Here it should raise {wanted}"
-    if type(found) is not type(wanted):
-        return f"It gives {type(found).__name__}, wanted is {type(wanted).__name__}"
-    if isinstance(found, np.ndarray):
-        if found.shape != wanted.shape:
-            return f"It has shape {found.shape}, wanted is {wanted.shape}"
-        if np.isnan(found.astype(float)).any():
-            return "It holds numbers that are undefined (nan)"
-        if found.ndim == 0 and wanted:
-            return f"It is {found:.6g}, which is {found / wanted:.3g} times the right value"
-    return "Its form is right, its value is not. Work one case out by hand and compare"
+    steps = [(step.opname, step.argval) for step in dis.get_instructions(function)]
+    return all(name in _NOTHING or (name in _CONSTANT and value is None) for name, value in steps)
 
 
 @cache

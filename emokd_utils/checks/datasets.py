@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checks import Exercise, attempted, calls, variants
+from ..checks import Exercise, calls, returned, variants
 
 # Images (id=pixels) of a data set; an id begins with the split.
 _SPLITS = (
@@ -53,7 +53,7 @@ def _split_probe(function):
     labels = [image.split("/")[1] for image in ids]
 
     def draw(fraction, seed):
-        return list(map(str, attempted(function(list(ids), list(labels), fraction, seed))))
+        return list(map(str, returned(function(list(ids), list(labels), fraction, seed))))
 
     found = []
     for fraction in (0.1, 0.3):

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from ..answers import parse_answer
-from ..checks import Exercise, attempted, calls, variants
+from ..checks import Exercise, calls, returned, variants
 from ..emotions import EKMAN, MIKELS
 from ..instructions import IGNORED, answer_for
 
@@ -101,7 +101,7 @@ def _instruction_probe(function) -> dict[str, bool]:
 def _facts(function, label_set) -> dict[str, bool]:
     classes = list(label_set.labels)
     others = {*MIKELS.labels, *EKMAN.labels} - {*classes}
-    pairs = [attempted(function(list(classes), label)) for label in classes]
+    pairs = [returned(function(list(classes), label)) for label in classes]
     prompts = [str(prompt) for prompt, _ in pairs]
     answers = [str(answer).strip() for _, answer in pairs]
     return {
