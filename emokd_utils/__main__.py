@@ -2,6 +2,8 @@
 
 import sys
 
+from .cli import process
 from .cli.commands import main
 
+process.prepare()
 sys.exit(main())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -38,6 +40,31 @@ OUT_OF_MEMORY = (
 )
 
 
+UNWRITTEN = (
+    "make room or choose another folder (--runs, --data, --out); the same command goes on from the "
+    "last finished step"
+)
+
+
+_STORAGE = {
+    getattr(errno, name, None)
+    for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS ENOTDIR EISDIR EIO ENAMETOOLONG".split()
+}
+
+
+def storage_error(error: BaseException | None) -> int:
+    """The number of the error for which a file could not be written or read; 0 for any other."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            return error.errno
+        if match := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors tells it
+            return int(match[1])
+        if "PytorchStreamWriter failed" in str(error):
+            return errno.ENOSPC
+        error = error.__cause__
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Carry out one command and return its exit code.
 
@@ -57,10 +84,14 @@ def main(argv: list[str] | None = None) -> int:
             raise
         mend = "`python -m emokd_utils doctor` tells the mend"
         message, code = f"{error.name} is not installed here; {mend}", 2
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
+    except Exception as error:  # of torch and safetensors, which are not imported for it
+        if type(error).__name__ == "OutOfMemoryError":
+            message, code = f"{str(error).partition('. ')[0]}: {OUT_OF_MEMORY}", 2
+        elif number := storage_error(error):
+            where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+            message, code = f"{where}{os.strerror(number)}; {UNWRITTEN}", 2
+        else:
             raise
-        message, code = f"{str(error).partition('. ')[0]}: {OUT_OF_MEMORY}", 2
     except KeyboardInterrupt:
         message, code = "interrupted; the same command goes on from the last finished step", 130
     print(f"emokd_utils: {message}", file=sys.stderr)

@@ -10,9 +10,13 @@ import math
 import re
 import time
 from collections import Counter, deque
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Thread, get_ident
 
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -27,6 +31,15 @@ from .journal import Journal, WriterReport, entry
 from .judging import AGAIN, HINTS, PROMPT
 
 GIVE_UP = 5  # requests in a row that failed, each after all its retries
+GRACE = 5.0  # seconds that an interrupted run waits for the requests under way
+_NO_CREDIT = re.compile(
+    r"(?i)insufficient[\W_]{0,2}(?:quota|credit|balance|fund)|exceeded[^.]{0,30}(?:quota|budget)|billing"
+    r"|(?:quota|budget|credits?|limit)[^.]{0,20}(?:exceeded|exhausted|depleted|used up)|credit balance"
+    r"|(?:out of|no|more) (?:credit|quota)|payment required"
+)
+_SOON_AGAIN = re.compile(
+    r"(?i)retry.?(?:in|after|delay)|try again|per.?(?:min|sec)|rate.?limit|too many requests"
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,9 @@ def estimate(dataset: ImageDataset, settings: WriterSettings, folder: Path | str
 
 
 def _connected(settings: WriterSettings, base_url: str | None, key: str):
-    """A client that tries again what the server turns away, but not what was lost."""
+    """A client that tries again what the server turns away, but not what was lost; and the threads
+    that have sent something and wait for the answer, a set that changes."""
+    sending: set[int] = set()
     try:
         import openai
     except ModuleNotFoundError:
@@ -107,39 +122,87 @@ def _connected(settings: WriterSettings, base_url: str | None, key: str):
 
     class Client(openai.DefaultHttpxClient):
         def send(self, request, **options):
+            sending.add(get_ident())
             try:
-                return super().send(request, **options)
+                response = super().send(request, **options)
             except Exception as error:
-                if "Connect" in type(error).__name__:  # nothing was sent: openai tries again
+                if re.search("Connect|Proxy", type(error).__name__):  # nothing was sent
                     raise
                 raise EOFError(f"{type(error).__name__} {error}") from error
+            finally:
+                sending.discard(get_ident())
+            response.status_code = _true_status(response)
+            if response.status_code >= 400 and _is_out_of_credit(response.text):
+                response.headers["x-should-retry"] = "false"
+            return response
 
     options = {"max_retries": settings.max_retries, "base_url": base_url or None}
-    http = Client(timeout=settings.timeout)
-    return openai.OpenAI(api_key=key or "none", http_client=http, **options)
+    try:
+        http = Client(timeout=settings.timeout)
+    except Exception as error:  # whatever httpx raises on a proxy that it cannot use
+        names = "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"
+        raise InputError(f"a proxy cannot be used: {error}; mend or unset {names}") from error
+    return openai.OpenAI(api_key=key or "none", http_client=http, **options), sending
+
+
+def _true_status(response) -> int:
+    """The status of a response; where a body of status 200 holds an error, what that is."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.status_code
+    choices = isinstance(body, dict) and body.get("choices") or [{}]
+    is_error = isinstance(body, dict) and (body.get("error") or body.get("object") == "error")
+    if response.status_code != 200 or not (is_error or choices[0].get("error")):
+        return response.status_code
+    code = re.search(r"""['"](?:code|status)['"]:\s*['"]?([45]\d\d)\b""", response.text)
+    return int(code[1]) if code else 429 if _SOON_AGAIN.search(response.text) else 500
+
+
+def _is_out_of_credit(words: str) -> bool:
+    """Whether a server says that no request will be answered until somebody pays."""
+    soon = _SOON_AGAIN.search(words) and "insufficient_quota" not in words
+    return bool(_NO_CREDIT.search(words)) and not soon
+
+
+def _started(work: Callable[[], tuple]) -> Future:
+    """What a thread of its own is doing, which keeps no process from ending."""
+    future = Future()
+
+    def carry_out() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+
+    Thread(target=carry_out, daemon=True).start()
+    return future
 
 
 class _Run:
     """The threads only ask; all else happens in the main one."""
 
-    def __init__(self, journal: Journal, settings: WriterSettings, client, key: str):
+    def __init__(self, journal: Journal, settings: WriterSettings, client, sending: set, key: str):
         self.journal, self.settings, self.client, self.key = journal, settings, client, key
+        self.sending, self.thread_of = sending, {}  # by image
         self.queue, self.under_way = deque(journal.left()), {}  # images; request -> its image
         self.failures, self.failed_in_a_row, self.why, self.turn = Counter(), 0, "", 0.0
+        self.limit = "max_completion_tokens"  # as the server calls it
 
     def all(self, progress: bool) -> None:
         self.journal.save()  # without a torn end
-        with (
-            ThreadPoolExecutor(self.settings.concurrency) as self.pool,
-            tqdm(total=len(self.queue), unit="image", disable=not progress) as self.bar,
-        ):
+        with tqdm(total=len(self.queue), unit="image", disable=not progress) as self.bar:
             try:
                 while self._send():
                     self._settle(FIRST_COMPLETED)
             except KeyboardInterrupt:
                 self.why = "interrupted"
             finally:  # what is under way may have to be paid for
-                self._settle(ALL_COMPLETED)
+                with suppress(KeyboardInterrupt):  # a second one: wait no longer
+                    self._settle(ALL_COMPLETED, GRACE)
+                for image in self.under_way.values():
+                    if self.thread_of.get(image) in self.sending:
+                        self.journal.append(self._lost(image))
 
     def _send(self) -> bool:
         """Send what may be under way at once; the very first goes alone, to show what one costs."""
@@ -151,7 +214,7 @@ class _Run:
             time.sleep(max(0, self.turn - time.monotonic()))
             self.turn = time.monotonic() + 60 / self.settings.requests_per_minute
             image = self.queue.popleft()
-            self.under_way[self.pool.submit(self._ask, image)] = image
+            self.under_way[_started(partial(self._ask, image))] = image
         return bool(self.under_way)
 
     def _at_most(self) -> dict[str, int]:
@@ -165,8 +228,10 @@ class _Run:
         over = image not in paid and len(images) > budget.max_images
         return over or budget.cost(*tokens) > budget.max_cost
 
-    def _ask(self, image: str) -> tuple[dict, str]:  # for the journal, and why it failed
+    def _ask(self, image: str) -> tuple[dict, str, bool]:
+        """What goes to the journal, why it failed, and whether every other one will."""
         dataset, jpeg = self.journal.dataset, io.BytesIO()
+        self.thread_of[image] = get_ident()
         prompt = PROMPT.format(label=dataset.table.at[image, "label"])
         earlier = self.journal.answers.get(image) or [{"wrong": ""}]
         if hint := HINTS.get(earlier[-1]["wrong"]):
@@ -177,20 +242,34 @@ class _Run:
         url = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
         picture = {"type": "image_url", "image_url": {"url": url}}
         content = [picture, {"type": "text", "text": prompt}]
-        lost = entry(image, dataset, {"lost": 1, "measured": False} | self._at_most())
         try:
             completion = self.client.chat.completions.create(
                 model=self.settings.model,
                 messages=[{"role": "user", "content": content}],
-                max_completion_tokens=self.settings.answer_tokens,
+                extra_body={self.limit: self.settings.answer_tokens},
             )
-            return entry(image, dataset, self._answer(completion)), ""
+            return entry(image, dataset, self._answer(completion)), "", False
         except EOFError as error:
-            return lost, f"an answer was lost on the way: {error}"
+            return self._lost(image), f"an answer was lost on the way: {error}", False
         except (ValueError, LookupError, TypeError, AttributeError):
-            return lost, "what came is no chat completion; is the address right?"
+            return (
+                self._lost(image),
+                "what came is no chat completion; is the address right?",
+                False,
+            )
         except Exception as error:  # of openai: the server turned it away or is not there
-            return {}, self._without_key(f"{error} {error.__cause__ or ''}")[:200]
+            body = getattr(error, "body", None) or ""
+            if isinstance(body, dict) and str(body.get("message")) in str(error):
+                body = ""
+            words = self._without_key(f"{error} {body} {error.__cause__ or ''}")
+            if "max_completion_tokens" in words and self.limit != "max_tokens":
+                self.limit = "max_tokens"  # the older name
+                return self._ask(image)
+            return {}, words[:200], _is_out_of_credit(words)
+
+    def _lost(self, image: str) -> dict:  # an answer that may have been paid for
+        reply = {"lost": 1, "measured": False} | self._at_most()
+        return entry(image, self.journal.dataset, reply)
 
     def _answer(self, completion) -> dict:
         choice, usage, tokens = completion.choices[0], completion.usage, self._at_most()
@@ -203,12 +282,15 @@ class _Run:
         # A shorter key, such as "none" and "EMPTY", is no secret and could be any word.
         return text.replace(self.key, "[key]") if len(self.key) >= 8 else text
 
-    def _settle(self, until: str) -> None:
-        for future in wait(self.under_way, return_when=until).done:
-            image, (request, failure) = self.under_way.pop(future), future.result()
+    def _settle(self, until: str, timeout: float | None = None) -> None:
+        for future in wait(self.under_way, timeout, until).done:
+            image, (request, failure, is_final) = self.under_way[future], future.result()
             if request:
                 self.journal.append(request)
+            del self.under_way[future]
             self.failed_in_a_row = self.failed_in_a_row + 1 if failure else 0
+            if is_final:
+                self.why = self.why or failure
             if self.failed_in_a_row >= GIVE_UP:
                 self.why = self.why or f"{GIVE_UP} requests in a row failed, the last: {failure}"
             if request and self.journal.wanted(image):
@@ -229,15 +311,16 @@ def write_with_model(
 ) -> WriterReport:
     """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks.
 
-    base_url: of the server (default: OpenAI). api_key: kept nowhere. Ctrl-C ends the run after the
-    requests under way. InputError without the package openai or a key, or beside another process.
+    base_url: of the server (default: OpenAI). api_key: kept nowhere. Ctrl-C ends the run some
+    seconds later; what is still under way then counts as lost. InputError without the package openai
+    or a key, or beside another process.
     """
     key, path = (api_key or "").strip(), journal_path(folder, settings)
-    client = _connected(settings, base_url, key)
+    client, sending = _connected(settings, base_url, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{path}.lock", timeout=0):
-            run = _Run(Journal(path, dataset), settings, client, key)
+            run = _Run(Journal(path, dataset), settings, client, sending, key)
             run.all(progress)
     except Timeout:
         raise InputError(f"another process is writing to {path}: wait for it") from None

@@ -3,7 +3,9 @@
 All else follows from it, so a killed run goes on; `instructions.journal_answers` tells its form.
 """
 
+import errno
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,8 +41,12 @@ class Journal:
 
     def append(self, request: dict) -> None:
         """Add a request, to the file too. A lost one is an answer until the file is read again."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(request) + "\n")
+        line = json.dumps(request).encode() + b"\n"
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(line) < len(line):  # the disk is full
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._count(request)
         self.answers[request["image"]].append(request)
 
