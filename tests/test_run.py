@@ -19,7 +19,6 @@ from emokd_utils.profiles import MINI, reduced
 from emokd_utils.run import open_run
 from emokd_utils.run.stages import adapter, features, vision_model
 from emokd_utils.run.store import STAGES
-from emokd_utils.scale.archive import export, install
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -154,30 +153,6 @@ def test_any_folder_of_images_goes_through_the_same_code(tmp_path):
     report = next((tmp_path / "runs").glob("*/report.md")).read_text("utf-8")
     assert "content" not in printed[printed.index("accuracy %") :].splitlines()[0]
     assert "no photographs" in report
-
-
-@pytest.mark.slow
-def test_a_run_is_the_same_by_its_folder_and_by_its_archive(reduced_runs, tmp_path):
-    here = open_run(reduced(MINI), runs=reduced_runs, say=quiet, progress=False)
-    archive = export(here, tmp_path / "course.zip", only_kept=True, pictures="none")
-    there = open_run(data=install(archive, tmp_path), say=quiet, make=False)
-    for ask in (
-        lambda run: {name: p.probabilities.tolist() for name, p in run.predictions().items()},
-        lambda run: run.features().tolist(),
-        lambda run: run.teacher_logits().tolist(),
-        lambda run: run.head_logits(alpha=0.0).tolist(),
-        lambda run: run.head().logits(run.features()[:5]).tolist(),
-        lambda run: run.gate(kind="bilinear").report,
-        lambda run: run.gate_parts()[3].tolist(),
-        lambda run: run.tuned(method="generate").answers,
-        lambda run: run.vision_history(),
-        lambda run: run.tuning_log(),
-        lambda run: run.costs().to_dict(),
-        lambda run: run.cues.tolist(),
-        lambda run: run.rows("val").tolist(),
-        lambda run: run.vision_predictions().accuracy,
-    ):
-        assert ask(here) == ask(there)
 
 
 NUMBERS = Path(__file__).with_name("stage_numbers.json")
