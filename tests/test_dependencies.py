@@ -20,6 +20,7 @@ EXTRAS = {
     name: [Requirement(text) for text in texts if not text.startswith(f"{PROJECT['name']}[")]
     for name, texts in PROJECT["optional-dependencies"].items()
 }
+DEV_TEXTS = PROJECT["optional-dependencies"]["dev"]
 DEV = EXTRAS.pop("dev")
 EXTRA = [requirement for extra in EXTRAS.values() for requirement in extra]
 
@@ -56,17 +57,13 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def imports_on_loading(tree: ast.AST) -> set[str]:
-    """Those of ``imports`` that happen when the module is loaded: outside of functions, and not
-    for annotations alone."""
+    """Those of ``imports`` that happen when the module is loaded: outside of functions."""
 
     class Loading(ast.NodeTransformer):
         def visit_FunctionDef(self, node):
             return None
 
         visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
-
-        def visit_If(self, node):
-            return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
 
     return imports(Loading().visit(tree))
 
@@ -84,35 +81,21 @@ EXTRA_MODULES = {module_name(requirement.name) for requirement in EXTRA}
 DEV_MODULES = EXTRA_MODULES | {module_name(requirement.name) for requirement in DEV}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_the_package_imports_only_what_is_declared(path):
+@pytest.mark.parametrize("path", SOURCES + DEV_SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_what_is_declared_is_imported(path):
     assert imports(parse(path)) <= RUNTIME_MODULES | DEV_MODULES
-    assert imports_on_loading(parse(path)) <= RUNTIME_MODULES, "users have no extra"
+    if path in SOURCES:
+        assert imports_on_loading(parse(path)) <= RUNTIME_MODULES, "users have no extra"
 
 
-@pytest.mark.parametrize("path", DEV_SOURCES, ids=lambda path: path.stem)
-def test_the_tests_import_only_what_is_declared(path):
-    assert imports(parse(path)) <= RUNTIME_MODULES | DEV_MODULES
+def unused(requirements, sources):
+    used = set().union(*(imports(parse(path)) for path in sources))
+    return {each.name for each in requirements if module_name(each.name) not in used}
 
 
-def test_each_dependency_of_a_user_is_used_or_has_a_reason():
-    used = set().union(*(imports(parse(path)) for path in SOURCES))
-    declared = {requirement.name for requirement in RUNTIME + EXTRA}
-    unused = {name for name in declared if module_name(name) not in used}
-    assert unused == set(NOT_IMPORTED_BY_THE_PACKAGE)
-
-
-def test_dev_brings_every_extra():
-    own = [
-        text for text in PROJECT["optional-dependencies"]["dev"] if text.startswith(PROJECT["name"])
-    ]
-    assert set(own) == {f"{PROJECT['name']}[{name}]" for name in EXTRAS}
-
-
-def test_each_dev_dependency_is_used():
-    used = set().union(*(imports(parse(path)) for path in [*SOURCES, *DEV_SOURCES]))
-    unused = {requirement.name for requirement in DEV if module_name(requirement.name) not in used}
-    assert unused == TOOLS_THAT_ARE_RUN
+def test_each_dependency_is_used_or_has_a_reason():
+    assert unused(RUNTIME + EXTRA, SOURCES) == set(NOT_IMPORTED_BY_THE_PACKAGE)
+    assert unused(DEV, SOURCES + DEV_SOURCES) == TOOLS_THAT_ARE_RUN
 
 
 @pytest.mark.parametrize(
@@ -127,7 +110,8 @@ def test_each_dependency_has_both_bounds_and_names_its_lessons(requirement):
     assert set(lessons.split(", ")) <= {*MODULES, "notebooks", "tests"}
 
 
-def test_environment_yml_takes_everything_but_python_and_pip_from_pyproject():
+def test_dev_brings_every_extra_and_environment_yml_brings_dev():
+    assert {f"{PROJECT['name']}[{name}]" for name in EXTRAS} < set(DEV_TEXTS)
     text = (ROOT / "environment.yml").read_text("utf-8")
     entries = re.findall(r"^ *- (.+)$", text, re.MULTILINE)
     python = f"python{PROJECT['requires-python']},<3.15"
