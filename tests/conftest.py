@@ -56,6 +56,16 @@ def images():
 
 
 @pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """EmoScenes, but for its size: 16 images to train on, 8 of val and 8 of test."""
+    from emokd_utils.data import load_dataset
+    from emokd_utils.world.files import ensure_scenes
+
+    root, sizes = tmp_path_factory.mktemp("scenes"), {"train": 16, "val": 8, "test": 8}
+    return load_dataset(ensure_scenes(root, sizes=sizes, say=lambda line: None))
+
+
+@pytest.fixture(scope="session")
 def tiny_emovlm_kd(random_vlm, images):
     """EmoVLM-KD with random weights but for three epochs of head and gate."""
     import numpy as np

@@ -11,7 +11,6 @@ import torch
 from scipy.special import softmax
 
 from emokd_utils.answers import parse_answer
-from emokd_utils.data import load_dataset
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import answer_for, categorical_prompt
@@ -50,33 +49,26 @@ def test_no_more_images_than_a_batch_pass_at_once(random_vlm, images, monkeypatc
 
 
 @pytest.fixture(scope="module")
-def dataset(images, tmp_path_factory):
-    root = tmp_path_factory.mktemp("scenes")
-    for turn, split in enumerate(("test", "val", "train")):
-        for image, label in zip(images, MIKELS, strict=False):
-            (root / split / label).mkdir(parents=True)
-            image.transpose(turn).save(root / split / label / "0.png")
-    (root / "source.json").write_text('{"about": {"label_set": "mikels"}}')
-    return load_dataset(root)
+def dataset(scenes):
+    return scenes.select(scenes.split("test").ids[:5])
 
 
 def test_predictions_by_scoring_are_the_softmax_of_the_scores(random_vlm, dataset):
-    test = dataset.split("test")
-    predictions = random_vlm.predict(test, progress=False)
-    opened = [test.open(name) for name in test.ids]
+    predictions = random_vlm.predict(dataset, progress=False)
+    opened = [dataset.open(name) for name in dataset.ids]
     scores = random_vlm.score(opened, categorical_prompt(MIKELS), ANSWERS)
     np.testing.assert_allclose(predictions.probabilities, softmax(scores, axis=1), rtol=1e-5)
     assert predictions.answers == tuple(ANSWERS[k] for k in scores.argmax(1))
-    assert not predictions.invalid.any() and predictions.ids == tuple(test.ids)
+    assert not predictions.invalid.any() and predictions.ids == tuple(dataset.ids)
     assert predictions.provenance["prompt"] == categorical_prompt(MIKELS)
-    features = random_vlm.dataset_features(test, progress=False)
+    features = random_vlm.dataset_features(dataset, progress=False)
     np.testing.assert_allclose(features, random_vlm.features(opened), atol=1e-5)
 
 
 def test_what_is_written_counts_as_it_is_parsed(random_vlm, dataset, monkeypatch):
     texts = ["{'emotion': 'awe'}", "a chair", "sad", "anger or fear", "Fear."]
     monkeypatch.setattr(VLM, "generate", lambda *_: texts)
-    predictions = random_vlm.predict(dataset.split("test"), "generate", progress=False)
+    predictions = random_vlm.predict(dataset, "generate", progress=False)
     assert list(predictions.answers) == texts
     assert list(predictions.predicted) == [parse_answer(text, MIKELS) for text in texts]
     assert predictions.invalid.tolist() == [False, True, False, True, False]
@@ -92,6 +84,7 @@ def test_what_cannot_be_loaded_or_asked_is_named(random_vlm, dataset, tmp_path):
     for source, adapter, message in (
         (tmp_path / "empty", None, "config.json"),
         ("no such name!", None, "no such name! cannot be loaded: .* in reach"),
+        ("nobody/nothing", None, "nobody/nothing cannot be loaded"),
         (tmp_path, None, f"{tmp_path.name} cannot be loaded"),
         (TINY, tmp_path / "empty", "adapter_config.json"),
     ):
