@@ -1,4 +1,4 @@
-"""The house: which module may import which, and how long anything may be.
+"""The house: which module may import which, how long anything may be, what CONTRIBUTING.md says of it.
 
 ``python tests/test_house.py`` prints the five that are nearest to their limit.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "emokd_utils"
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 BASE = "errors lazy files tables settings profiles processes evidence training".split()
 LESSONS = """
@@ -155,6 +157,25 @@ def measured() -> list[Measured]:
 
 def test_nothing_is_longer_than_it_may_be():
     assert not [f"{m.what}: {m.lines} of {m.limit} lines" for m in measured() if m.lines > m.limit]
+
+
+def test_recipes_are_short_and_name_what_there_is():
+    recipes = re.findall(
+        r"^## (Add .+?)\n\n(.+?)\n(?=\n|\Z)", CONTRIBUTING, re.MULTILINE | re.DOTALL
+    )
+    assert [name.split()[-1] for name, _ in recipes] == ["stage", "gate", "model", "exercise"]
+    for name, text in recipes:
+        assert len(text.splitlines()) <= 10, name
+    for path in re.findall(r"`((?:\w+/)*\w+(?:/|\.py|\.md))`", CONTRIBUTING):
+        places = [ROOT / path, ROOT / "emokd_utils" / path, ROOT / "notebooks" / path]
+        assert any(place.exists() for place in places), path
+
+
+def test_the_drawing_names_every_module_and_room():
+    drawing = CONTRIBUTING.partition("```")[2].partition("```")[0]
+    there = {path.stem for path in (ROOT / "emokd_utils").glob("[a-z]*.py")}
+    rooms = {path.parent.name for path in (ROOT / "emokd_utils").glob("*/__init__.py")}
+    assert there | rooms <= set(re.findall(r"\w+", drawing))
 
 
 if __name__ == "__main__":

@@ -163,6 +163,8 @@ NOISY = {"vision_model", "teacher_logits", "head_logits", "gate_logits", "adapte
 def numbers_of(run) -> dict[str, dict]:
     """A version and a few numbers of each stage of a reduced run."""
     history, best = run.vision_history()
+    kinds = [(*run.gate_settings(kind), "head") for kind in run.profile.gates]
+    gates = [run.artefact(STAGES["gate_logits"], 0, *kind) for kind in kinds]
     numbers = {
         "features": [float(run.features().mean()), float(run.features().std())],
         "vision_model": [history[best - 1]["train_loss"]],
@@ -171,14 +173,7 @@ def numbers_of(run) -> dict[str, dict]:
         "adapter": [run.tuning_log()[-1]["train_loss"]],
         "tuned": [float(run.tuned().probabilities.max(1).mean())],
         "head_logits": [float(run.head_logits().std()), float(run.head_logits(alpha=0.0).std())],
-        "gate_logits": [
-            float(
-                run.artefact(STAGES["gate_logits"], 0, *run.gate_settings(kind), "head")
-                .value[0]
-                .std()
-            )
-            for kind in run.profile.gates
-        ],
+        "gate_logits": [float(kept.value[0].std()) for kept in gates],
         "cost_table": run.costs()["parameters"].tolist(),
     }
     return {name: {"version": STAGES[name].version, "numbers": numbers[name]} for name in numbers}
