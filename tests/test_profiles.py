@@ -5,18 +5,9 @@ from dataclasses import replace
 import pytest
 
 from emokd_utils.errors import InputError
-from emokd_utils.profiles import (
-    MINI,
-    PAPER,
-    PROFILES,
-    get_profile,
-    reduced,
-    with_settings,
-)
+from emokd_utils.profiles import MINI, PAPER, PROFILES, get_profile, with_settings
 from emokd_utils.run import named_profile, open_run
-from emokd_utils.settings import (
-    TuningSettings,
-)
+from emokd_utils.settings import TuningSettings
 
 
 def test_the_papers_values():
@@ -29,15 +20,6 @@ def test_the_papers_values():
     assert (head.alpha, head.temperature, head.depth, head.dropout) == (0.5, 2.0, 1, 0.1)
     assert (head.lr, gate.lr, tuning.lr, PAPER.vision.lr) == (1e-5, 1e-4, 1e-4, 3e-5)
     assert PAPER.gates[0] == gate.kind == "concat_linear" and gate.inputs == "softmax_onehot"
-
-
-def test_a_changed_profile_is_a_copy():
-    softer = MINI.changed(name="softer", head={"temperature": 4.0}, gates=("bilinear",))
-    assert (softer.head.temperature, MINI.head.temperature) == (4.0, 2.0)
-    assert softer.head.alpha == MINI.head.alpha and softer.gates == ("bilinear",)
-    small = reduced(MINI)
-    assert small.images_per_split and small.vision.epochs < MINI.vision.epochs
-    assert small.head.alpha == MINI.head.alpha
 
 
 def test_fields_are_set_by_text(tmp_path, monkeypatch):

@@ -11,14 +11,7 @@ from dataclasses import replace
 import pytest
 
 from emokd_utils.errors import InputError
-from emokd_utils.run.store import (
-    MANIFEST,
-    Artefact,
-    Checksums,
-    Recipe,
-    Stage,
-    Store,
-)
+from emokd_utils.run.store import MANIFEST, Artefact, Checksums, Recipe, Stage, Store
 
 FEATURES = Stage("features", 1, recipe=None)
 
