@@ -1,6 +1,7 @@
-"""Kept runs made in a second: made-up predictions under the keys that real ones have, no model."""
+"""Made-up pictures and predictions, and runs that have them under real keys: no model, a second."""
 
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,16 +34,37 @@ EPOCHS = [{"epoch": k, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5} 
 HISTORY = {"history": EPOCHS, "best_epoch": 2}
 
 
+def noise(seed, size=(8, 6)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def picture(path: Path, seed: int | None = None, **options) -> Path:
+    """Noise saved at ``path``; without a seed one that no other of a data set has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = zlib.crc32("/".join(path.parts[-3:]).encode()) if seed is None else seed
+    noise(own).save(path, **options)
+    return path
+
+
+def made(predicted, labels, confidence=1.0, classes=CLASSES, ids=None) -> Predictions:
+    """Predictions of these classes ('' for an invalid answer), all equally confident."""
+    rest = (1 - confidence) / (len(classes) - 1)
+    named = np.array(predicted, dtype=str)[:, None] == list(classes)
+    rows, invalid = np.where(named, confidence, rest), ~named.any(axis=1)
+    rows[invalid] = 1 / len(classes)
+    ids = ids or [f"{k}.png" for k in range(len(labels))]
+    return Predictions(ids, ["test"] * len(ids), labels, classes, rows, invalid=invalid)
+
+
 def folder_run(home: Path, seeds=(0,), each: int = 3, cues: bool = False) -> Run:
     """A run on a folder of small images, with a caption each, that has its results already."""
     root, rows = home / "photos", []
     for split, count in (("train", each), ("val", each), ("test", 2 * each)):
         for label in CLASSES:
-            (root / split / label).mkdir(parents=True)
             for k in range(count):
-                shade = (len(rows) * 7 % 256, 120, 40)
                 image_id = f"{split}/{label}/{k}.png"
-                Image.new("RGB", (40, 30), shade).save(root / image_id)
+                picture(root / image_id)
                 rows.append({"file": image_id, "caption": f"a colour, number {len(rows)}"})
                 if cues:
                     rows[-1]["cue"] = ("content", "atmosphere")[k % 2]

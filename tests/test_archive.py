@@ -76,18 +76,12 @@ def test_what_needs_weights_says_so(there, ask):
         found()
 
 
-def test_built_in_models_lie_on_the_workbench(there, tmp_path):
-    bench = there.workbench
-    assert bench.source.built_in and bench.profile == MINI
-    assert bench.folder == there.folder.parent / "mini"
-
-
 def test_the_explorer_opens_with_thumbnails_that_lost_what_was_written_inside(there):
     rows = there.predictions()
     view = explore(rows[TUNED], rows[VISION], there.dataset, GateView(*there.gate_parts()))
     assert len(view.table) == len(rows[TUNED])
     picture = there.dataset.open(there.dataset.ids[0])
-    assert picture.size == (40, 30) and not picture.info.get("exif")
+    assert picture.size == (8, 6) and not picture.info.get("exif")
 
 
 def test_without_images_a_tile_says_so(sender, tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from kept_run import made
 
 from emokd_utils.comparison import compare
 from emokd_utils.complementarity import (
@@ -32,15 +33,8 @@ def right(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray
 
 def predictions(labels, predicted) -> Predictions:
     """Predictions by class number; -1 is an invalid answer."""
-    predicted = np.array(predicted, dtype=int)
-    return Predictions(
-        ids=[f"{i}.png" for i in range(len(labels))],
-        splits=["test"] * len(labels),
-        labels=[CLASSES[k] for k in labels],
-        classes=CLASSES,
-        probabilities=np.vstack([np.eye(4), np.full(4, 1 / 4)])[predicted],
-        invalid=predicted == -1,
-    )
+    names = (*CLASSES, "")
+    return made([names[k] for k in predicted], [names[k] for k in labels], classes=CLASSES)
 
 
 def random_pair(n=600) -> tuple[Predictions, Predictions]:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from kept_run import folder_run
+from kept_run import folder_run, made
 from PIL import Image
 
 from emokd_utils.predictions import (
@@ -18,7 +18,6 @@ from emokd_utils.predictions import (
     TUNED,
     VISION,
     ZERO_SHOT,
-    Predictions,
     gate_name,
 )
 from emokd_utils.profiles import MINI
@@ -29,13 +28,7 @@ FINAL = gate_name("concat_linear")
 
 
 def predictions(ids, right):
-    return Predictions(
-        ids,
-        ("test",) * len(ids),
-        ("a",) * len(ids),
-        ("a", "b"),
-        np.where(right[:, None], [1, 0], [0, 1]),
-    )
+    return made(np.where(right, "a", "b"), ["a"] * len(ids), classes=("a", "b"), ids=ids)
 
 
 class ByHand:

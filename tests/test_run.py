@@ -6,13 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
-from kept_run import folder_run
-from PIL import Image
+from kept_run import folder_run, noise
 from safetensors.torch import save_file
 
 from emokd_utils.profiles import MINI, reduced
@@ -131,16 +130,12 @@ def test_killed_in_the_middle_it_ends_with_the_numbers_of_a_run_left_alone(reduc
 
 @pytest.mark.slow
 def test_any_folder_of_images_goes_through_the_same_code(tmp_path):
-    """Noise with two classes of one brightness each: no cue, no caption, no val split."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 40), ("test", 12)):
-        for label, level in (("negative", 60), ("positive", 190)):
-            folder = tmp_path / "data" / split / label
-            folder.mkdir(parents=True)
-            for k in range(count):
-                size = (int(rng.integers(90, 200)), int(rng.integers(90, 200)))
-                pixels = np.clip(rng.normal(level, 30, (*size[::-1], 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f"{k}.jpg")
+    """Noise of two classes in many sizes: no cue, no caption, no val split."""
+    for place, (split, label) in enumerate(product(("train", "test"), ("negative", "positive"))):
+        folder = tmp_path / "data" / split / label
+        folder.mkdir(parents=True)
+        for k in range(40 if split == "train" else 12):
+            noise([place, k], (90 + 2 * k, 180 - 2 * k)).save(folder / f"{k}.jpg")
     save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "start.safetensors")
     further = f"test_efficientnet@{tmp_path / 'start.safetensors'}"
     data = ("--data", str(tmp_path / "data"))
