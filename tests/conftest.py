@@ -56,38 +56,32 @@ def images():
 
 
 @pytest.fixture(scope="session")
-def tiny_emovlm_kd(random_vlm, images):
-    """EmoVLM-KD with random weights but for three epochs of head and gate."""
-    import numpy as np
-    from scipy.special import softmax
+def scenes(tmp_path_factory):
+    """EmoScenes, but for its size: 16 images to train on, 8 of val and 8 of test."""
+    from emokd_utils.data import load_dataset
+    from emokd_utils.world.files import ensure_scenes
 
-    from emokd_utils.distillation import train_head
+    root, sizes = tmp_path_factory.mktemp("scenes"), {"train": 16, "val": 8, "test": 8}
+    return load_dataset(ensure_scenes(root, sizes=sizes, say=lambda line: None))
+
+
+@pytest.fixture(scope="session")
+def tiny_emovlm_kd(random_vlm):
+    """EmoVLM-KD with random weights, and a gate that adds what head and VLM say."""
+    import torch
+
+    from emokd_utils.distillation import TrainedHead
     from emokd_utils.emotions import MIKELS
     from emokd_utils.emovlm_kd import EmoVLMKD
-    from emokd_utils.gating import train_gate
+    from emokd_utils.gating import TrainedGate
     from emokd_utils.settings import GateSettings, HeadSettings
 
-    features, labels = random_vlm.features(images), np.arange(5)
-    head = train_head(
-        features,
-        labels,
-        None,
-        val_features=features,
-        val_labels=labels,
-        num_classes=8,
-        settings=HeadSettings(alpha=0.0, epochs=3, lr=1e-3),
-        seed=0,
-    )
-    some = softmax(np.random.default_rng(0).normal(size=(2, 40, 8)), axis=-1)
-    gate = train_gate(
-        *some,
-        some[0].argmax(1),
-        num_classes=8,
-        settings=GateSettings(inputs="probabilities", epochs=3, folds=0),
-        seed=0,
-        trained_on="val",
-    )
-    return EmoVLMKD(random_vlm, head, gate, MIKELS)
+    torch.manual_seed(0)
+    head, gate = HeadSettings(), GateSettings(inputs="probabilities")
+    width = random_vlm.core.config.text_config.hidden_size
+    trained = TrainedHead(TrainedHead.build(head, width, 8).eval(), head, 0, 1, [])
+    adds = TrainedGate(TrainedGate.build(gate, 8).eval(), gate, 0, "val", 40, 1, {}, None, [])
+    return EmoVLMKD(random_vlm, trained, adds, MIKELS)
 
 
 @pytest.fixture(scope="session")

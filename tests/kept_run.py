@@ -1,7 +1,8 @@
-"""Kept runs made in a second: made-up predictions under the keys that real ones have, no model."""
+"""Made-up pictures and predictions, and runs that have them under real keys: no model, a second."""
 
 import json
-from dataclasses import asdict, replace
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,77 +10,76 @@ import pandas as pd
 from PIL import Image
 from scipy.special import softmax
 
-from emokd_utils.files import save_rows, save_tensors
-from emokd_utils.predictions import Predictions
+from emokd_utils.files import save_rows
+from emokd_utils.predictions import EMOVLM_KD, TOGETHER, VLM_ALONE, Predictions
 from emokd_utils.profiles import MINI, reduced
 from emokd_utils.run import looks, stages
-from emokd_utils.run.card import CARD, CARD_FORMAT, portable_profile
 from emokd_utils.run.run import Run
-from emokd_utils.run.sources import ArchiveSource, FolderSource
+from emokd_utils.run.sources import FolderSource
 from emokd_utils.run.store import Artefact, Store
 
+PROFILE = reduced(MINI).changed(images_per_split=0)
 CLASSES = ("calm", "eerie", "festive", "tense")
-COSTS = {
-    "parameters": [6_110_848, 11_037_440, 6_382_352],
-    "ms per image": [14.4, 18.4, 15.1],
-    "added parameters": [0, 4_926_592, 271_504],
-    "added ms": [0.0, 4.0, 0.7],
-}
-SET_UPS = ["VLM alone", "VLM and vision model together", "EmoVLM-KD"]
+COSTS = pd.DataFrame(
+    {
+        "parameters": [6_110_848, 11_037_440, 6_382_352],
+        "ms per image": [14.4, 18.4, 15.1],
+        "added parameters": [0, 4_926_592, 271_504],
+        "added ms": [0.0, 4.0, 0.7],
+    },
+    [VLM_ALONE, TOGETHER, EMOVLM_KD],
+)
+LOG = {"log": [{"step": 25, "loss": 1.5}]}
+EPOCHS = [{"epoch": k, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5} for k in (1, 2)]
+HISTORY = {"history": EPOCHS, "best_epoch": 2}
 
 
-def kept_run(folder: Path, seeds=(0,), each: int = 40, cues: bool = True) -> Run:
-    """A run without images and models, as from an archive, of `each` val and test images."""
-    labels = np.random.default_rng(0).integers(0, len(CLASSES), 2 * each)
-    splits = ["test"] * each + ["val"] * each
-    names = [CLASSES[y] for y in labels]
-    ids = [f"{s}/{c}/{k}.png" for k, (s, c) in enumerate(zip(splits, names, strict=True))]
-    columns = {"split": splits, "label": names}
-    if cues:
-        columns["cue"] = ["content" if k % 2 == 0 else "atmosphere" for k in range(2 * each)]
-    card = {
-        "format": CARD_FORMAT,
-        "profile": asdict(portable_profile(MINI)),
-        "seeds": list(seeds),
-        "keys": {"vlm": "0" * 16, "data": "1" * 16, "metadata": "2" * 16},
-        "files": {},
-        "data": "made-up",
-        "built_in": False,
-        "labels": list(CLASSES),
-        "ids": ids,
-        "columns": columns,
-        "pictures": "none",
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
-    fill(Run(ArchiveSource(folder), folder, lambda line: None, progress=False), seeds)
-    return Run(ArchiveSource(folder), folder, lambda line: None, progress=False, make=False)
+def noise(seed, size=(8, 6)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
-def folder_run(home: Path, seeds=(0,), each: int = 3) -> Run:
+def picture(path: Path, seed: int | None = None, **options) -> Path:
+    """Noise saved at ``path``; without a seed one that no other of a data set has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = zlib.crc32("/".join(path.parts[-3:]).encode()) if seed is None else seed
+    noise(own).save(path, **options)
+    return path
+
+
+def made(predicted, labels, confidence=1.0, classes=CLASSES, ids=None) -> Predictions:
+    """Predictions of these classes ('' for an invalid answer), all equally confident."""
+    rest = (1 - confidence) / (len(classes) - 1)
+    named = np.array(predicted, dtype=str)[:, None] == list(classes)
+    rows, invalid = np.where(named, confidence, rest), ~named.any(axis=1)
+    rows[invalid] = 1 / len(classes)
+    ids = ids or [f"{k}.png" for k in range(len(labels))]
+    return Predictions(ids, ["test"] * len(ids), labels, classes, rows, invalid=invalid)
+
+
+def folder_run(home: Path, seeds=(0,), each: int = 3, cues: bool = False) -> Run:
     """A run on a folder of small images, with a caption each, that has its results already."""
     root, rows = home / "photos", []
     for split, count in (("train", each), ("val", each), ("test", 2 * each)):
         for label in CLASSES:
-            (root / split / label).mkdir(parents=True)
             for k in range(count):
-                shade = (len(rows) * 7 % 256, 120, 40)
                 image_id = f"{split}/{label}/{k}.png"
-                Image.new("RGB", (40, 30), shade).save(root / image_id)
+                picture(root / image_id)
                 rows.append({"file": image_id, "caption": f"a colour, number {len(rows)}"})
+                if cues:
+                    rows[-1]["cue"] = ("content", "atmosphere")[k % 2]
     pd.DataFrame(rows).to_csv(root / "metadata.csv", index=False)
-    profile = reduced(MINI).changed(images_per_split=0)
-    source = FolderSource(profile, root, home / "runs" / "checksums.json", False, None)
+    source = FolderSource(PROFILE, root, home / "runs" / "checksums.json", False, None)
     run = Run(source, home / "runs" / "mini-photos", lambda line: None, progress=False)
-    fill(run, seeds, heads=False)
+    fill(run, seeds)
     for seed in seeds:
         run.predictions(seed)  # heads and gates are trained, in a second
     return run
 
 
-def fill(run: Run, seeds, heads: bool = True) -> None:
-    """Keep results of every stage: the VLM tends to be right on images of even number, the vision
-    model on the others."""
+def fill(run: Run, seeds) -> None:
+    """Keep results of every stage that needs a model: the VLM tends to be right on images of even
+    number, the vision model on the others."""
     rng, data = np.random.default_rng(0), run.dataset
     ids, labels, even = list(data.ids), data.label_index, np.arange(len(data)) % 2 == 0
 
@@ -110,58 +110,20 @@ def fill(run: Run, seeds, heads: bool = True) -> None:
         )
         keep(artefact, lambda to: written.save(to / "predictions.csv"))
 
+    def text(artefact, name, content):
+        keep(artefact, lambda to: (to / name).write_text(content))
+
     def rows(artefact, drawn, name="logits"):
         keep(artefact, lambda to: save_rows(to / f"{name}.safetensors", ids, drawn))
 
-    rows(
-        run.artefact(stages.features), rng.normal(size=(len(ids), 6)).astype(np.float32), "features"
-    )
+    features = rng.normal(size=(len(ids), 6)).astype(np.float32)
+    rows(run.artefact(stages.features), features, "features")
     answers(run.artefact(stages.zero_shot, "score"), logits(even, 1.0), "val", "test")
     for seed in seeds:
-        vlm, vision, head = logits(even), logits(~even), logits(~even, 2.0)
+        vlm, vision = logits(even), logits(~even)
         answers(run.artefact(stages.tuned, seed, "score"), vlm)
         answers(run.artefact(stages.tuned, seed, "generate"), vlm, "test")
         rows(run.artefact(stages.teacher_logits, seed, ""), vision)
-        for alpha, drawn in ((None, head), (0.0, head * 0.5)) if heads else ():
-            rows(run.artefact(stages.head_logits, seed, *run.head_settings(alpha)), drawn)
-        for settings in gates_of(run) if heads else ():
-            side = vision if settings[-1] == "vision" else head
-            both = softmax(side, axis=1) + softmax(vlm, axis=1)
-            keep(run.artefact(stages.gate, seed, *settings), about_gate(settings))
-            keep(run.artefact(stages.gate_logits, seed, *settings), answers_of_gate(ids, both))
-        keep(run.artefact(looks.cost_table, seed), write_costs)
-        keep(run.artefact(stages.adapter, seed), write_log)
-        keep(run.artefact(stages.vision_model, seed, ""), write_history)
-
-
-def gates_of(run: Run) -> list[tuple]:
-    gates = [(*run.gate_settings(kind), "head") for kind in run.profile.gates]
-    published = ("concat_linear", "logits_onehot", "train", "head")
-    return [*gates, (*run.gate_settings(), "vision"), published]
-
-
-def answers_of_gate(ids, logits):
-    def make(to: Path) -> None:
-        save_rows(to / "logits.safetensors", ids, logits.astype(np.float32))
-        save_rows(to / "shares.safetensors", ids, np.full((len(ids), 2), 0.5, np.float32))
-        (to / "gate.txt").write_text("a gate")
-
-    return make
-
-
-def about_gate(settings):
-    """A gate's file without a gate in it."""
-    return lambda to: save_tensors(to / "gate.safetensors", {}, list(settings), "no gate")
-
-
-def write_costs(to: Path) -> None:
-    (to / "costs.csv").write_text(pd.DataFrame(COSTS, SET_UPS).to_csv())
-
-
-def write_log(to: Path) -> None:
-    (to / "tuning.json").write_text(json.dumps({"log": [{"step": 25, "loss": 1.5}]}))
-
-
-def write_history(to: Path) -> None:
-    epochs = [{"epoch": k, "train_loss": 1.0, "val_loss": 1.0, "val_accuracy": 0.5} for k in (1, 2)]
-    (to / "model.json").write_text(json.dumps({"history": epochs, "best_epoch": 2}))
+        text(run.artefact(looks.cost_table, seed), "costs.csv", COSTS.to_csv())
+        text(run.artefact(stages.adapter, seed), "tuning.json", json.dumps(LOG))
+        text(run.artefact(stages.vision_model, seed, ""), "model.json", json.dumps(HISTORY))

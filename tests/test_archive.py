@@ -1,11 +1,13 @@
 """A run that travels: what leaves, what arrives, and what is refused."""
 
+import hashlib
 import json
+import shutil
 import stat
 import zipfile
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from kept_run import folder_run
 
@@ -17,7 +19,7 @@ from emokd_utils.profiles import MINI
 from emokd_utils.run import NotMadeError, open_run
 from emokd_utils.run.card import CARD
 from emokd_utils.run.store import MANIFEST
-from emokd_utils.scale.archive import LISTING, export, install
+from emokd_utils.scale.archive import LISTING, README, export, install
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +44,22 @@ def there(imported):
 
 
 def test_an_imported_run_says_what_the_run_said(sender, there):
-    for seed in (0, 1):
-        sent, found = sender.predictions(seed), there.predictions(seed)
-        assert list(sent) == list(found)
-        for name in sent:
-            assert np.array_equal(sent[name].probabilities, found[name].probabilities), name
-    assert np.array_equal(there.features(), sender.features())
-    assert there.tuned(method="generate").answers == sender.tuned(method="generate").answers
-    pd.testing.assert_frame_equal(there.costs(), sender.costs())
-    assert there.tuning_log() == sender.tuning_log()
-    assert there.vision_history() == sender.vision_history()
-    assert there.dataset.table["caption"].tolist() == sender.dataset.table["caption"].tolist()
+    for ask in (
+        lambda run: {n: p.probabilities.tolist() for n, p in run.predictions(0).items()},
+        lambda run: {n: p.probabilities.tolist() for n, p in run.predictions(1).items()},
+        lambda run: run.features().tolist(),
+        lambda run: run.teacher_logits().tolist(),
+        lambda run: run.head_logits(alpha=0.0).tolist(),
+        lambda run: run.gate_parts()[3].tolist(),
+        lambda run: run.tuned(method="generate").answers,
+        lambda run: run.vision_predictions().accuracy,
+        lambda run: run.vision_history(),
+        lambda run: run.tuning_log(),
+        lambda run: run.costs().to_dict(),
+        lambda run: run.rows("val").tolist(),
+        lambda run: run.dataset.table["caption"].tolist(),
+    ):
+        assert ask(there) == ask(sender)
     assert there.root != sender.root and there.profile.data == MINI.data
 
 
@@ -69,18 +76,12 @@ def test_what_needs_weights_says_so(there, ask):
         found()
 
 
-def test_built_in_models_lie_on_the_workbench(there, tmp_path):
-    bench = there.workbench
-    assert bench.source.built_in and bench.profile == MINI
-    assert bench.folder == there.folder.parent / "mini"
-
-
 def test_the_explorer_opens_with_thumbnails_that_lost_what_was_written_inside(there):
     rows = there.predictions()
     view = explore(rows[TUNED], rows[VISION], there.dataset, GateView(*there.gate_parts()))
     assert len(view.table) == len(rows[TUNED])
     picture = there.dataset.open(there.dataset.ids[0])
-    assert picture.size == (40, 30) and not picture.info.get("exif")
+    assert picture.size == (8, 6) and not picture.info.get("exif")
 
 
 def test_without_images_a_tile_says_so(sender, tmp_path):
@@ -145,8 +146,6 @@ def test_the_commands(archive, tmp_path, capsys):
 def rewritten(archive, to, change):
     """The archive with its members as ``change(name, content)`` gives them (None: left out), and a
     listing that says so."""
-    import hashlib
-
     with zipfile.ZipFile(archive) as file:
         members = {n: file.read(n) for n in file.namelist() if n != LISTING}
         about = json.loads(file.read(LISTING))
@@ -154,51 +153,45 @@ def rewritten(archive, to, change):
     about["members"] = {
         n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in members.items()
     }
-    with zipfile.ZipFile(to, "w") as file:
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in {**members, LISTING: json.dumps(about).encode()}.items():
             file.writestr(name, content)
     return to
 
 
-def refused(path, tmp_path, words):
+def refused(path, tmp_path, words, **options):
     with pytest.raises(InputError, match=words) as error:
-        install(path, tmp_path / "runs")
+        install(path, tmp_path / "runs", **options)
     assert "\n" not in str(error.value) and "refused and nothing is installed" in str(error.value)
     assert not list((tmp_path / "runs").iterdir())
 
 
+NOT_ITS_OWN = ["../x", "/etc/x", "C:/x", "a\\b", "head/x", "RUN.json", "pictures/x.webp", "x.py"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
-    "name", ["../x", "/etc/x", "C:/x", "a\\b", "head/x", "RUN.json", "pictures/x.webp", "x.py"]
+    ("name", "kind", "words"),
+    [
+        *((name, stat.S_IFREG, "is not one of the files of a run") for name in NOT_ITS_OWN),
+        (CARD, stat.S_IFLNK, "not a plain file"),
+        (CARD, stat.S_IFREG, "comes twice"),
+    ],
 )
-def test_names_that_are_not_a_runs_own_are_refused(archive, tmp_path, name):
-    path = tmp_path / "bad.zip"
-    path.write_bytes(archive.read_bytes())
+def test_a_member_that_no_export_writes_is_refused(archive, tmp_path, name, kind, words):
+    path = Path(shutil.copy(archive, tmp_path / "bad.zip"))
+    member = zipfile.ZipInfo(name)
+    member.external_attr = kind << 16
     with zipfile.ZipFile(path, "a") as file:
-        file.writestr(name, b"")
-    refused(path, tmp_path, "is not one of the files of a run")
-
-
-def test_links_and_names_given_twice_are_refused(archive, tmp_path):
-    for change, words in ((stat.S_IFLNK, "not a plain file"), (stat.S_IFREG, "comes twice")):
-        path = tmp_path / "bad.zip"
-        path.write_bytes(archive.read_bytes())
-        info = zipfile.ZipInfo(CARD)
-        info.external_attr = change << 16
-        with pytest.warns(UserWarning), zipfile.ZipFile(path, "a") as file:
-            file.writestr(info, b"{}")
-        refused(path, tmp_path, words)
+        file.writestr(member, b"{}")
+    refused(path, tmp_path, words)
 
 
 def test_what_is_too_large_is_refused_before_it_is_unpacked(archive, tmp_path):
-    with pytest.raises(InputError, match="more than the 0.01 that --max-mb allows"):
-        install(archive, tmp_path / "runs", max_mb=0.01)
-    bomb = rewritten(archive, tmp_path / "bomb.zip", lambda n, c: c)
-    with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(
-            "README.txt" if "README.txt" not in file.namelist() else LISTING, b"0" * 10**7
-        )
-    with pytest.raises(InputError, match="comes twice|unpacks to"):
-        install(bomb, tmp_path / "runs", max_mb=5)
+    refused(archive, tmp_path, "more than the 0.01 that --max-mb allows", max_mb=0.01)
+    bomb = rewritten(archive, tmp_path / "bomb.zip", replaced(README, b"0" * 10**7))
+    assert bomb.stat().st_size < 5e6
+    refused(bomb, tmp_path, "unpacks to 1[0-9] MB", max_mb=5)
 
 
 def test_any_cut_or_flipped_byte_is_noticed(archive, tmp_path):
@@ -213,22 +206,22 @@ def test_any_cut_or_flipped_byte_is_noticed(archive, tmp_path):
             target = install(path, tmp_path / "runs", name=f"n{place}")
         except InputError:
             continue
-        assert open_run(data=target, say=lambda line: None).predictions(), (
-            "a date or a mode, no more"
-        )
+        assert open_run(data=target, say=lambda line: None).predictions(), "a date or a mode"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="refused"):
         install(path, tmp_path / "runs")
 
 
-def edited(name, edit):
-    """A change of one JSON file of a run."""
+def edited(name, *path, to):
+    """A change of one value in a JSON file of a run."""
 
     def change(member, content):
         if not member.endswith(name):
             return content
-        about = json.loads(content)
-        edit(about)
+        inner = about = json.loads(content)
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = to
         return json.dumps(about).encode()
 
     return change
@@ -238,40 +231,24 @@ def replaced(name, content):
     return lambda member, old: content if member.endswith(name) else old
 
 
-def set_in(path, value):
-    def edit(about):
-        for key in path[:-1]:
-            about = about[key]
-        about[path[-1]] = value
-
-    return edit
+def without(name):
+    return lambda member, old: None if member.startswith(name) else old
 
 
 HOSTILE = {
-    "another format": (edited(CARD, set_in(["format"], "emokd-run-0")), "export the run anew"),
-    "a path": (edited(CARD, set_in(["profile", "vlm", "name"], "/etc")), "path in its profile"),
-    "an id outside": (edited(CARD, set_in(["ids", 0], "../x.png")), "unusable ids"),
+    "another format": (edited(CARD, "format", to="emokd-run-0"), "export the run anew"),
+    "a path": (edited(CARD, "profile", "vlm", "name", to="/etc"), "path in its profile"),
+    "an id outside": (edited(CARD, "ids", 0, to="../x.png"), "unusable ids"),
     "bottomless": (replaced(CARD, b"[" * 100_000), "is not JSON"),
-    "another key": (
-        edited(MANIFEST, set_in(["inputs", "seed"], 5)),
-        "its name is not what its key",
-    ),
-    "another version": (edited(MANIFEST, set_in(["version"], 99)), "another version of the stage"),
+    "another key": (edited(MANIFEST, "inputs", "seed", to=5), "its name is not what its key"),
+    "another version": (edited(MANIFEST, "version", to=99), "another version of the stage"),
     "no tensors": (replaced("features.safetensors", b"\0" * 64), "features.*cannot be used"),
-    "a missing result": (
-        lambda n, c: None if n.startswith("zero_shot") else c,
-        "holds no zero_shot",
-    ),
-    "a missing picture": (lambda n, c: None if n.startswith("pictures/0") else c, "its pictures"),
-    "no picture": (lambda n, c: b"RIFF" if n.startswith("pictures/") else c, "refused"),
+    "a missing result": (without("zero_shot"), "holds no zero_shot"),
+    "a missing picture": (without("pictures/0"), "its pictures"),
+    "no picture": (replaced(".webp", b"RIFF"), "cannot identify image"),
 }
 
 
 @pytest.mark.parametrize(("change", "words"), HOSTILE.values(), ids=HOSTILE)
 def test_what_is_no_sound_run_is_refused(archive, tmp_path, change, words):
     refused(rewritten(archive, tmp_path / "bad.zip", change), tmp_path, words)
-
-
-def test_what_is_left_as_it_is_installs(archive, tmp_path):
-    same = rewritten(archive, tmp_path / "same.zip", lambda name, content: content)
-    assert open_run(data=install(same, tmp_path / "runs"), say=lambda line: None).predictions()

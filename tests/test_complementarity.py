@@ -3,10 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
-from sklearn.metrics import cohen_kappa_score, f1_score
+from kept_run import made
 
 from emokd_utils.comparison import compare
 from emokd_utils.complementarity import (
@@ -36,15 +33,8 @@ def right(both: int, only_a: int, only_b: int, neither: int) -> tuple[np.ndarray
 
 def predictions(labels, predicted) -> Predictions:
     """Predictions by class number; -1 is an invalid answer."""
-    predicted = np.array(predicted, dtype=int)
-    return Predictions(
-        ids=[f"{i}.png" for i in range(len(labels))],
-        splits=["test"] * len(labels),
-        labels=[CLASSES[k] for k in labels],
-        classes=CLASSES,
-        probabilities=np.vstack([np.eye(4), np.full(4, 1 / 4)])[predicted],
-        invalid=predicted == -1,
-    )
+    names = (*CLASSES, "")
+    return made([names[k] for k in predicted], [names[k] for k in labels], classes=CLASSES)
 
 
 def random_pair(n=600) -> tuple[Predictions, Predictions]:
@@ -90,19 +80,6 @@ def test_an_invalid_answer_is_wrong_and_a_category_of_its_own():
     p = predictions([0, 0, 1, 1, 2], [0, -1, 1, 0, -1])
     assert macro_f1(p) == pytest.approx((1 / 2 + 2 / 3 + 0) / 3)
     assert macro_f1(predictions([0, 1], [-1, -1])) == 0.0
-
-
-@given(st.integers(0, 300), st.integers(1, 300))
-def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
-    expected = binomtest(only_a, only_a + only_b, 0.5).pvalue
-    assert mcnemar_exact(*right(3, only_a, only_b, 2)) == pytest.approx(expected, rel=1e-9)
-
-
-def test_answers_against_scikit_learn():
-    theirs = cohen_kappa_score(A.predicted_index, B.predicted_index)
-    assert cohen_kappa(A, B) == pytest.approx(theirs)
-    theirs = f1_score(A.label_index, A.predicted_index, labels=range(4), average="macro")
-    assert macro_f1(A) == pytest.approx(theirs)
 
 
 def test_intervals_cover_the_truth_in_about_95_of_100_data_sets():

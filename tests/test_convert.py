@@ -3,13 +3,11 @@
 import json
 import os
 import shutil
-import zlib
 from unittest.mock import Mock
 
 import datasets as library
-import numpy as np
 import pytest
-from PIL import Image
+from kept_run import picture
 
 from emokd_utils.data import load_dataset
 from emokd_utils.emotions import LABEL_SETS, MIKELS
@@ -17,14 +15,6 @@ from emokd_utils.errors import InputError
 from emokd_utils.scale import convert as module
 from emokd_utils.scale.convert import SOURCES, convert, describe, overview
 from emokd_utils.scan import scan
-
-
-def picture(path, seed=None, **options):
-    """A small image at `path`; without a seed one that no other path has."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(zlib.crc32(str(path).encode()) if seed is None else seed)
-    Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).save(path, **options)
-    return path
 
 
 def found(report, kind):

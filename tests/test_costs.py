@@ -32,19 +32,6 @@ def test_parameters_by_hand_shared_ones_once():
     assert count_parameters(network, trained="lora_") == (28, 8)
 
 
-@pytest.mark.parametrize(
-    ("layer", "shape", "wanted"),
-    [
-        (nn.Linear(6, 5), (3, 6), 2 * 3 * 6 * 5),
-        # 3 x 3 over 3 channels to 4, with stride 2 at 4 x 4 places.
-        (nn.Conv2d(3, 4, 3, 2, padding=1), (1, 3, 8, 8), 2 * 16 * 4 * 27),
-    ],
-)
-def test_flops_of_a_layer_by_hand(layer, shape, wanted):
-    with torch.inference_mode():
-        assert flops(on(layer, *shape)) == wanted
-
-
 @pytest.mark.parametrize("masked", [False, True])
 def test_flops_of_attention_on_a_cpu(masked):
     # 4 query heads share 2 key heads; 5 queries of width 8 see 6 keys: two products a head.

@@ -3,13 +3,13 @@
 import io
 import os
 import shutil
-import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kept_run import noise, picture
 from PIL import Image, PngImagePlugin
 
 from emokd_utils.data import load_dataset, stratified_split
@@ -19,22 +19,12 @@ from emokd_utils.images import open_image
 from emokd_utils.scan import KINDS, ScanReport, scan
 
 
-def picture(seed, size=(8, 6)):
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-
-
-def write(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture(zlib.crc32("/".join(path.parts[-3:]).encode())).save(path)
-
-
 def make_root(root, classes=("negative", "positive"), **counts):
     """A sound data set; counts: images of each class in each split."""
     for split, count in counts.items():
         for label in classes:
             for number in range(count):
-                write(root / split / label / f"{number:03d}.png")
+                picture(root / split / label / f"{number:03d}.png")
     return root
 
 
@@ -51,7 +41,7 @@ def listed(report):
 def encoded(format, start=b"", end=None, mode="RGB"):
     """A picture's bytes, with another start and up to an end."""
     buffer = io.BytesIO()
-    picture(1, (64, 64)).convert(mode).save(buffer, format)
+    noise(1, (64, 64)).convert(mode).save(buffer, format)
     return start + buffer.getvalue()[len(start) : end]
 
 
@@ -132,7 +122,7 @@ def test_all_that_is_wrong_is_named_with_the_mend_and_left_out_when_asked(root):
     for _, name, content in BAD_FILES:
         (folder / name).write_bytes(content)
     shutil.copy(folder / "000.png", os.fsencode(folder) + b"/caf\xe9.png")
-    write(folder / "more" / "most" / "a.png")
+    picture(folder / "more" / "most" / "a.png")
     (train / "odd").mkdir()
     os.mkfifo(folder / "pipe.png")
     links = {"positive/loop": train, "lost": "no", "positive/self.png": "self.png"}
@@ -162,11 +152,11 @@ def test_odd_files_are_read(root, tmp_path):
     folder = root / "train" / "positive"
     names = ["a b.png", "ünï 雪.JPG", "👩‍🚀.Png", "line\nbreak.png", "two.dots.webp"]
     for name in names:
-        write(folder / name)
-    picture(5).save(folder / "two.jpg", "MPO", save_all=True, append_images=[picture(6)])
+        picture(folder / name)
+    noise(5).save(folder / "two.jpg", "MPO", save_all=True, append_images=[noise(6)])
     for number, exif in enumerate((b"MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40, b"no header")):
-        picture(number).save(folder / f"exif{number}.jpg", exif=b"Exif\0\0" + exif)
-    write(tmp_path / "extra.png")
+        noise(number).save(folder / f"exif{number}.jpg", exif=b"Exif\0\0" + exif)
+    picture(tmp_path / "extra.png")
     (folder / "link.png").symlink_to(tmp_path / "extra.png")
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
@@ -197,10 +187,10 @@ def test_duplicates_across_and_within_splits(root):
 
 def test_what_a_model_cannot_take_is_found_and_long_texts_are_read(root):
     folder, note = root / "train" / "positive", PngImagePlugin.PngInfo()
-    picture(1, (1100, 5)).save(folder / "banner.png")
-    picture(2, (1, 1)).save(folder / "dot.png")
+    noise(1, (1100, 5)).save(folder / "banner.png")
+    noise(2, (1, 1)).save(folder / "dot.png")
     note.add_text("parameters", "a wide view of a valley, " * 100_000, zip=True)
-    picture(3).save(folder / "generated.png", pnginfo=note)
+    noise(3).save(folder / "generated.png", pnginfo=note)
     narrow = [("too narrow", f"train/positive/{name}.png") for name in ("banner", "dot")]
     assert listed(scan(root)) == narrow
     assert len(load_dataset(root, skip_bad=True)) == 19
@@ -212,7 +202,7 @@ def test_folders_of_one_class_are_told_and_a_known_release_keeps_its_classes(tmp
     (root / "test" / "col\u00e8re").rename(root / "test" / "cole\u0300re")
     assert list(scan(root).label_set) == ["col\u00e8re", "joy"] and scan(root).found == ""
     half = make_root(tmp_path / "half", ("anger", "fear"), train=3, test=2)
-    write(half / "train" / "scared" / "a.png")
+    picture(half / "train" / "scared" / "a.png")
     told = "2 classes, part of ekman: anger, fear; 1 merged fear and scared into fear"
     assert scan(half).found == told and len(load_dataset(half)) == 11
     (half / "source.json").write_text('{"about": {"label_set": "mikels"}}')
@@ -225,8 +215,8 @@ def test_folders_of_one_class_are_told_and_a_known_release_keeps_its_classes(tmp
         (lambda r: None, "No such file"),
         (lambda r: r.mkdir(), "has no train/: put the images into ROOT/train/EMOTION"),
         (lambda r: (r / "train" / "anger").mkdir(parents=True), "no image in a class folder"),
-        (lambda r: write(r / "train" / "a.png"), "found: train/a.png .*in no class folder"),
-        (lambda r: write(r / "train" / "photos" / "a.png"), "'photos'.* two classes"),
+        (lambda r: picture(r / "train" / "a.png"), "found: train/a.png .*in no class folder"),
+        (lambda r: picture(r / "train" / "photos" / "a.png"), "'photos'.* two classes"),
         (lambda r: make_root(r, train=3, val=2), "missing split: .* put images"),
         (lambda r: make_root(r, train=1, test=1), "no image is left for val"),
     ],
@@ -339,7 +329,7 @@ def test_a_scan_kept_as_json_saves_the_second(root, monkeypatch):
     monkeypatch.setattr(Image, "open", lambda *args, **kwargs: pytest.fail("opened"))
     kept = load_dataset(root, skip_bad=True, report=again)
     assert kept.fingerprint == once.fingerprint and kept.table.equals(once.table)
-    write(root / "train" / "positive" / "new.png")
+    picture(root / "train" / "positive" / "new.png")
     with pytest.raises(InputError, match="changed since"):
         load_dataset(root, skip_bad=True, report=again)
 

@@ -1,7 +1,6 @@
 """The demo: a page that answers as the model does, reaches no other host and names what is missing."""
 
 import io
-import itertools
 import os
 import signal
 import socket
@@ -11,7 +10,7 @@ import urllib.request
 from types import SimpleNamespace
 
 import pytest
-from PIL import Image
+from kept_run import folder_run
 
 from emokd_utils.cli import commands, demo
 from emokd_utils.errors import InputError
@@ -22,13 +21,9 @@ HOSTILE = "<img src=x onerror=window.hacked=3>.png"
 
 
 def test_without_a_run_the_command_says_in_one_sentence_what_makes_it(tmp_path, capsys):
-    names = itertools.product(("train", "test"), ("joy", "anger"), range(3))
-    for shade, (split, label, k) in enumerate(names):
-        (tmp_path / "my photos" / split / label).mkdir(parents=True, exist_ok=True)
-        image = Image.effect_noise((30, 30), 50 + shade)
-        image.save(tmp_path / "my photos" / split / label / f"{k}.png")
-    data, runs = str(tmp_path / "my photos"), str(tmp_path / "runs")
-    assert commands.main(["demo", "--data", data, "--runs", runs, "--seed", "2"]) == 2
+    run = folder_run(tmp_path)
+    asked = ["--data", str(run.root), "--runs", str(tmp_path / "runs"), "--seed", "2"]
+    assert commands.main(["demo", *asked]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "of seed 2" in error and "same options makes it" in error
 
@@ -143,20 +138,13 @@ def test_a_bad_file_gives_a_sentence_no_answer_and_the_page_goes_on(page, tiny_e
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
 def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path):
-    code = """
-import sys
-from unittest.mock import MagicMock
-from emokd_utils.cli import commands, demo
-demo.open_run = MagicMock()
-sys.exit(commands.main(["demo"]))
-"""
+    code = "import sys; from unittest.mock import MagicMock\n"
+    code += "from emokd_utils.cli import commands, demo\n"
+    code += "demo.open_run = MagicMock(); sys.exit(commands.main(['demo']))"
+    env, pipe = os.environ | {"TMPDIR": str(tmp_path)}, subprocess.PIPE
     process = subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=project_root(),
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        **{"cwd": project_root(), "env": env, "stdout": pipe, "stderr": pipe, "text": True},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:

@@ -13,13 +13,13 @@ from emokd_utils.cli import doctor
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "emokd_utils"
-PYPROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
-PROJECT = tomllib.loads(PYPROJECT)["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 EXTRAS = {
     name: [Requirement(text) for text in texts if not text.startswith(f"{PROJECT['name']}[")]
     for name, texts in PROJECT["optional-dependencies"].items()
 }
+DEV_TEXTS = PROJECT["optional-dependencies"]["dev"]
 DEV = EXTRAS.pop("dev")
 EXTRA = [requirement for extra in EXTRAS.values() for requirement in extra]
 
@@ -56,17 +56,13 @@ def imports(tree: ast.AST) -> set[str]:
 
 
 def imports_on_loading(tree: ast.AST) -> set[str]:
-    """Those of ``imports`` that happen when the module is loaded: outside of functions, and not
-    for annotations alone."""
+    """Those of ``imports`` that happen when the module is loaded: outside of functions."""
 
     class Loading(ast.NodeTransformer):
         def visit_FunctionDef(self, node):
             return None
 
         visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef
-
-        def visit_If(self, node):
-            return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
 
     return imports(Loading().visit(tree))
 
@@ -76,7 +72,6 @@ def parse(path: Path) -> ast.AST:
 
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MODULES = {name for path in SOURCES for name in (path.stem, path.parent.name)}
 DEV_SOURCES = [*sorted(ROOT.glob("tests/*.py")), ROOT / "notebooks" / "build.py"]
 
 RUNTIME_MODULES = {module_name(requirement.name) for requirement in RUNTIME}
@@ -84,50 +79,30 @@ EXTRA_MODULES = {module_name(requirement.name) for requirement in EXTRA}
 DEV_MODULES = EXTRA_MODULES | {module_name(requirement.name) for requirement in DEV}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_the_package_imports_only_what_is_declared(path):
+@pytest.mark.parametrize("path", SOURCES + DEV_SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_what_is_declared_is_imported(path):
     assert imports(parse(path)) <= RUNTIME_MODULES | DEV_MODULES
-    assert imports_on_loading(parse(path)) <= RUNTIME_MODULES, "users have no extra"
+    if path in SOURCES:
+        assert imports_on_loading(parse(path)) <= RUNTIME_MODULES, "users have no extra"
 
 
-@pytest.mark.parametrize("path", DEV_SOURCES, ids=lambda path: path.stem)
-def test_the_tests_import_only_what_is_declared(path):
-    assert imports(parse(path)) <= RUNTIME_MODULES | DEV_MODULES
+def unused(requirements, sources):
+    used = set().union(*(imports(parse(path)) for path in sources))
+    return {each.name for each in requirements if module_name(each.name) not in used}
 
 
-def test_each_dependency_of_a_user_is_used_or_has_a_reason():
-    used = set().union(*(imports(parse(path)) for path in SOURCES))
-    declared = {requirement.name for requirement in RUNTIME + EXTRA}
-    unused = {name for name in declared if module_name(name) not in used}
-    assert unused == set(NOT_IMPORTED_BY_THE_PACKAGE)
+def test_each_dependency_is_used_or_has_a_reason():
+    assert unused(RUNTIME + EXTRA, SOURCES) == set(NOT_IMPORTED_BY_THE_PACKAGE)
+    assert unused(DEV, SOURCES + DEV_SOURCES) == TOOLS_THAT_ARE_RUN
 
 
-def test_dev_brings_every_extra():
-    own = [
-        text for text in PROJECT["optional-dependencies"]["dev"] if text.startswith(PROJECT["name"])
-    ]
-    assert set(own) == {f"{PROJECT['name']}[{name}]" for name in EXTRAS}
+def test_each_dependency_has_both_bounds():
+    for requirement in RUNTIME + EXTRA + DEV:
+        assert sorted(bound.operator for bound in requirement.specifier) == ["<", ">="], requirement
 
 
-def test_each_dev_dependency_is_used():
-    used = set().union(*(imports(parse(path)) for path in [*SOURCES, *DEV_SOURCES]))
-    unused = {requirement.name for requirement in DEV if module_name(requirement.name) not in used}
-    assert unused == TOOLS_THAT_ARE_RUN
-
-
-@pytest.mark.parametrize(
-    "requirement", RUNTIME + EXTRA + DEV, ids=lambda requirement: requirement.name
-)
-def test_each_dependency_has_both_bounds_and_names_its_lessons(requirement):
-    operators = sorted(bound.operator for bound in requirement.specifier)
-    assert operators == ["<", ">="]
-    line = next(line for line in PYPROJECT.splitlines() if f'"{requirement.name}>=' in line)
-    lessons, _, purpose = line.partition("# ")[2].partition(": ")
-    assert purpose
-    assert set(lessons.split(", ")) <= {*MODULES, "notebooks", "tests"}
-
-
-def test_environment_yml_takes_everything_but_python_and_pip_from_pyproject():
+def test_dev_brings_every_extra_and_environment_yml_brings_dev():
+    assert {f"{PROJECT['name']}[{name}]" for name in EXTRAS} < set(DEV_TEXTS)
     text = (ROOT / "environment.yml").read_text("utf-8")
     entries = re.findall(r"^ *- (.+)$", text, re.MULTILINE)
     python = f"python{PROJECT['requires-python']},<3.15"

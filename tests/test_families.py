@@ -121,21 +121,17 @@ def llava(model_type, text="llama", strategy="default", **pad):
     """CLIP with 4 x 4 patches, on Llama or Qwen2; strategy "full" keeps CLIP's class token."""
     special = ["<unk>", "<s>", "</s>", "<image>", "<pad>"]
     tokenizer = learn_tokenizer(special, "<s>", eos_token="</s>", **pad)
-    processor = hf.LlavaProcessor(
-        hf.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
-        tokenizer,
-        patch_size=14,
-        vision_feature_select_strategy=strategy,
-        num_additional_image_tokens=1,
-        chat_template=template("{{ message['role'] | upper }}: ", "<image>\n", " ", "ASSISTANT:"),
+    images = hf.CLIPImageProcessor(
+        size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}
     )
+    chat = template("{{ message['role'] | upper }}: ", "<image>\n", " ", "ASSISTANT:")
+    about = {"vision_feature_select_strategy": strategy}
+    tokens = about | {"patch_size": 14, "num_additional_image_tokens": 1}
+    processor = hf.LlavaProcessor(images, tokenizer, chat_template=chat, **tokens)
     clip = {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14}
-    config = {
-        "text_config": text_config(tokenizer, model_type=text),
-        "vision_config": vision_config(projection_dim=32, **clip),
-        "vision_feature_select_strategy": strategy,
-    }
-    return config | ids(tokenizer, image_token_index="<image>"), processor
+    about["text_config"] = text_config(tokenizer, model_type=text)
+    about["vision_config"] = vision_config(projection_dim=32, **clip)
+    return about | ids(tokenizer, image_token_index="<image>"), processor
 
 
 def pixtral(model_type):
@@ -143,19 +139,14 @@ def pixtral(model_type):
     special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
     ends = {"eos_token": "</s>", "pad_token": "<pad>"}
     tokenizer = learn_tokenizer([*special, "<pad>"], "<s>", **ends)
-    processor = hf.PixtralProcessor(
-        hf.PixtralImageProcessor(size={"longest_edge": 56}, patch_size={"height": 14, "width": 14}),
-        tokenizer,
-        patch_size=14,
-        chat_template=template("[INST]", "[IMG]", "[/INST]"),
-    )
-    config = {
-        "text_config": text_config(tokenizer, model_type="mistral", head_dim=8),
-        "vision_config": vision_config(model_type="pixtral", image_size=56, patch_size=14),
-        "vision_feature_select_strategy": "full",
-        "vision_feature_layer": -1,
-    }
-    return config | ids(tokenizer, image_token_index="[IMG]"), processor
+    patch = {"height": 14, "width": 14}
+    images = hf.PixtralImageProcessor(size={"longest_edge": 56}, patch_size=patch)
+    chat = template("[INST]", "[IMG]", "[/INST]")
+    processor = hf.PixtralProcessor(images, tokenizer, patch_size=14, chat_template=chat)
+    about = {"vision_feature_select_strategy": "full", "vision_feature_layer": -1}
+    about["text_config"] = text_config(tokenizer, model_type="mistral", head_dim=8)
+    about["vision_config"] = vision_config(model_type="pixtral", image_size=56, patch_size=14)
+    return about | ids(tokenizer, image_token_index="[IMG]"), processor
 
 
 QWEN, LLAVA, TILED = [(4, 4), (2, 5), (7, 3)], [(4, 4)] * 3, [(SIDE, SIDE)] * 3

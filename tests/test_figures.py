@@ -1,7 +1,9 @@
 """Figures: what they show and say, not pixels."""
 
+from functools import partial
 from types import SimpleNamespace
 
+import kept_run
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,23 +18,13 @@ from emokd_utils.evidence import wilson
 from emokd_utils.predictions import BOTH_RUN, HEAD, ORACLE, TUNED, VISION, ZERO_SHOT, Predictions
 
 CLASSES = ("anger", "fear", "joy")
+made = partial(kept_run.made, confidence=0.8, classes=CLASSES)
 
 
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
     plt.close("all")
-
-
-def made(predicted, labels, confidence=0.8, classes=CLASSES):
-    """Predictions of these classes ('' for an invalid answer), all equally confident."""
-    rest = (1 - confidence) / (len(classes) - 1)
-    rows = [[confidence if name == other else rest for other in classes] for name in predicted]
-    rows = np.array(rows).reshape(len(labels), len(classes))
-    invalid = np.array([name == "" for name in predicted], dtype=bool)
-    rows[invalid] = 1 / len(classes)
-    ids = [f"{k}.png" for k in range(len(labels))]
-    return Predictions(ids, ["test"] * len(ids), labels, classes, rows, invalid=invalid)
 
 
 def right_where(right, **other):

@@ -1,4 +1,4 @@
-"""The house: which module may import which, and how long anything may be.
+"""The house: which module may import which, how long anything may be, what CONTRIBUTING.md says of it.
 
 ``python tests/test_house.py`` prints the five that are nearest to their limit.
 """
@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import ast
+import re
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "emokd_utils"
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 BASE = "errors lazy files tables settings profiles processes evidence training".split()
 LESSONS = """
@@ -41,9 +43,13 @@ MODULES = {name_of(path): ast.parse(path.read_text("utf-8")) for path in PACKAGE
 PACKAGES = {name_of(path) for path in PACKAGE.rglob("__init__.py")}
 
 
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def place(module: str) -> tuple[int, int]:
     """Storey and order within it: a module imports what has a lower place."""
-    room = module.partition(".")[0]
+    room = room_of(module)
     for storey, order in enumerate((BASE, LESSONS)):
         if room in order:
             return storey, order.index(room)
@@ -79,34 +85,18 @@ ARROWS = [
 
 
 def test_a_module_imports_only_what_lies_below_it():
-    wrong = []
-    for module, target, name in ARROWS:
-        room, other = module.partition(".")[0], target.partition(".")[0]
-        if module == "__main__":
-            continue
-        if room == other:
-            continue
-        if place(target) >= place(module):
-            wrong.append(f"{module} imports {target} ({name})")
-    assert not wrong
+    assert not [
+        f"{module} imports {target} ({name})"
+        for module, target, name in ARROWS
+        if module != "__main__" and room_of(module) != room_of(target)
+        if place(target) >= place(module)
+    ]
 
 
 def test_rooms_hold_no_circle():
-    of: dict[str, set[str]] = {}
-    for module, target, _ in ARROWS:
-        of.setdefault(module, set()).add(target)
-    done: set[str] = set()
-
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, " -> ".join([*path, module])
-        if module not in done:
-            for target in sorted(of.get(module, set()) - {module}):
-                if module not in PACKAGES:  # a package that hands on its modules' names is no part
-                    visit(target, (*path, module))
-            done.add(module)
-
-    for module in sorted(MODULES):
-        visit(module, ())
+    modules = MODULES.keys() - PACKAGES  # a package that hands on its modules' names is no part
+    below = {m: {t for n, t, _ in ARROWS if n == m != t} for m in modules}
+    TopologicalSorter(below).prepare()  # raises a CycleError that names them
 
 
 def test_no_private_name_crosses_a_module():
@@ -126,7 +116,7 @@ def test_no_private_name_crosses_a_module():
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_what_has_its_one_place_is_nowhere_else(module):
-    tree, room = MODULES[module], module.partition(".")[0]
+    tree, room = MODULES[module], room_of(module)
     text = ast.unparse(tree)
     assert room in ("run", "cli") or "os.environ" not in text and "getenv" not in text
     assert "TYPE_CHECKING" not in text
@@ -138,38 +128,51 @@ def test_what_has_its_one_place_is_nowhere_else(module):
             assert not inner, f"{function.name} imports an own module when it is called"
 
 
-class Measured(NamedTuple):
-    what: str
-    lines: int
-    limit: int
-
-
 def count(path: Path) -> int:
     return len(path.read_text("utf-8").splitlines())
 
 
-def measured() -> list[Measured]:
-    """Every module, function and total with its limit."""
+def measured() -> list[tuple[str, int, int]]:
+    """Every module, function and total with its lines and its limit."""
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         module = name_of(path)
         kind = "lesson" if module in LESSONS else "module"
-        found.append(Measured(module or "emokd_utils", count(path), LIMITS[kind]))
+        found.append((module or "emokd_utils", count(path), LIMITS[kind]))
         for node in ast.walk(MODULES[module]):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = node.end_lineno - node.lineno + 1
-                found.append(Measured(f"{module}.{node.name}()", lines, LIMITS["function"]))
+                found.append((f"{module}.{node.name}()", lines, LIMITS["function"]))
     for what, (limit, pattern) in TOTALS.items():
-        found.append(Measured(what, sum(count(path) for path in ROOT.glob(pattern)), limit))
+        found.append((what, sum(count(path) for path in ROOT.glob(pattern)), limit))
     return found
 
 
 def test_nothing_is_longer_than_it_may_be():
-    assert not [f"{m.what}: {m.lines} of {m.limit} lines" for m in measured() if m.lines > m.limit]
+    assert not [f"{what}: {n} of {limit} lines" for what, n, limit in measured() if n > limit]
+
+
+def test_recipes_are_short_and_name_what_there_is():
+    recipes = re.findall(
+        r"^## (Add .+?)\n\n(.+?)\n(?=\n|\Z)", CONTRIBUTING, re.MULTILINE | re.DOTALL
+    )
+    assert [name.split()[-1] for name, _ in recipes] == ["stage", "gate", "model", "exercise"]
+    for name, text in recipes:
+        assert len(text.splitlines()) <= 10, name
+    for path in re.findall(r"`((?:\w+/)*\w+(?:/|\.py|\.md))`", CONTRIBUTING):
+        places = [ROOT / path, ROOT / "emokd_utils" / path, ROOT / "notebooks" / path]
+        assert any(place.exists() for place in places), path
+
+
+def test_the_drawing_names_every_module_and_room():
+    drawing = CONTRIBUTING.partition("```")[2].partition("```")[0]
+    there = {path.stem for path in (ROOT / "emokd_utils").glob("[a-z]*.py")}
+    rooms = {path.parent.name for path in (ROOT / "emokd_utils").glob("*/__init__.py")}
+    assert there | rooms <= set(re.findall(r"\w+", drawing))
 
 
 if __name__ == "__main__":
-    nearest = sorted(measured(), key=lambda m: m.lines / m.limit, reverse=True)
-    for m in nearest[:5]:
-        print(f"{m.lines:6,} of {m.limit:6,} lines  {m.what}")
-    raise SystemExit(any(m.lines > m.limit for m in nearest))
+    nearest = sorted(measured(), key=lambda m: m[1] / m[2], reverse=True)
+    for what, lines, limit in nearest[:5]:
+        print(f"{lines:6,} of {limit:6,} lines  {what}")
+    raise SystemExit(nearest[0][1] > nearest[0][2])

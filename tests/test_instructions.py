@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from PIL import Image
 
-from emokd_utils.data import ImageDataset, load_dataset
+from emokd_utils.data import ImageDataset
 from emokd_utils.emotions import MIKELS, infer_label_set
 from emokd_utils.files import checksum
 from emokd_utils.instructions import (
@@ -19,21 +18,14 @@ from emokd_utils.instructions import (
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> ImageDataset:
-    """Four images to train on."""
-    root = tmp_path_factory.mktemp("images")
-    for split in ("train", "val", "test"):
-        for place, label in enumerate(("awe", "sadness")):
-            (root / split / label).mkdir(parents=True)
-            for number in range(2):
-                colour = (90 * place, 90 * number, len(split))
-                Image.new("RGB", (32, 32), colour).save(root / split / label / f"{number}.png")
-    return load_dataset(root).split("train")
+def dataset(scenes) -> ImageDataset:
+    """Four images to train on, two of which are led by content."""
+    led = scenes.split("train").table["cue"] == "content"
+    return scenes.select([*led.index[led][:2], *led.index[~led][:2]])
 
 
 def told(row, label):
-    number = row.name.split("/")[2]
-    return f"This is number {number}", None if number == "0.png" else f"It is {label}."
+    return f"This is {row.name[-9:]}", None if row["cue"] == "content" else f"It is {label}."
 
 
 def answers(written, kind):
@@ -52,7 +44,7 @@ def test_a_label_makes_a_categorical_instruction(dataset):
 def test_what_is_described_is_written_unless_it_leaks(dataset):
     written, counts = write_instructions(dataset, ["conversation", "reasoning"], describe=told)
     told_of = answers(written, "conversation")
-    assert set(told_of.values()) == {"This is number 0.png", "This is number 1.png"}
+    assert told_of == {image: f"This is {image[-9:]}" for image in dataset.ids}
     assert counts == {"conversation": 4, "reasoning": 0, "leaked": 2, "not written": 2}
 
 

@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emokd_utils import instructions
 from emokd_utils.costs import flops
-from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, project_root, with_settings
 from emokd_utils.scale.devices import GPUS, Device, get_device
@@ -18,7 +17,6 @@ from emokd_utils.scale.sizes import MODELS, sized_network, sized_vlm
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora, recompute_layers
 from emokd_utils.vlm import VLM
-from emokd_utils.world.files import ensure_scenes
 
 TINY = str(project_root() / MINI.vlm.name)
 QWEN, SMOL = PAPER.vlm.name, LAPTOP.vlm.name
@@ -26,34 +24,27 @@ CPU = Device("cpu", 8, 1e12, 1e11, bf16=False)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    root = tmp_path_factory.mktemp("scenes")
-    ensure_scenes(root, sizes={"train": 64, "val": 16, "test": 16}, say=lambda _: None)
-    return load_dataset(root)
+def mini_plan(scenes):
+    return plan(MINI, Images.of(scenes, MINI), CPU)
 
 
-@pytest.fixture(scope="module")
-def mini_plan(dataset):
-    return plan(MINI, Images.of(dataset, MINI), CPU)
-
-
-def test_operations_of_answering_and_seeing_are_those_counted(dataset, mini_plan):
-    vlm, images = VLM.load(TINY), [dataset.open(image_id) for image_id in dataset.ids[:8]]
-    question = instructions.categorical_prompt(dataset.label_set)
-    answers = list(map(instructions.answer_for, dataset.label_set))
+def test_operations_of_answering_and_seeing_are_those_counted(scenes, mini_plan):
+    vlm, images = VLM.load(TINY), [scenes.open(image_id) for image_id in scenes.ids[:8]]
+    question = instructions.categorical_prompt(scenes.label_set)
+    answers = list(map(instructions.answer_for, scenes.label_set))
     table = mini_plan.table["TFLOP"] * 1e12
     scored = flops(lambda: vlm.score(images, question, answers)) / len(images)
-    assert table["answers"] / (96 + 16 + 2 * 16) == pytest.approx(scored, rel=0.15)
+    assert table["answers"] / (32 + 8 + 2 * 8) == pytest.approx(scored, rel=0.15)
     seen = flops(lambda: vlm.features(images)) / len(images)
-    assert table["features"] / 96 == pytest.approx(seen, rel=0.15)
+    assert table["features"] / 32 == pytest.approx(seen, rel=0.15)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_tuning_step_takes_what_is_counted(dataset, recompute):
+def test_a_tuning_step_takes_what_is_counted(scenes, recompute):
     """Operations, and bytes of the tensors that autograd keeps for the backward pass."""
-    written, _ = instructions.write_instructions(dataset.split("train"))
+    written, _ = instructions.write_instructions(scenes.split("train"))
     examples = [
-        {"image": dataset.open(item.image_id), "prompt": item.prompt, "answer": item.answer}
+        {"image": scenes.open(item.image_id), "prompt": item.prompt, "answer": item.answer}
         for item in written[:16]
     ]
     vlm, settings = VLM.load(TINY), replace(MINI.tuning, recompute=recompute)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from kept_run import kept_run
+from kept_run import folder_run, made
 from PIL import Image
 
 from emokd_utils.predictions import (
@@ -18,7 +18,6 @@ from emokd_utils.predictions import (
     TUNED,
     VISION,
     ZERO_SHOT,
-    Predictions,
     gate_name,
 )
 from emokd_utils.profiles import MINI
@@ -29,13 +28,7 @@ FINAL = gate_name("concat_linear")
 
 
 def predictions(ids, right):
-    return Predictions(
-        ids,
-        ("test",) * len(ids),
-        ("a",) * len(ids),
-        ("a", "b"),
-        np.where(right[:, None], [1, 0], [0, 1]),
-    )
+    return made(np.where(right, "a", "b"), ["a"] * len(ids), classes=("a", "b"), ids=ids)
 
 
 class ByHand:
@@ -138,7 +131,7 @@ def test_markdown():
 
 @pytest.mark.parametrize("cues", [True, False], ids=["cues", "no cues"])
 def test_the_report_of_a_kept_run(tmp_path, cues):
-    run = kept_run(tmp_path / "run", seeds=(0, 1), cues=cues)
+    run = folder_run(tmp_path, seeds=(0, 1), each=5, cues=cues)
     printed = write_report(Results(run, (0, 1)))
     text = (run.folder / "report.md").read_text("utf-8")
     accuracy = run.predictions(0)[TUNED].accuracy + run.predictions(1)[TUNED].accuracy
@@ -147,7 +140,7 @@ def test_the_report_of_a_kept_run(tmp_path, cues):
     vision = next(line for line in printed.splitlines() if line.startswith(VISION))
     assert "4,926,592" in vision and vision.split()[-1] == "4.0", "what it adds to the VLM"
     assert ("content" in printed.splitlines()[0]) is cues
-    assert "EmoVLM-KD, bilinear: a gate, seeds 0, 1" in text
+    assert "EmoVLM-KD, bilinear: TrainedGate(bilinear on" in text
     pictures = re.findall(r"!\[(.+)\]\((.+?\.png)\)", text)
     assert len(pictures) == (5 if cues else 4)
     for alt, name in pictures:
@@ -159,24 +152,26 @@ import sys
 from emokd_utils import figures
 from emokd_utils.explorer import GateView, explore
 from emokd_utils.predictions import TUNED, VISION
+from emokd_utils.profiles import MINI, reduced
 from emokd_utils.run import open_run
 from emokd_utils.run.report import write_report
 from emokd_utils.run.results import Results
 
-run = open_run(data=sys.argv[1], say=lambda line: None, make=False)
+profile = reduced(MINI).changed(images_per_split=0)
+run = open_run(profile, sys.argv[1], sys.argv[2], say=lambda line: None, make=False)
 results = Results(run)
 results.table(), results.claims(), write_report(results)
 rows = results.predictions[0]
 figures.four_way_map(rows[TUNED], rows[VISION], (TUNED, VISION))
 view = explore(rows[TUNED], rows[VISION], run.dataset, GateView(*run.gate_parts()), more=rows)
-assert len(view.table) == 40
+assert len(view.table) == 24
 print(*{"torch", "transformers", "peft", "timm", "captum"} & set(sys.modules))
 """
 
 
 def test_opening_a_kept_run_imports_no_library_of_models(tmp_path):
-    run = kept_run(tmp_path / "run")
-    command = [sys.executable, "-c", OPEN, str(run.folder)]
+    run = folder_run(tmp_path)
+    command = [sys.executable, "-c", OPEN, str(run.root), str(run.folder.parent)]
     opened = subprocess.run(command, capture_output=True, text=True, check=False)
     assert opened.returncode == 0, opened.stderr
     assert opened.stdout.split() == []

@@ -6,20 +6,18 @@ import re
 import signal
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
-from kept_run import folder_run
-from PIL import Image
+from kept_run import folder_run, noise
 from safetensors.torch import save_file
 
 from emokd_utils.profiles import MINI, reduced
 from emokd_utils.run import open_run
 from emokd_utils.run.stages import adapter, features, vision_model
 from emokd_utils.run.store import STAGES
-from emokd_utils.scale.archive import export, install
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,26 +124,18 @@ def test_killed_in_the_middle_it_ends_with_the_numbers_of_a_run_left_alone(reduc
         assert re.search(rf"^\[kept\] {stage}", resumed, re.MULTILINE), stage
     assert not re.search(r"^\[made\] (zero_shot|adapter)", resumed, re.MULTILINE)
     assert answers(tmp_path / "mini") == answers(reduced_runs / "mini")
-    again = run_whole(tmp_path)
-    assert "[made]" not in again
-    report = (tmp_path / "mini" / "report.md").read_text("utf-8")
-    assert "built-in" in report
-    for figure in re.findall(r"\]\((.+?\.png)\)", report):
-        assert Image.open(tmp_path / "mini" / figure).width > 300
+    assert "[made]" not in run_whole(tmp_path)
+    assert "built-in" in (tmp_path / "mini" / "report.md").read_text("utf-8")
 
 
 @pytest.mark.slow
 def test_any_folder_of_images_goes_through_the_same_code(tmp_path):
-    """Noise with two classes of one brightness each: no cue, no caption, no val split."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 40), ("test", 12)):
-        for label, level in (("negative", 60), ("positive", 190)):
-            folder = tmp_path / "data" / split / label
-            folder.mkdir(parents=True)
-            for k in range(count):
-                size = (int(rng.integers(90, 200)), int(rng.integers(90, 200)))
-                pixels = np.clip(rng.normal(level, 30, (*size[::-1], 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f"{k}.jpg")
+    """Noise of two classes in many sizes: no cue, no caption, no val split."""
+    for place, (split, label) in enumerate(product(("train", "test"), ("negative", "positive"))):
+        folder = tmp_path / "data" / split / label
+        folder.mkdir(parents=True)
+        for k in range(40 if split == "train" else 12):
+            noise([place, k], (90 + 2 * k, 180 - 2 * k)).save(folder / f"{k}.jpg")
     save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "start.safetensors")
     further = f"test_efficientnet@{tmp_path / 'start.safetensors'}"
     data = ("--data", str(tmp_path / "data"))
@@ -156,30 +146,6 @@ def test_any_folder_of_images_goes_through_the_same_code(tmp_path):
     assert "no photographs" in report
 
 
-@pytest.mark.slow
-def test_a_run_is_the_same_by_its_folder_and_by_its_archive(reduced_runs, tmp_path):
-    here = open_run(reduced(MINI), runs=reduced_runs, say=quiet, progress=False)
-    archive = export(here, tmp_path / "course.zip", only_kept=True, pictures="none")
-    there = open_run(data=install(archive, tmp_path), say=quiet, make=False)
-    for ask in (
-        lambda run: {name: p.probabilities.tolist() for name, p in run.predictions().items()},
-        lambda run: run.features().tolist(),
-        lambda run: run.teacher_logits().tolist(),
-        lambda run: run.head_logits(alpha=0.0).tolist(),
-        lambda run: run.head().logits(run.features()[:5]).tolist(),
-        lambda run: run.gate(kind="bilinear").report,
-        lambda run: run.gate_parts()[3].tolist(),
-        lambda run: run.tuned(method="generate").answers,
-        lambda run: run.vision_history(),
-        lambda run: run.tuning_log(),
-        lambda run: run.costs().to_dict(),
-        lambda run: run.cues.tolist(),
-        lambda run: run.rows("val").tolist(),
-        lambda run: run.vision_predictions().accuracy,
-    ):
-        assert ask(here) == ask(there)
-
-
 NUMBERS = Path(__file__).with_name("stage_numbers.json")
 NOISY = {"vision_model", "teacher_logits", "head_logits", "gate_logits", "adapter", "tuned"}
 """Training differs between CPUs, with and without fast bfloat16; the others do not."""
@@ -188,6 +154,8 @@ NOISY = {"vision_model", "teacher_logits", "head_logits", "gate_logits", "adapte
 def numbers_of(run) -> dict[str, dict]:
     """A version and a few numbers of each stage of a reduced run."""
     history, best = run.vision_history()
+    kinds = [(*run.gate_settings(kind), "head") for kind in run.profile.gates]
+    gates = [run.artefact(STAGES["gate_logits"], 0, *kind) for kind in kinds]
     numbers = {
         "features": [float(run.features().mean()), float(run.features().std())],
         "vision_model": [history[best - 1]["train_loss"]],
@@ -196,14 +164,7 @@ def numbers_of(run) -> dict[str, dict]:
         "adapter": [run.tuning_log()[-1]["train_loss"]],
         "tuned": [float(run.tuned().probabilities.max(1).mean())],
         "head_logits": [float(run.head_logits().std()), float(run.head_logits(alpha=0.0).std())],
-        "gate_logits": [
-            float(
-                run.artefact(STAGES["gate_logits"], 0, *run.gate_settings(kind), "head")
-                .value[0]
-                .std()
-            )
-            for kind in run.profile.gates
-        ],
+        "gate_logits": [float(kept.value[0].std()) for kept in gates],
         "cost_table": run.costs()["parameters"].tolist(),
     }
     return {name: {"version": STAGES[name].version, "numbers": numbers[name]} for name in numbers}

@@ -6,20 +6,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from emokd_utils.data import load_dataset
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import write_instructions
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora, instruction_tune
 from emokd_utils.vlm import VLM
-from emokd_utils.world.files import ensure_scenes
-
-
-@pytest.fixture(scope="module")
-def train(tmp_path_factory):
-    root = tmp_path_factory.mktemp("scenes")
-    ensure_scenes(root, sizes={"train": 16, "val": 8, "test": 8}, say=lambda _: None)
-    return load_dataset(root).split("train")
 
 
 @pytest.mark.parametrize("projections", ["qkvo", "qv"])
@@ -37,7 +28,8 @@ def test_lora_parameters_by_hand_change_nothing_before_training(random_vlm, imag
     np.testing.assert_allclose(after, random_vlm.score(*asked), atol=1e-5)
 
 
-def test_what_cannot_be_tuned_is_told(random_vlm, train, tmp_path, monkeypatch):
+def test_what_cannot_be_tuned_is_told(random_vlm, scenes, tmp_path, monkeypatch):
+    train = scenes.split("train")
     with pytest.raises(InputError, match="no instructions"):
         instruction_tune(random_vlm, train, [], TuningSettings(), 0, tmp_path)
     written, _ = write_instructions(train, ["categorical"])
@@ -47,7 +39,8 @@ def test_what_cannot_be_tuned_is_told(random_vlm, train, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_tuning_learns_repeats_itself_and_keeps_the_base(random_vlm, train, tmp_path):
+def test_tuning_learns_repeats_itself_and_keeps_the_base(random_vlm, scenes, tmp_path):
+    train = scenes.split("train")
     written, _ = write_instructions(train, ["categorical"])
     settings = TuningSettings(lr=1e-2, epochs=6, batch_size=8, checkpoint_steps=3)
     asked = [train.open(train.ids[0])], written[0].prompt, [written[0].answer]
