@@ -22,7 +22,10 @@ REFUSAL = re.compile(
 
 _THOUGHT = re.compile(r"(?is)<(think(?:ing)?|thought|reasoning)>.*?(?:</\1>|\Z)")
 _END_OF_THOUGHT = re.compile(r"(?is)\A.*</(?:think(?:ing)?|thought|reasoning)>")
-_SPECIAL_TOKEN = re.compile(r"<\|[^<>|]*\|>|</?s>|<(?:eos|bos|pad|end_of_\w+)>")
+_SPECIAL_TOKEN = re.compile(
+    r"<[|｜][^<>|｜]*[|｜]>|</?(?:s|image|img|video|audio)>|<(?:eos|bos|pad|unk|mask)>|\[/?INST\]"
+    r"|<(?:start|end)_of_\w+>|<image_soft_token>|</?tool_\w+>"
+)
 _QUOTES = "'\"`‘’‚“”„«»‹›「」"
 _Q = f"[{_QUOTES}]"
 _KEY = re.compile(
@@ -56,9 +59,9 @@ _NEGATION = re.compile(
     r"|nobody|without(?!\s+(?:a\s+)?doubt)|hardly|barely|lacks?|lacking|absence|devoid|free of|free from"
     r"|rather than|instead of|far from|unlike|cannot|less|non|wrong to)\b|n't\b"
 )
-_DENIED_AFTER = re.compile(
-    r"\W*(?:(?:is|are|was|were|would|seems?|does|do|has|can|be)\s+)*(?:\w+\s+)?"
-    r"(?:not|never|no|absent|missing|wrong|unlikely|ruled out|lacking|cannot)\b|\W*(?:\w+n't)\b"
+_DENIED_AFTER = re.compile(  # but "awe, not fear" says awe
+    r"[^\w,]*(?:(?:is|are|was|were|would|seems?|does|do|has|can|be)\s+)*(?:\w+\s+)?"
+    r"(?:not|never|no|absent|missing|wrong|unlikely|ruled out|lacking|cannot)\b|[^\w,]*(?:\w+n't)\b"
 )
 _IDIOMS = re.compile(  # where a word is no label though it is spelled like one
     r"\b(?:i'm|i am|we're|we are|i'd be|i would be|i will be|i'll be)\s+(?:\w+\s+){0,2}"
@@ -89,8 +92,7 @@ class _Declared(NamedTuple):
 def parse_answer(text: str, label_set: LabelSet) -> str | None:
     """The label that an answer names, or None: the last declaration that names one label; without a
     declaration the only label named as one, not negated, in a text that is no refusal."""
-    answer = _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text))
-    answer = _SPECIAL_TOKEN.sub("", answer).strip()
+    answer = without_marks(text)
     for bare in (answer, answer.strip(f" \t\n.!*{{}}{_QUOTES}")):
         if label := label_set.canonical(bare):
             return label
@@ -102,6 +104,11 @@ def parse_answer(text: str, label_set: LabelSet) -> str | None:
     if not valid or (len(valid) > 1 and _are_list(answer, *valid[-2:])):
         return None
     return min(valid[-1].labels)
+
+
+def without_marks(text: str) -> str:
+    """A text without what was thought aloud, and without special tokens as models write them."""
+    return _SPECIAL_TOKEN.sub("", _END_OF_THOUGHT.sub("", _THOUGHT.sub("", text))).strip()
 
 
 def _declarations(answer: str, label_set: LabelSet) -> Iterator[_Declared]:

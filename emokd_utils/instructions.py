@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .answers import mentions, words_as_labels
 from .data import ImageDataset
 from .emotions import LabelSet, normalise
+from .errors import InputError
 from .families import image_inputs
 from .files import checksum, load_lines
 from .settings import KINDS
@@ -134,6 +135,20 @@ def read_instructions(
         if best["wrong"] in ("", LEAKED):
             texts |= {(image_id, kind): best.get(kind, "") for kind in KINDS[1:]}
     return _instructions(dataset, kinds, seed, texts)
+
+
+def check_texts(instructions: Sequence[Instruction], tokenizer) -> None:
+    """InputError for a text that holds a token with a meaning of its own, such as the one that ends an
+    answer: the model would take it for that."""
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), "<think>", "</think>"}
+    pattern = re.compile(
+        "|".join(map(re.escape, sorted(filter(str.strip, special), key=len)[::-1]))
+    )
+    for item in instructions:
+        if match := pattern.search(item.answer) or pattern.search(item.prompt):
+            where = f"the {item.kind} of {item.image_id}"
+            mend = "take it out of the text, or have the text written anew"
+            raise InputError(f"{where} holds {match[0]!r}, a special token of this model: {mend}")
 
 
 def chat_text(processor, prompt: str) -> str:

@@ -17,7 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from .data import ImageDataset
 from .errors import InputError
 from .families import family_of
-from .instructions import AnswerCollator, Instruction
+from .instructions import AnswerCollator, Instruction, check_texts
 from .processes import first, world
 from .settings import TuningSettings
 from .training import bf16_is_fast
@@ -81,9 +81,11 @@ def instruction_tune(
 ) -> list[dict]:
     """Tune ``vlm``, write the adapter to ``out`` and return the log, one dict a logged step.
     ``checkpoints``: a folder for the state after every ``settings.checkpoint_steps`` steps, from
-    which it goes on. InputError for no instructions, or a batch that the processes cannot share."""
+    which it goes on. InputError for no instructions, one that holds a special token, or a batch
+    that the processes cannot share."""
     if not instructions:
         raise InputError("there are no instructions to tune on: none were written for this data")
+    check_texts(instructions, vlm.processor.tokenizer)
     arguments = _arguments(settings, seed, vlm.device, out, checkpoints)
     torch.manual_seed(seed)
     model = add_lora(vlm.core, settings)

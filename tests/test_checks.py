@@ -70,7 +70,7 @@ RIGHT = {
     "3.2 by cross-entropy": lambda logits, tokens, start: (
         -cross_entropy(logits[start - 1 : -1], tokens[start:], reduction="sum")
     ),
-    "3.3 of the library": lambda text, labels: parse_answer(text, MIKELS),
+    "3.3 of the library": lambda text, labels: parse_answer(text, infer_label_set(labels)),
     "4.1 by loops": lambda tokens, starts, lengths: [
         [token if first <= k < end else -100 for k, token in enumerate(row)]
         for row, first, end in zip(tokens.tolist(), starts, lengths, strict=True)

@@ -6,7 +6,7 @@ import re
 import torch
 
 from ..checks import Exercise, calls, variants
-from ..emotions import MIKELS
+from ..emotions import EKMAN, MIKELS
 
 _SIZES = ((112, 112), (224, 224), (100, 150), (333, 1000), (224, 448, 16, 2), (240, 120, 10, 3))
 
@@ -61,18 +61,40 @@ _SCORES = {
 }
 
 _TEXTS = (
-    "{'emotion': 'anger'} / The answer is {'emotion': 'fear'}, not anger. / {'emotion': 'sadness / "
-    '{"emotion": "Awe"} / '
-    "{'emotion': 'joy'} / {'emotion': 'nothing'} / Disgust. / either anger or fear / "
-    "fear, nothing but fear / An awesome clown on a street. / Nothing but discontentment. / "
-    "a chair in a room / "
+    "{'emotion': 'anger'}",
+    "The answer is {'emotion': 'fear'}, not anger.",
+    "{'emotion': 'sadness",
+    'Anger or fear? {"emotion": "Awe"}',
+    "{'emotion': 'joy'}",
+    "{'emotion': 'nothing'}",
+    "{'emotion': 'conten",
+    "{'emotion': 'fear, anger'}",
+    "{'emotion': 'fear'}. Looking again: {'emotion': 'awe'}",
+    "{'emotion': 'awe'}, or so they say: {'emotion': 'joy'}",
+    "<think>Is it {'emotion': 'fear'}?</think> Awe.",
+    "Disgust.",
+    "either anger or fear",
+    "fear, nothing but fear",
+    "It evokes awe, not fear.",
+    "An awesome clown on a street.",
+    "Nothing but discontentment.",
+    "I am sorry, I cannot say whether it is fear.",
+    "a chair in a room",
 )
-_TEXT_CASES = [(text, list(MIKELS.labels)) for text in _TEXTS.split(" / ")]
-_FORM = re.compile(r"""['"]?emotion['"]?\s*[:=]\s*['"]?([a-z]+)""")
+_TEXT_CASES = [(text, list(MIKELS.labels)) for text in _TEXTS]
+_TEXT_CASES += [(text, list(EKMAN.labels)) for text in ("{'emotion': 'joy'}", "Surprise!", "Awe.")]
+_FORM = r"""['"]?emotion['"]?\s*:\s*['"]([^'"}]*)"""
+_REFUSING = {"sorry", "cannot", "can't"}
 
 
-def _words(text, labels):
-    return [word for word in re.findall(r"[A-Za-z]+", text) if word in labels]
+def _words(text, labels, negating=("not", "no")):
+    words = re.findall(r"[a-z']+", text, re.I)
+    pairs = zip(["", *words], words, strict=False)
+    return [word for before, word in pairs if word in labels and before not in negating]
+
+
+def _all_words(text, labels):
+    return _words(text, labels, ())
 
 
 def _parts(text, labels):
@@ -80,11 +102,32 @@ def _parts(text, labels):
 
 
 @variants
-def _read(text, labels, *, find=_words, most=None, counted=set, fold=str.lower, form="label"):
-    text = fold(text)
-    asked = _FORM.search(text)
-    if form and asked:
-        return asked[1] if asked[1] in labels or form == "any word" else None
+def _read(
+    text,
+    labels,
+    *,
+    find=_words,
+    most=None,
+    counted=set,
+    fold=str.lower,
+    form=_FORM,
+    which=-1,
+    thought="</think>",
+    refusing=_REFUSING,
+    known=None,
+    begun=False,
+    valid=True,
+):
+    labels = known or labels
+    text = fold(text).rpartition(thought)[2]
+    declared = re.findall(form, text)
+    if begun:
+        declared = [label for word in declared for label in labels if label.startswith(word)]
+    if declared:
+        named = [word for word in declared if word in labels or not valid]
+        return named[which] if named else None
+    if refusing & set(text.split()):
+        return None
     named = find(text, labels)[:most]
     return named[0] if len(counted(named)) == 1 else None
 
@@ -94,18 +137,34 @@ def _whole_form_only(text, labels):
     return asked[1] if asked and asked[1] in labels else None
 
 
+_NO_FORM = "(?!)"
 _READINGS = {
     "an answer without a label becomes a class. What do you return for a chair in a room? "
     "It hides in the confusion matrix.": lambda text, labels: _read()(text, labels) or labels[0],
-    "whatever stands in the form is returned. Is joy one of the labels?": _read(form="any word"),
+    "whatever stands in the form is returned. Is joy one of the labels?": _read(valid=False),
     "the first label that occurs anywhere is taken. Try 'either anger or fear' and 'awesome': "
-    "there are two faults at once.": _read(find=_parts, most=1, form=None),
+    "there are two faults at once.": _read(find=_parts, most=1, form=_NO_FORM, refusing=set()),
     "the first label word wins. Try 'either anger or fear'.": _read(most=1),
     "a label is found inside another word. Search 'awesome' for awe.": _read(find=_parts),
     "the same label twice counts as two labels. Count labels, not words.": _read(counted=list),
     "capital letters are not read. Try 'Disgust.' and 'Awe'.": _read(fold=str),
-    "words beside the form count as much as the form. Is the form read first?": _read(form=None),
+    "words beside the form count as much as the form. Is the form read first?": _read(
+        form=_NO_FORM
+    ),
     "only the whole form is read. Try one cut short, and a bare word.": _whole_form_only,
+    "only single quotes are read. A model may write double ones.": _read(
+        form=r"'emotion': '([^']*)"
+    ),
+    "only double quotes are read. A model may write single ones.": _read(
+        form=r'"emotion": "([^"]*)'
+    ),
+    "the closing brace is waited for. Try an answer cut short.": _read(form=_FORM + r"""['"]\}"""),
+    "a label that was cut is completed. Did the model write it?": _read(begun=True),
+    "the labels are typed in. Ask with another label set.": _read(known=list(MIKELS.labels)),
+    "the first form counts. A model that corrects itself means the last.": _read(which=0),
+    "what was thought aloud is read. What does </think> end?": _read(thought="\0"),
+    "a refusal is read. Does 'I cannot say whether it is fear' name fear?": _read(refusing=set()),
+    "a label that is denied counts. Try 'awe, not fear'.": _read(find=_all_words),
 }
 
 EXERCISES = (

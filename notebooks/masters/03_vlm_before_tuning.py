@@ -243,14 +243,28 @@ figures.show(figures.pictures(opened, words, title, columns=4, size=2.3))
 # ## First reading: generate and parse
 #
 # As the paper does it: let the model write, then read the label out of the text. The reader has to be
-# tolerant (quotes, capitals, an answer that was cut short) and honest: a text that names no label, or several,
-# must not become a class.
+# tolerant in form and strict in content. The rule of `parse_answer`: what was thought aloud does not count; a
+# **declared** answer (the asked form in any quotes, or "Emotion: fear") counts, the last one whose label is valid,
+# whatever is written around it; without a declaration a single label counts if the text is no refusal, the
+# label stands there as a label (the *content* of a picture is no contentment) and is not denied. A text that
+# names no label, or several, must not become a class: none is honest. Beside it a reader as many scripts have
+# it, which takes the first label that occurs anywhere.
+
 
 # %%
+def first_label(text):
+    """The label that occurs first anywhere in a text, or None."""
+    places = {text.lower().find(label): label for label in classes if label in text.lower()}
+    return places[min(places)] if places else None
+
+
 texts = ["{'emotion': 'anger'}", '{"emotion": "Fear', "I feel sad looking at it."]
 texts += ["{'emotion': 'nothing'}", "either anger or fear", "a chair in a room"]
-read = [parse_answer(text, workbench.dataset.label_set) for text in texts]
-pd.DataFrame({"text": texts, "read as": [label or "(no label)" for label in read]})
+texts += ["<think>Is it fear?</think> {'emotion': 'awe'}", "It evokes awe, not fear."]
+texts += ["I'm sorry, I cannot judge the contentment of people.", "There is no sadness in it."]
+read = {"read as": [parse_answer(text, workbench.dataset.label_set) for text in texts]}
+read["first label"] = [first_label(text) for text in texts]
+pd.DataFrame({"text": texts} | read).fillna("(no label)")
 
 # %% [markdown]
 # We ask about 100 images of the val split (about 2 s). An answer outside the label set is counted as such,
@@ -274,6 +288,14 @@ def accuracy(predictions):
 
 print("answers outside the label set:", share(generated.invalid).percent)
 print("right, those counted as wrong:", accuracy(generated))
+naive = [first_label(text) for text in generated.answers]
+other = np.array([a != b for a, b in zip(naive, generated.predicted, strict=True)])
+print("read otherwise by the first label anywhere:", share(other).percent)
+
+# %% [markdown]
+# A model that was made to answer in the form and writes nothing else, as TinyVLM, is read alike by every reader:
+# the stricter rule changes no figure of this lesson. Larger models chat, think aloud and decline. There the rule
+# decides, and so the share without a label stands beside the accuracy.
 
 # %% [markdown]
 # ## Second reading: label scoring
@@ -368,8 +390,8 @@ np.testing.assert_allclose(probabilities, scored.probabilities, atol=max(close, 
 # shown no image with a label of this task.) Which reading is right more often, on the same images?
 
 # %%
-print("generate and parse:", accuracy(generated))
-print("label scoring:     ", accuracy(scored))
+print("generate and parse:", accuracy(generated), "| no label:", share(generated.invalid).percent)
+print("label scoring:     ", accuracy(scored), "| no label:", share(scored.invalid).percent)
 gain = accuracy_difference(scored, generated)
 print(Claim("label scoring is right on more images", gain.low > 0, gain.points))
 rescued = generated.invalid & scored.correct
@@ -687,19 +709,24 @@ checks.check("3.2", log_likelihood)
 # | --- | --- | --- |
 # | ●●○ | 15 | being tolerant in form and strict in content |
 #
-# Read the label that an answer names, or return `None`. The rules:
+# Read the label that an answer names, or return `None`. The rules, a small part of what `parse_answer` does:
 #
-# - If the text has the asked form, `{'emotion': 'label'}` with single or double quotes, whole or cut short,
-#   perhaps amid other words, the word in it alone counts: it is the answer if it is one of `labels`, else there
-#   is none.
-# - Without the form, a text names a label if exactly one of `labels` occurs in it as a whole word.
+# - What was thought aloud, all before the last `</think>`, does not count.
+# - A text *declares* a label in the asked form, `{'emotion': 'label'}`, with single or double quotes, whole or cut
+#   short, perhaps amid other words. If it has the form once or more, the last one whose word is one of `labels`
+#   is the answer, and all around it changes nothing. If no word in a form is a label, there is no answer; a label
+#   that was cut in the middle is none.
+# - Without the form, a text names a label if exactly one of `labels` stands in it as a whole word, not right
+#   behind "not" or "no". A text with the word "sorry", "cannot" or "can't" declines, and names nothing.
 # - Capital letters do not matter. (Other word forms such as "sad" need not be read here.)
 #
 # <details><summary>It finds awe in "awesome"</summary>Cut the text into words before you compare.</details>
 # <details><summary>It fails on an answer that was cut short</summary>Do not wait for the closing brace: what
-# comes after the label does not matter.</details>
+# comes after the label does not matter. But "conten" is no label.</details>
 # <details><summary>It reads a label from "either anger or fear"</summary>How many labels are there in this
 # text?</details>
+# <details><summary>It takes the first of two forms</summary>A model that corrects itself means the last
+# one.</details>
 
 
 # %% nbgrader={"grade_id": "3-3-parser", "solution": true}
@@ -708,10 +735,16 @@ def my_parser(text, labels):
     ### BEGIN SOLUTION
     import re
 
-    text = text.lower()
-    form = re.search(r"""emotion['"]?\s*:\s*['"]?([a-z]+)""", text)
-    words = [form[1]] if form else re.findall("[a-z]+", text)
-    named = set(words) & set(labels)
+    text = text.lower().rpartition("</think>")[2]
+    declared = re.findall(r"""emotion['"]?\s*:\s*['"]([^'"}]*)""", text)
+    if declared:
+        valid = [word for word in declared if word in labels]
+        return valid[-1] if valid else None
+    words = re.findall("[a-z']+", text)
+    if {"sorry", "cannot", "can't"} & set(words):
+        return None
+    pairs = zip(["", *words], words, strict=False)
+    named = {word for before, word in pairs if word in labels and before not in ("not", "no")}
     return named.pop() if len(named) == 1 else None
     ### END SOLUTION
 
