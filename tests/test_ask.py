@@ -8,6 +8,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -200,6 +202,85 @@ def test_faults_are_tried_again_and_what_may_have_been_paid_for_is_counted(serve
     assert server.paid == 12 + report.counts["lost"]
     most = max(FAST.at_most["in"], USAGE["prompt_tokens"])
     assert report.counts["tokens in"] == 12 * USAGE["prompt_tokens"] + 4 * most
+
+
+def failure(message, code):
+    return json.dumps({"error": {"message": message, "code": code}})
+
+
+def test_an_error_inside_a_status_200_is_waited_for_and_nothing_is_booked(serve, train, tmp_path):
+    limit = (200, failure("Too many requests, slow down", 429))
+    broken = (200, json.dumps({"choices": [{"error": {"message": "upstream is away"}}]}))
+    server = serve(lambda n, _: {1: limit, 3: broken}.get(n, completion(GOOD)))
+    report = write(train, tmp_path, server)
+    assert report.counts["written"] == 12 and not report.failures and len(server.requests) == 14
+    assert report.counts["lost"] == 0 and report.counts["tokens in"] == 12 * USAGE["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (429, "You exceeded your current quota, check your plan", "insufficient_quota"),
+        (402, "Insufficient Balance", "invalid_request_error"),
+        (200, "This request requires more credits, or fewer max_tokens", 402),
+        (400, "Your credit balance is too low to access the API", None),
+    ],
+)
+def test_no_credit_ends_the_run_at_the_first_answer(serve, train, tmp_path, status, message, code):
+    server = serve(lambda number, request: (status, failure(message, code)))
+    report = write(train, tmp_path, server)
+    assert len(server.requests) == 1 and message in report.stopped
+    assert report.counts["lost"] == report.counts["tokens in"] == 0
+
+
+def test_a_server_that_knows_only_max_tokens_is_asked_so(serve, train, tmp_path):
+    def script(number, request):
+        if "max_completion_tokens" not in request:
+            return completion(GOOD)
+        return 422, json.dumps({"detail": [{"loc": ["body", "max_completion_tokens"]}]})
+
+    server = serve(script)
+    assert write(train, tmp_path, server).counts["written"] == 12
+    assert len(server.requests) == 13 and server.requests[-1]["max_tokens"] == 100
+
+
+def test_a_proxy_that_cannot_be_used_is_told(serve, train, tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "foo://proxy:1")
+    with pytest.raises(InputError, match="a proxy cannot be used: .*foo.*unset HTTP_PROXY"):
+        write(train, tmp_path, serve(always(GOOD)))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and closed streams")
+@pytest.mark.parametrize("ends", ["shown to nobody", "asked to end"])
+def test_the_command_goes_on_unseen_and_ends_when_asked(serve, train, tmp_path, ends):
+    held = threading.Event()
+
+    def script(number, request):
+        if ends == "asked to end" and number >= 3:
+            held.wait(60)
+        return completion(GOOD)
+
+    server = serve(script)
+    asked = ["write-instructions", "--data", train.root, "--runs", tmp_path, "--model", "m"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "emokd_utils", *map(str, asked), "--rpm", "60000"],
+        env=os.environ | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": SECRET},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stderr.close()
+    process.stdout.close()
+    if ends == "asked to end":
+        while len(server.requests) < 5:
+            assert process.poll() is None
+            time.sleep(0.05)
+        for _ in range(2):  # as `timeout` does
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == (130 if ends == "asked to end" else 0)
+    held.set()
+    journal = next(tmp_path.rglob("*.jsonl")).read_text("utf-8")
+    assert journal.count('"text"') == (3 if ends == "asked to end" else 12)
+    assert journal.count('"lost"') + journal.count('"text"') >= len(server.requests)
 
 
 def test_an_image_without_a_chat_completion_is_left_for_the_next_run(serve, train, tmp_path):

@@ -1,4 +1,5 @@
 import copy
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,11 @@ def test_what_cannot_be_tuned_is_told(random_vlm, scenes, tmp_path, monkeypatch)
     with pytest.raises(InputError, match="no instructions"):
         instruction_tune(random_vlm, train, [], TuningSettings(), 0, tmp_path)
     written, _ = write_instructions(train, ["categorical"])
+    end = random_vlm.processor.tokenizer.eos_token
+    for mark in (end, "</think>"):
+        marked = [*written, replace(written[3], answer=f"A quiet lake.{mark}")]
+        with pytest.raises(InputError, match=f"{written[3].image_id} holds '{re.escape(mark)}'"):
+            instruction_tune(random_vlm, train, marked, TuningSettings(), 0, tmp_path)
     monkeypatch.setattr("emokd_utils.tuning.world", lambda: (0, 3))
     with pytest.raises(InputError, match=r"16 cannot be shared by 3 .* tuning.batch_size"):
         instruction_tune(random_vlm, train, written, TuningSettings(), 0, tmp_path)
