@@ -1,7 +1,6 @@
 """A run that travels: what leaves, what arrives, and what is refused."""
 
 import json
-import stat
 import zipfile
 
 import numpy as np
@@ -178,26 +177,13 @@ def test_names_that_are_not_a_runs_own_are_refused(archive, tmp_path, name):
     refused(path, tmp_path, "is not one of the files of a run")
 
 
-def test_links_and_names_given_twice_are_refused(archive, tmp_path):
-    for change, words in ((stat.S_IFLNK, "not a plain file"), (stat.S_IFREG, "comes twice")):
-        path = tmp_path / "bad.zip"
-        path.write_bytes(archive.read_bytes())
-        info = zipfile.ZipInfo(CARD)
-        info.external_attr = change << 16
-        with pytest.warns(UserWarning), zipfile.ZipFile(path, "a") as file:
-            file.writestr(info, b"{}")
-        refused(path, tmp_path, words)
-
-
 def test_what_is_too_large_is_refused_before_it_is_unpacked(archive, tmp_path):
     with pytest.raises(InputError, match="more than the 0.01 that --max-mb allows"):
         install(archive, tmp_path / "runs", max_mb=0.01)
     bomb = rewritten(archive, tmp_path / "bomb.zip", lambda n, c: c)
     with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(
-            "README.txt" if "README.txt" not in file.namelist() else LISTING, b"0" * 10**7
-        )
-    with pytest.raises(InputError, match="comes twice|unpacks to"):
+        file.writestr("pictures/" + "0" * 32 + ".webp", b"0" * 10**7)
+    with pytest.raises(InputError, match="unpacks to"):
         install(bomb, tmp_path / "runs", max_mb=5)
 
 
@@ -251,7 +237,7 @@ HOSTILE = {
     "another format": (edited(CARD, set_in(["format"], "emokd-run-0")), "export the run anew"),
     "a path": (edited(CARD, set_in(["profile", "vlm", "name"], "/etc")), "path in its profile"),
     "an id outside": (edited(CARD, set_in(["ids", 0], "../x.png")), "unusable ids"),
-    "bottomless": (replaced(CARD, b"[" * 100_000), "is not JSON"),
+    "bottomless": (replaced(CARD, b"[" * 100_000), "describes no run"),
     "another key": (
         edited(MANIFEST, set_in(["inputs", "seed"], 5)),
         "its name is not what its key",
