@@ -12,7 +12,7 @@ from scipy.special import softmax
 from emokd_utils.files import save_rows, save_tensors
 from emokd_utils.predictions import Predictions
 from emokd_utils.profiles import MINI, reduced
-from emokd_utils.run import looks, stages
+from emokd_utils.run import stages
 from emokd_utils.run.card import CARD, CARD_FORMAT, portable_profile
 from emokd_utils.run.run import Run
 from emokd_utils.run.sources import ArchiveSource, FolderSource
@@ -129,7 +129,7 @@ def fill(run: Run, seeds, heads: bool = True) -> None:
             both = softmax(side, axis=1) + softmax(vlm, axis=1)
             keep(run.artefact(stages.gate, seed, *settings), about_gate(settings))
             keep(run.artefact(stages.gate_logits, seed, *settings), answers_of_gate(ids, both))
-        keep(run.artefact(looks.cost_table, seed), write_costs)
+        keep(run.artefact(stages.cost_table, seed), write_costs)
         keep(run.artefact(stages.adapter, seed), write_log)
         keep(run.artefact(stages.vision_model, seed, ""), write_history)
 

@@ -77,7 +77,7 @@ def test_built_in_models_lie_on_the_workbench(there, tmp_path):
 def test_the_explorer_opens_with_thumbnails_that_lost_what_was_written_inside(there):
     rows = there.predictions()
     view = explore(rows[TUNED], rows[VISION], there.dataset, GateView(*there.gate_parts()))
-    assert len(view.table) == len(rows[TUNED])
+    assert len(view.table) == len(rows[TUNED]) and view._content.picture(0, 224, 80)
     picture = there.dataset.open(there.dataset.ids[0])
     assert picture.size == (40, 30) and not picture.info.get("exif")
 

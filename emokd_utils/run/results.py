@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..complementarity import four_way, macro_f1, mcnemar_exact
 from ..evidence import Claim, Estimate, bootstrap
+from ..figures.base import slices_of
 from ..predictions import (
     BOTH_RUN,
     HEAD,
@@ -48,10 +49,7 @@ class Results:
     @property
     def cue_names(self) -> list[str]:
         """The cues that lead the images; none where the data set does not tell them."""
-        if self.cues is None:
-            return []
-        order = {"content": 0, "atmosphere": 1, "both": 2}
-        return sorted(set(self.cues), key=lambda cue: order.get(cue, 3))
+        return [] if self.cues is None else list(slices_of(pd.Series(self.cues)))
 
     def correct(self, model: str) -> np.ndarray:
         """(seeds, n) bool: was the model right; ORACLE is where VLM or vision model is."""

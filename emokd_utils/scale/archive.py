@@ -17,19 +17,16 @@ are those of the models it names is its sender's word.
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import os
 import re
-import stat
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from safetensors.numpy import load_file
 from tqdm.auto import tqdm
 
@@ -37,7 +34,7 @@ from .. import __version__
 from ..data import ImageDataset
 from ..errors import InputError
 from ..files import fingerprint, written_aside
-from ..images import open_image
+from ..images import open_image, webp
 from ..predictions import Predictions
 from ..run.card import CARD, RunCard, need, read_card, write_card
 from ..run.run import Run
@@ -106,12 +103,10 @@ def _mark(content: bytes) -> dict[str, int | str]:
 
 
 def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """A member whose bytes depend on nothing but its content."""
-    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+    """A member, without a date: the same content gives the same bytes."""
     packed = name.startswith("pictures/")
-    info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
-    file.writestr(info, content)
+    kind = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+    file.writestr(zipfile.ZipInfo(name), content, kind)
 
 
 def _results(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[str, bytes]]:
@@ -161,12 +156,7 @@ def _pictures(dataset: ImageDataset, pictures: str, progress: bool) -> Iterator[
     """Name and content of each picture, by name."""
     images = {} if pictures == "none" else {picture_name(k): k for k in dataset.ids}
     for name in tqdm(sorted(images), "pictures", unit="image", disable=not (progress and images)):
-        thumbnail = dataset.open(images[name])
-        thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        thumbnail.info = {}  # no colour profile, no EXIF, no XMP
-        buffer = io.BytesIO()
-        thumbnail.save(buffer, "WEBP", quality=80, method=4)
-        yield name, buffer.getvalue()
+        yield name, webp(dataset.open(images[name]), SIDE, quality=80)
 
 
 def _readme(run: Run, seeds: tuple[int, ...], pictures: str) -> str:
