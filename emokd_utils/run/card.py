@@ -61,12 +61,7 @@ def write_card(run, seeds: Iterable[int], pictures: str) -> bytes:
         "built_in": source.built_in,
         "labels": list(data.label_set),
         "ids": list(data.ids),
-        "columns": {
-            name: [
-                None if gone else value for value, gone in zip(column, column.isna(), strict=True)
-            ]
-            for name, column in data.table.astype(object).items()
-        },
+        "columns": data.table.astype(object).where(data.table.notna(), None).to_dict("list"),
         "pictures": pictures,
     }
     return json.dumps(content, separators=(",", ":")).encode()

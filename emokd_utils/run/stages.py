@@ -81,11 +81,8 @@ def vision_model(run, seed: int, further: str = "") -> Recipe:
         started = replace(settings, weights=start)
         vision.fine_tune(run.dataset, started, seed, run.progress).save(to)
 
-    inputs = {
-        "settings": asdict(replace(settings, weights=mark)),
-        "data": run.dataset.fingerprint,
-        "seed": seed,
-    }
+    inputs = {"settings": asdict(replace(settings, weights=mark)), "seed": seed}
+    inputs["data"] = run.dataset.fingerprint
     return Recipe(inputs, make, lambda at: vision.VisionModel.load(at), f"seed{seed}")
 
 
@@ -247,14 +244,8 @@ def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
         )
         trained.save(to / "gate.safetensors")
 
-    inputs = {
-        "settings": asdict(settings),
-        "split": split,
-        "side": side,
-        "first": first.key,
-        "vlm": answered.key,
-        "seed": seed,
-    }
+    inputs = {"settings": asdict(settings), "split": split, "side": side, "seed": seed}
+    inputs |= {"first": first.key, "vlm": answered.key}
     return Recipe(
         inputs,
         make,
