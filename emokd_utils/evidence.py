@@ -6,11 +6,10 @@ images drawn with replacement: an image is drawn with all that is known of it, s
 models say about it stays paired. What no images are there for is nan.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.stats import binomtest
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -62,12 +61,7 @@ def wilson(right: int, n: int) -> Interval:
     """Wilson's score interval of a share, `right` of n (1927, doi 10.1080/01621459.1927.10502953)."""
     if n == 0:
         return Interval(NAN, NAN)
-    p, z = right / n, ndtri(0.5 + 0.5 * LEVEL)
-    denominator = 2 * (n + z**2)
-    centre = (2 * n * p + z**2) / denominator
-    half = z / denominator * math.sqrt(4 * n * p * (1 - p) + z**2)
-    low, high = float(centre - half), float(centre + half)
-    return Interval(low if right else 0.0, high if right < n else 1.0)
+    return Interval(*map(float, binomtest(right, n).proportion_ci(LEVEL, "wilson")))
 
 
 def share(count: int | np.ndarray, n: int | None = None) -> Estimate:

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from emokd_utils.files import save_rows
 from emokd_utils.predictions import EMOVLM_KD, TOGETHER, VLM_ALONE, Predictions
 from emokd_utils.profiles import MINI, reduced
-from emokd_utils.run import looks, stages
+from emokd_utils.run import stages
 from emokd_utils.run.run import Run
 from emokd_utils.run.sources import FolderSource
 from emokd_utils.run.store import Artefact, Store
@@ -124,6 +124,6 @@ def fill(run: Run, seeds) -> None:
         answers(run.artefact(stages.tuned, seed, "score"), vlm)
         answers(run.artefact(stages.tuned, seed, "generate"), vlm, "test")
         rows(run.artefact(stages.teacher_logits, seed, ""), vision)
-        text(run.artefact(looks.cost_table, seed), "costs.csv", COSTS.to_csv())
+        text(run.artefact(stages.cost_table, seed), "costs.csv", COSTS.to_csv())
         text(run.artefact(stages.adapter, seed), "tuning.json", json.dumps(LOG))
         text(run.artefact(stages.vision_model, seed, ""), "model.json", json.dumps(HISTORY))

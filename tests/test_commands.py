@@ -1,5 +1,6 @@
 """The command line: what it takes, what it does with it, and errors in one sentence."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,17 @@ NO_MEMORY = torch.OutOfMemoryError(
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModuleNotFoundError("No module named 'peft'", name="peft"), 2, "peft is not installed"),
         (NO_MEMORY, 2, "CUDA out of memory: `python -m emokd_utils plan`"),
+        (
+            OSError(errno.ENOSPC, "No space left", "runs/a"),
+            2,
+            "runs/a: No space left on device; make",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "runs"),
+            2,
+            "choose another folder (--runs",
+        ),
+        (ValueError("Error while serializing: I/O error (os error 27)"), 2, "File too large; make"),
     ],
 )
 def test_expected_errors_give_one_sentence_and_no_trace(monkeypatch, capsys, error, code, words):
@@ -87,7 +99,7 @@ def test_expected_errors_give_one_sentence_and_no_trace(monkeypatch, capsys, err
     assert output.out == "" and output.err.count("\n") == 1 and words in output.err
 
 
-@pytest.mark.parametrize("kind", [ZeroDivisionError, RuntimeError])
+@pytest.mark.parametrize("kind", [ZeroDivisionError, RuntimeError, ConnectionResetError])
 def test_unexpected_errors_keep_their_trace(monkeypatch, kind):
     def fail(args):
         raise kind

@@ -1,7 +1,6 @@
 """What the explorer shows: table, pictures, data; `explorer.js` filters and sorts them."""
 
 import base64
-import io
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from scipy.special import rel_entr
 from ..data import ImageDataset
 from ..errors import InputError
 from ..figures import class_colours, model_colours
-from ..images import open_image
+from ..images import open_image, webp
 from ..predictions import Predictions
 
 Images = ImageDataset | Mapping[str, Any] | str | os.PathLike
@@ -158,13 +157,12 @@ class Content:
         if image is None:
             return None
         try:
-            image = (image if isinstance(image, Image.Image) else open_image(image)).convert("RGB")
+            image = image() if callable(image) else image
+            return webp(
+                image if isinstance(image, Image.Image) else open_image(image), size, quality
+            )
         except (InputError, OSError):
             return None
-        image.thumbnail((size, size), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=quality, method=4)
-        return buffer.getvalue()
 
 
 def _same(a: Predictions, b: Predictions) -> bool:
@@ -209,10 +207,10 @@ def _text(value: object) -> str:
 
 
 def _pictures(ids: Sequence[str], images: Images) -> Mapping[str, Any]:
-    """Id -> PIL image or path; InputError where none of the ids has one."""
+    """Id -> PIL image, path or what opens it; InputError where none of the ids has one."""
     where: Any = "the mapping"
     if isinstance(images, ImageDataset):
-        where, images = images.root, {image: images.root / image for image in images.ids}
+        where, images = images.root, {image: partial(images.open, image) for image in images.ids}
     elif isinstance(images, str | os.PathLike):
         where = Path(images)
         images = {path.relative_to(where).as_posix(): path for path in where.rglob("*")}

@@ -6,10 +6,10 @@ finds its results under the same keys. What is read here is untrusted.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -18,21 +18,16 @@ from ..errors import InputError
 from ..folders import SPLITS
 from ..profiles import MINI, Profile
 
-T = TypeVar("T")
-
 CARD = "run.json"
 CARD_FORMAT = "emokd-run-2"
-PICTURES = ("thumbnails", "none")
-
-MAX_IMAGES, MAX_LABELS, MAX_TEXT = 500_000, 100, 1000
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, eq=False)
 class RunCard:
     """What run.json says. keys: of vlm, data and metadata. files: name -> SHA-256, of each file that
-    the profile names. data: the data set's name. table: as `ImageDataset.table`. pictures: one of
-    PICTURES."""
+    the profile names. data: the data set's name. table: as `ImageDataset.table`. pictures:
+    "thumbnails" or "none"."""
 
     profile: Profile
     seeds: tuple[int, ...]
@@ -46,7 +41,7 @@ class RunCard:
 
 
 def write_card(run, seeds: Iterable[int], pictures: str) -> bytes:
-    """run.json of a run. Raises InputError for what `read_card` would not take."""
+    """run.json of a run."""
     data, profile, source = run.dataset, run.profile, run.source
     further = [name.partition("@")[2] for name in profile.further_vision]
     named = [profile.vision.weights, profile.tuning.instructions, *further]
@@ -66,17 +61,10 @@ def write_card(run, seeds: Iterable[int], pictures: str) -> bytes:
         "built_in": source.built_in,
         "labels": list(data.label_set),
         "ids": list(data.ids),
-        "columns": {
-            name: [
-                None if gone else value for value, gone in zip(column, column.isna(), strict=True)
-            ]
-            for name, column in data.table.astype(object).items()
-        },
+        "columns": data.table.astype(object).where(data.table.notna(), None).to_dict("list"),
         "pictures": pictures,
     }
-    text = json.dumps(content, separators=(",", ":")).encode()
-    read_card(text)
-    return text
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
 def portable_profile(profile: Profile) -> Profile:
@@ -99,78 +87,43 @@ def portable(text: str) -> str:
 
 def read_card(text: bytes) -> RunCard:
     """The run that the bytes of a run.json describe. Raises InputError for what describes none."""
-    card = untrusted_json(text, CARD)
     try:
+        card = json.loads(text)
         if card["format"] != CARD_FORMAT:
             raise InputError(
                 f"{CARD} is of the format {card['format']!r}, not {CARD_FORMAT!r}: "
                 "export the run anew with this version"
             )
-        keys, files, seeds, labels = (card[name] for name in ("keys", "files", "seeds", "labels"))
-        check_texts([keys["vlm"], keys["data"], keys["metadata"], card["data"]])
-        check_texts([*files, *files.values()])
-        need(0 < len(seeds) < 1000 and all(type(seed) is int for seed in seeds), "seeds")
-        need(card["pictures"] in PICTURES and type(card["built_in"]) is bool, "pictures")
-        label_set = infer_label_set(check_texts(labels, MAX_LABELS))
-        need(list(label_set) == labels, "labels")
-        profile = _typed(Profile, card["profile"], asdict(MINI))
+        keys, data, pictures = card["keys"], card["data"], card["pictures"]
+        profile = MINI.changed(**_with_tuples(card["profile"]))
+        label_set = infer_label_set(card["labels"])
+        table = pd.DataFrame(card["columns"], pd.Index(card["ids"], name="id"))
         need(profile == portable_profile(profile), "path in its profile")
-        table = _table(card["ids"], card["columns"], label_set)
-        about = (card["data"], card["built_in"], label_set, table, card["pictures"])
-        return RunCard(profile, tuple(seeds), keys, files, *about)
+        need(table.index.is_unique and all(name == portable(name) for name in table.index), "ids")
+        need(set(table["split"]) <= set(SPLITS), "splits")
+        need(list(label_set) == card["labels"], "labels")
+        need(set(table["label"]) <= set(label_set), "labels")
+        for shown in (data, profile.name, *label_set, *table.index, *table.columns):
+            need(not _UNFIT.search(shown), f"text {shown[:40]!r}")
+        seeds, built_in = tuple(card["seeds"]), card["built_in"]
+        return RunCard(
+            profile, seeds, keys, card["files"], data, built_in, label_set, table, pictures
+        )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{CARD} describes no run ({error!r})") from error
 
 
-def _typed(kind: type[T], values: Mapping[str, Any], usual: Mapping[str, Any]) -> T:
-    """A dataclass of values of its fields' types; a field that is not there has its usual value."""
-    known = {field.name: field for field in fields(kind)}
-    need(values.keys() <= known.keys(), "profile (of another state of the library)")
-    typed = {}
-    for name, value in (usual | values).items():
-        like = getattr(MINI, name) if kind is Profile else usual[name]
-        if is_dataclass(like):
-            typed[name] = _typed(type(like), value, usual[name])
-        elif isinstance(like, tuple):
-            typed[name] = tuple(check_texts(list(value)))
-        else:
-            number = type(like) is float and type(value) is int
-            need(number or type(value) is type(like), f"{name} in its profile")
-            typed[name] = check_texts([value])[0] if isinstance(value, str) else value
-    return kind(**typed)
-
-
-def _table(ids: list, columns: Mapping[str, list], label_set: LabelSet) -> pd.DataFrame:
-    need(len(set(check_texts(ids, MAX_IMAGES))) == len(ids) > 0, "ids")
-    need(all(image_id == portable(image_id) for image_id in ids), "ids")
-    for name, values in columns.items():
-        simple = all(value is None or type(value) in (bool, int, float, str) for value in values)
-        need(len(values) == len(ids) and simple and check_texts([name]), f"column {name!r}")
-    need(set(columns["split"]) <= set(SPLITS), "splits")
-    need(set(columns["label"]) <= set(label_set), "labels")
-    return pd.DataFrame(columns, pd.Index(ids, name="id"))
-
-
-def check_texts(values: list, most: int = MAX_TEXT) -> list[str]:
-    """Short texts on one line, at most so many; InputError for others."""
-    need(isinstance(values, list) and len(values) <= most, "list of texts")
-    for text in values:
-        fits = isinstance(text, str) and len(text) <= MAX_TEXT and not _UNFIT.search(text)
-        need(fits, f"text {str(text)[:40]!r}")
-    return values
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """What JSON made lists of, as the tuples that a profile has."""
+    return {
+        name: _with_tuples(v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v
+        for name, v in values.items()
+    }
 
 
 def need(holds: object, what: str) -> None:
     """InputError that names what is unusable, unless it holds."""
     if not holds:
         raise InputError(f"it holds unusable {what}")
-
-
-def untrusted_json(text: bytes, name: str) -> Any:
-    """Untrusted JSON. Raises InputError for what is none, or nested without an end."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is not JSON ({str(error)[:80]})") from error

@@ -97,11 +97,13 @@ def _figures(results: Results, costs: pd.DataFrame) -> dict:
     table, names = results.table(), results.predictions[results.seeds[0]]
     pair = (names[TUNED], names[VISION], (TUNED, VISION))
     n, cues = len(results.ids), results.run.cues
+    set_ups = {VLM_ALONE: TUNED, TOGETHER: BOTH_RUN, EMOVLM_KD: results.final}
+    accuracy = table.loc[[set_ups[name] for name in costs.index], ["accuracy", "low", "high"]]
     drawn = {
         "four-way": figures.four_way_map(*pair),
         "oracle-gap": figures.oracle_gap(table, n),
         "confusion": figures.confusion_pair(*pair)[0].figure,
-        "cost": figures.cost_accuracy(_beside_costs(costs, table, results.final), n=n),
+        "cost": figures.cost_accuracy(costs.join(accuracy.set_axis(costs.index)), n=n),
     }
     if cues is not None:
         chosen = {name: names[name] for name in (TUNED, VISION, HEAD, results.final)}
@@ -161,29 +163,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _rows_of_costs(final: str) -> Mapping[str, str]:
-    """The row of the result table of each set-up of the cost table."""
-    return {VLM_ALONE: TUNED, TOGETHER: BOTH_RUN, EMOVLM_KD: final}
-
-
 def _with_costs(shown: pd.DataFrame, costs: pd.DataFrame, final: str) -> pd.DataFrame:
     """The readable table with what each set-up takes; the vision model's is what it adds to the VLM."""
-    set_ups = {ZERO_SHOT: VLM_ALONE} | {row: name for name, row in _rows_of_costs(final).items()}
-    of = {
-        row: tuple(costs.loc[name, ["parameters", "ms per image"]]) for row, name in set_ups.items()
-    }
-    of[VISION] = tuple(costs.loc[TOGETHER, ["added parameters", "added ms"]])
-    return shown.assign(
-        parameters=[f"{of[row][0]:,.0f}" if row in of else "" for row in shown.index],
-        **{"ms per image": [f"{of[row][1]:.1f}" if row in of else "" for row in shown.index]},
-    )
-
-
-def _beside_costs(costs: pd.DataFrame, table: pd.DataFrame, final: str) -> pd.DataFrame:
-    """The cost table with the accuracy and interval of the model that each set-up is."""
-    rows = _rows_of_costs(final)
-    accuracy = table.loc[[rows[name] for name in costs.index], ["accuracy", "low", "high"]]
-    return pd.concat([costs, accuracy.set_axis(costs.index)], axis=1)
+    set_ups = {ZERO_SHOT: VLM_ALONE, TUNED: VLM_ALONE, BOTH_RUN: TOGETHER, final: EMOVLM_KD}
+    takes = costs[["parameters", "ms per image"]].loc[list(set_ups.values())].set_axis(set_ups)
+    takes.loc[VISION] = costs.loc[TOGETHER, ["added parameters", "added ms"]].to_numpy()
+    for column, form in {"parameters": "{:,.0f}", "ms per image": "{:.1f}"}.items():
+        shown = shown.assign(**{column: takes[column].map(form.format)}).fillna("")
+    return shown
 
 
 def _short(value: object) -> str:

@@ -5,13 +5,14 @@ seeds of an image together). A claim is printed with its evidence, and says so w
 not support it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ..complementarity import four_way, macro_f1, mcnemar_exact
 from ..evidence import Claim, Estimate, bootstrap
+from ..figures.base import slices_of
 from ..predictions import (
     BOTH_RUN,
     HEAD,
@@ -48,10 +49,7 @@ class Results:
     @property
     def cue_names(self) -> list[str]:
         """The cues that lead the images; none where the data set does not tell them."""
-        if self.cues is None:
-            return []
-        order = {"content": 0, "atmosphere": 1, "both": 2}
-        return sorted(set(self.cues), key=lambda cue: order.get(cue, 3))
+        return [] if self.cues is None else list(slices_of(pd.Series(self.cues)))
 
     def correct(self, model: str) -> np.ndarray:
         """(seeds, n) bool: was the model right; ORACLE is where VLM or vision model is."""
@@ -64,15 +62,12 @@ class Results:
         rows = {}
         for model in [*self.models, ORACLE]:
             right = self.correct(model)
-            mean, low, high, _ = bootstrap(right.mean(0))
             f1 = [macro_f1(self.predictions[s][model]) for s in self.seeds if model != ORACLE]
-            rows[model] = {
-                "accuracy": mean,
-                "low": low,
-                "high": high,
-                "macro F1": float(np.mean(f1)) if f1 else np.nan,
-            } | {cue: float(right[:, self.cues == cue].mean()) for cue in self.cue_names}
-        return pd.DataFrame.from_dict(rows, "index").rename_axis("model")
+            by_cue = [float(right[:, self.cues == cue].mean()) for cue in self.cue_names]
+            mean_f1 = float(np.mean(f1)) if f1 else np.nan
+            rows[model] = (*bootstrap(right.mean(0))[:3], mean_f1, *by_cue)
+        columns = ["accuracy", "low", "high", "macro F1", *self.cue_names]
+        return pd.DataFrame.from_dict(rows, "index", columns=columns).rename_axis("model")
 
     def per_seed(self) -> pd.DataFrame:
         """Accuracy (0..1) of each model, a column per seed."""
@@ -88,32 +83,27 @@ class Results:
     def disagreement(self) -> pd.DataFrame:
         """Tuned VLM against vision model, per seed and cue: four-way table and McNemar's p."""
         rows = []
-        for k, seed in enumerate(self.seeds):
-            a, b = self.correct(TUNED)[k], self.correct(VISION)[k]
-            for part in ["all", *self.cue_names]:
-                here = np.ones(len(a), bool) if part == "all" else self.cues == part
-                cells = four_way(a[here], b[here])
-                rows.append(
-                    {
-                        "seed": seed,
-                        "images": part,
-                        "n": int(here.sum()),
-                        "both right": cells.both,
-                        "only VLM": cells.only_a,
-                        "only vision model": cells.only_b,
-                        "neither": cells.neither,
-                        "McNemar p": mcnemar_exact(a[here], b[here]),
-                    }
-                )
-        return pd.DataFrame(rows)
+        for seed, *sides in zip(self.seeds, self.correct(TUNED), self.correct(VISION), strict=True):
+            for part, here in self._parts().items():
+                a, b = (right[here] for right in sides)
+                cells = four_way(a, b)
+                rows.append((seed, part, cells.n, *vars(cells).values(), mcnemar_exact(a, b)))
+        columns = ["seed", "images", "n", "both right", "only VLM", "only vision model", "neither"]
+        return pd.DataFrame(rows, columns=[*columns, "McNemar p"])
+
+    def _parts(self) -> dict[str, np.ndarray]:
+        """All images and those led by each cue: (n,) bool."""
+        led = {cue: self.cues == cue for cue in self.cue_names}
+        return {"all": np.ones(len(self.ids), bool)} | led
 
     def teacher_gain(self) -> list[str]:
         """The distilled head minus the head without a teacher, in words, as a whole and per cue."""
-        parts = [("all images", np.ones(len(self.ids), bool))]
-        parts += [(f"{cue}-led images", self.cues == cue) for cue in self.cue_names]
+        gains = {
+            part: self.difference(HEAD, HEAD_PLAIN, here) for part, here in self._parts().items()
+        }
         return [
-            f"{name}: {self._over_seeds(self.difference(HEAD, HEAD_PLAIN, here))}"
-            for name, here in parts
+            f"{part}{'' if part == 'all' else '-led'} images: {self._over_seeds(gain)}"
+            for part, gain in gains.items()
         ]
 
     def gap_recovered(self) -> np.ndarray:
@@ -124,80 +114,63 @@ class Results:
 
     def claims(self) -> list[Claim]:
         """What the method promises, checked on this run."""
-        tuning = self.difference(TUNED, ZERO_SHOT)
+        tuning, teacher = self.difference(TUNED, ZERO_SHOT), self.difference(HEAD, HEAD_PLAIN)
         better = max((TUNED, VISION), key=lambda model: self.correct(model).mean())
-        room = self.difference(ORACLE, better)
-        teacher = self.difference(HEAD, HEAD_PLAIN)
-        short = self.difference(BOTH_RUN, self.final)
-        recovered = self.gap_recovered()
-        known = recovered[np.isfinite(recovered)]
-        enough = len(known) and len(self.ids) >= FEW
+        room, short = self.difference(ORACLE, better), self.difference(BOTH_RUN, self.final)
+        above = f"the oracle is 10 points or more above the {better}"
+        taught = "the distilled head beats the head without a teacher"
+        within = "EmoVLM-KD is within 2 points of running both models"
         return [
             *self._above_chance(),
             self._claim("instruction tuning adds 10 points or more", tuning.value >= 0.10, tuning),
             *self._each_ahead_on_its_cue(),
-            self._claim(
-                f"the oracle is 10 points or more above the {better}", room.value >= 0.10, room
-            ),
-            self._claim(
-                "the distilled head beats the head without a teacher", teacher.low > 0, teacher
-            ),
+            self._claim(above, room.value >= 0.10, room),
+            self._claim(taught, teacher.low > 0, teacher),
             *self._ahead_of_each(),
-            self._claim(
-                "EmoVLM-KD is within 2 points of running both models", short.value <= 0.02, short
-            ),
-            Claim(
-                "EmoVLM-KD recovers half of the gap to the oracle or more",
-                bool(known.mean() >= 0.5) if enough else None,
-                f"{known.mean():.0%} on average, {known.min():.0%} to {known.max():.0%} over seeds"
-                if enough
-                else "no gap, or too few images",
-            ),
+            self._claim(within, short.value <= 0.02, short),
+            self._gap_is_recovered(),
         ]
 
-    def _above_chance(self) -> list[Claim]:
-        if self.cues is None:
-            return []
-        chance = 1 / len(self.run.dataset.label_set)
-        right = bootstrap(self.correct(ZERO_SHOT).mean(0)[self.cues == "content"])
-        text = f"the untuned VLM is above chance ({chance:.1%}) on content-led images"
-        return [Claim(text, _told(right.low > chance, right), right.percent)]
+    def _above_chance(self) -> Iterator[Claim]:
+        if self.cues is not None:
+            chance = 1 / len(self.run.dataset.label_set)
+            right = bootstrap(self.correct(ZERO_SHOT).mean(0)[self.cues == "content"])
+            text = f"the untuned VLM is above chance ({chance:.1%}) on content-led images"
+            yield Claim(text, _told(right.low > chance, right), right.percent)
 
-    def _each_ahead_on_its_cue(self) -> list[Claim]:
+    def _each_ahead_on_its_cue(self) -> Iterator[Claim]:
         if self.cues is None:
-            return []
-        claims, cells = [], self.disagreement()
+            return
+        cells = self.disagreement()
         for cue, name, sign in (("content", "ahead of", 1), ("atmosphere", "behind", -1)):
             gap = self.difference(TUNED, VISION, self.cues == cue)
             p_values = cells.loc[cells["images"] == cue, "McNemar p"]
-            claims.append(
-                Claim(
-                    f"the tuned VLM is {name} the vision model on {cue}-led images",
-                    _told(sign * gap.value > 0 and (p_values < 0.01).all(), gap),
-                    self._over_seeds(gap)
-                    + f"; largest McNemar p over seeds {p_values.max():.2g}" * bool(gap.n),
-                )
-            )
-        return claims
+            text = f"the tuned VLM is {name} the vision model on {cue}-led images"
+            holds = sign * gap.value > 0 and (p_values < 0.01).all()
+            more = f"; largest McNemar p over seeds {p_values.max():.2g}" * bool(gap.n)
+            yield self._claim(text, holds, gap, more)
 
-    def _ahead_of_each(self) -> list[Claim]:
-        claims = []
+    def _ahead_of_each(self) -> Iterator[Claim]:
         words = {TUNED: "tuned VLM", VISION: "vision model", HEAD: "distilled head"}
         for other, name in words.items():
             gain = self.difference(self.final, other)
             each = self.correct(self.final).mean(1) - self.correct(other).mean(1)
             enough = gain.low > 0 if other != HEAD else gain.value > 0
-            claims.append(
-                Claim(
-                    f"EmoVLM-KD is ahead of the {name} in every seed",
-                    _told(enough and (each > 0).all(), gain),
-                    f"{self._over_seeds(gain)}; least over seeds {100 * each.min():+.1f}",
-                )
-            )
-        return claims
+            text = f"EmoVLM-KD is ahead of the {name} in every seed"
+            more = f"; least over seeds {100 * each.min():+.1f}"
+            yield self._claim(text, enough and (each > 0).all(), gain, more)
 
-    def _claim(self, text: str, holds: bool, gain: Estimate) -> Claim:
-        return Claim(text, _told(holds, gain), self._over_seeds(gain))
+    def _gap_is_recovered(self) -> Claim:
+        text = "EmoVLM-KD recovers half of the gap to the oracle or more"
+        known = self.gap_recovered()
+        known = known[np.isfinite(known)]
+        if not len(known) or len(self.ids) < FEW:
+            return Claim(text, None, "no gap, or too few images")
+        ends = f"{known.min():.0%} to {known.max():.0%} over seeds"
+        return Claim(text, bool(known.mean() >= 0.5), f"{known.mean():.0%} on average, {ends}")
+
+    def _claim(self, text: str, holds: object, gain: Estimate, more: str = "") -> Claim:
+        return Claim(text, _told(holds, gain), self._over_seeds(gain) + more)
 
     def _over_seeds(self, gain: Estimate) -> str:
         return f"{gain.points}, {len(self.seeds)} seed(s)"

@@ -34,7 +34,7 @@ from ..predictions import (
 )
 from ..profiles import MINI, PROFILES, Profile
 from ..world import files as world
-from . import looks, stages
+from . import stages
 from .environment import imported_run, join_processes, named_profile, runs_folder
 from .sources import ArchiveSource, FolderSource
 from .store import Artefact, NotMadeError, Stage, Store
@@ -273,11 +273,11 @@ class Run:
 
     def costs(self, seed: int = 0) -> pd.DataFrame:
         """What an answer costs on this machine: a row for each set-up (`costs.compare`)."""
-        return self.artefact(looks.cost_table, seed).value
+        return self.artefact(stages.cost_table, seed).value
 
     def explanations(self, seed: int = 0) -> dict:
         """Test image -> name -> map (`explanations.explain`, of the image's label)."""
-        return self.artefact(looks.explained, seed).value
+        return self.artefact(stages.explained, seed).value
 
     def explained_ids(self) -> list[str]:
         """Forty test images of each cue, or of all where there are no cues, drawn at random."""
@@ -290,7 +290,7 @@ class Run:
 
     def reasons(self, seed: int = 0) -> dict[str, str]:
         """Test image -> the tuned VLM's reasons, in its words."""
-        return self.artefact(looks.reasons, seed).value
+        return self.artefact(stages.reasons, seed).value
 
     def reasoned_ids(self, seed: int) -> list[str]:
         """The test images that get reasons: those of `explanations`, and up to 150 that the tuned

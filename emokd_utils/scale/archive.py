@@ -17,20 +17,16 @@ are those of the models it names is its sender's word.
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import os
 import re
-import stat
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 from safetensors.numpy import load_file
 from tqdm.auto import tqdm
 
@@ -38,9 +34,10 @@ from .. import __version__
 from ..data import ImageDataset
 from ..errors import InputError
 from ..files import fingerprint, written_aside
-from ..images import open_image
+from ..folders import is_litter
+from ..images import open_image, webp
 from ..predictions import Predictions
-from ..run.card import CARD, RunCard, need, read_card, untrusted_json, write_card
+from ..run.card import CARD, RunCard, need, read_card, write_card
 from ..run.run import Run
 from ..run.sources import CHEAP, ArchiveSource, picture_name
 from ..run.store import MANIFEST, STAGES, NotMadeError
@@ -50,9 +47,9 @@ LISTING, README = "manifest.json", "README.txt"
 MAX_MB = 2000
 SIDE = 256  # pixels, the longer one of a thumbnail
 
-_ARTEFACT = re.compile(r"[a-z_]+(-[a-z0-9_.-]{1,80})?-[0-9a-f]{16}")
-_PICTURE = re.compile(r"[0-9a-f]{32}\.webp")
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?")
+_ARTEFACT = r"[a-z_]+(?:-[a-z0-9_.-]{1,80})?-[0-9a-f]{16}"
+_OTHER = rf"{LISTING}|{CARD}|{README}|pictures/[0-9a-f]{{32}}\.webp"
+_MEMBER = re.compile(rf"{_OTHER}|{_ARTEFACT}/[a-z]+\.[a-z]+")
 
 
 def export(
@@ -107,12 +104,10 @@ def _mark(content: bytes) -> dict[str, int | str]:
 
 
 def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """A member whose bytes depend on nothing but its content."""
-    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+    """A member, without a date: the same content gives the same bytes."""
     packed = name.startswith("pictures/")
-    info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
-    file.writestr(info, content)
+    kind = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+    file.writestr(zipfile.ZipInfo(name), content, kind)
 
 
 def _results(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[str, bytes]]:
@@ -162,12 +157,7 @@ def _pictures(dataset: ImageDataset, pictures: str, progress: bool) -> Iterator[
     """Name and content of each picture, by name."""
     images = {} if pictures == "none" else {picture_name(k): k for k in dataset.ids}
     for name in tqdm(sorted(images), "pictures", unit="image", disable=not (progress and images)):
-        thumbnail = dataset.open(images[name])
-        thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        thumbnail.info = {}  # no colour profile, no EXIF, no XMP
-        buffer = io.BytesIO()
-        thumbnail.save(buffer, "WEBP", quality=80, method=4)
-        yield name, buffer.getvalue()
+        yield name, webp(dataset.open(images[name]), SIDE, quality=80)
 
 
 def _readme(run: Run, seeds: tuple[int, ...], pictures: str) -> str:
@@ -200,8 +190,8 @@ def install(
     """
     archive, runs = Path(archive), Path(runs)
     name = archive.stem if name is None else name
-    if not _NAME.fullmatch(name):
-        raise InputError(f"{name!r} is no name for a run: give one of letters, digits and _.-")
+    if Path(name).name != name or name.startswith("."):
+        raise InputError(f"{name!r} is no name for a run's folder: give another one (--name)")
     if not archive.is_file() or (runs.exists() and not runs.is_dir()):
         raise InputError(f"{archive} must be a file and {runs} a folder")
     target = runs / name
@@ -216,6 +206,7 @@ def install(
             os.rename(fresh, target)
         except Exception as error:  # hostile bytes make many kinds of errors
             reason = str(error) if isinstance(error, InputError) else repr(error)
+            reason = reason.replace(f"{fresh}{os.sep}", "")
             reason = "".join(c if c.isprintable() else " " for c in reason)[:400]
             raise InputError(
                 f"{archive.name} is refused and nothing is installed: {reason}"
@@ -224,98 +215,73 @@ def install(
 
 
 def _unpack(archive: Path, to: Path, limit: int) -> None:
-    """Write the members, each as the manifest says, into a new folder."""
+    """Write the members, each as the listing says, into a new folder."""
     too_large = f"MB, more than the {limit / 1e6:g} that --max-mb allows"
     if archive.stat().st_size > limit:
         raise InputError(f"it has {archive.stat().st_size / 1e6:.0f} {too_large}")
     with zipfile.ZipFile(archive) as file:
-        infos = {info.filename: info for info in file.infolist() if _check_member(info)}
-        if len(infos) < len(file.infolist()):
-            raise InputError("a name comes twice in it")
-        if (total := sum(info.file_size for info in infos.values())) > limit:
+        sizes = {info.filename: info.file_size for info in file.infolist() if not info.is_dir()}
+        if (total := sum(sizes.values())) > limit:
             raise InputError(f"it unpacks to {total / 1e6:.0f} {too_large}")
-        if LISTING not in infos or CARD not in infos:
+        # A file manager may have put a folder around it, and files of its own inside.
+        inside = min((name for name in sizes if name.endswith(LISTING)), key=len, default="")
+        inside = inside.removesuffix(LISTING)
+        sizes = {
+            name.removeprefix(inside): size
+            for name, size in sizes.items()
+            if not any(is_litter(part) for part in name.split("/") if part not in ("", ".."))
+        }
+        if odd := [name for name in sizes if not _MEMBER.fullmatch(name)]:
+            raise InputError(f"{odd[0][:80]!r} is not one of the files of a run")
+        if not {LISTING, CARD} <= sizes.keys():
             raise InputError(f"it has no {LISTING} or no {CARD}")
-        about = untrusted_json(_read(file, infos.pop(LISTING)), LISTING)
-        if about["format"] != FORMAT or about["members"].keys() != infos.keys():
+        about = json.loads(file.read(inside + LISTING))
+        if lost := sorted(about["members"].keys() - sizes.keys()):
+            raise InputError(f"{lost[0]} is missing, {len(lost)} files in all")
+        if about["format"] != FORMAT or about["members"].keys() != sizes.keys() - {LISTING}:
             raise InputError(f"its members are not those of its {LISTING}")
-        for name, info in infos.items():
-            content = _read(file, info)
-            if about["members"][name] != _mark(content):
+        for name, mark in about["members"].items():
+            content = file.read(inside + name)  # no more than the size that was added up
+            if _mark(content) != mark:
                 raise InputError(f"{name} is damaged (size or checksum differs)")
-            if name.endswith(".json"):
-                untrusted_json(content, name)
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             (to / name).write_bytes(content)
-
-
-def _read(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with file.open(info) as member:
-        content = member.read(info.file_size + 1)
-    if len(content) != info.file_size:
-        raise InputError(f"{info.filename} is of another size than it says")
-    return content
-
-
-def _check_member(info: zipfile.ZipInfo) -> bool:
-    """InputError for a member that `export` would not write: another name, or no plain file."""
-    name, (folder, _, last) = info.filename, info.filename.rpartition("/")
-    stage = STAGES.get(folder.partition("-")[0])
-    if stage is not None and _ARTEFACT.fullmatch(folder):
-        expected = last in (*stage.travels, MANIFEST)
-    elif folder == "pictures":
-        expected = _PICTURE.fullmatch(last)
-    else:
-        expected = name in (LISTING, CARD, README)
-    if not expected or info.orig_filename != name:
-        raise InputError(f"{info.orig_filename[:80]!r} is not one of the files of a run")
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise InputError(f"{name} is not a plain file")
-    return True
 
 
 def _check(folder: Path) -> None:
     """Open all that is in an unpacked run as the lessons will."""
     card = read_card((folder / CARD).read_bytes())
-    for path in sorted(path for path in folder.iterdir() if _ARTEFACT.fullmatch(path.name)):
-        _check_manifest(path, untrusted_json((path / MANIFEST).read_bytes(), MANIFEST))
+    for path in sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")):
         try:
-            for file in path.glob("*.safetensors"):
-                need(all(np.isfinite(v).all() for v in load_file(file).values()), "numbers")
-            for file in path.glob("predictions.csv"):
-                read = Predictions.load(file)
-                labels = card.table.loc[list(read.ids), "label"]
-                need(read.labels == tuple(labels), "labels (of other data)")
+            _check_artefact(path, card)
         except Exception as error:
             reason = str(error).replace(f"{path}{os.sep}", "")
             raise InputError(f"{path.name} cannot be used: {reason}") from error
-    _check_pictures(folder, card)
+    wanted = () if card.pictures == "none" else map(picture_name, card.table.index)
+    pictures = sorted(f"pictures/{path.name}" for path in folder.glob("pictures/*"))
+    if sorted(wanted) != pictures:
+        raise InputError(f"its pictures are not those of its {len(card.table)} images")
+    for name in pictures:
+        open_image(folder / name)
     opened = Run(ArchiveSource(folder), folder, lambda line: None, progress=False, make=False)
     opened.features(), travelling(opened, card.seeds)
 
 
-def _check_manifest(path: Path, about: dict[str, Any]) -> None:
-    stage = STAGES[path.name.partition("-")[0]]
+def _check_artefact(path: Path, card: RunCard) -> None:
+    about, stage = json.loads((path / MANIFEST).read_bytes()), STAGES[path.name.partition("-")[0]]
     if about["stage"] != stage.name or about["version"] != stage.version:
         raise InputError(
-            f"{path.name} was made by another version of the stage {stage.name}: use the same "
-            "version of emokd_utils on both sides"
+            f"it was made by another version of the stage {stage.name}: use the same version of "
+            "emokd_utils on both sides"
         )
     key = fingerprint({name: about[name] for name in ("stage", "version", "inputs")})
     if about["key"] != key or not path.name.endswith(f"-{key}"):
-        raise InputError(f"{path.name} cannot be used: its name is not what its key says")
-    if about["files"].keys() != set(stage.travels):
-        raise InputError(f"{path.name} cannot be used: its files are not those of its stage")
-
-
-def _check_pictures(folder: Path, card: RunCard) -> None:
-    wanted = () if card.pictures == "none" else card.table.index
-    names = {picture_name(image) for image in wanted}
-    if names != {f"pictures/{path.name}" for path in folder.glob("pictures/*")}:
-        raise InputError(f"its pictures are not those of its {len(card.table)} images")
-    for name in names:
-        path = folder / name
-        with Image.open(path, formats=["WEBP"]) as image:
-            small = max(image.size) <= SIDE and getattr(image, "n_frames", 1) == 1
-            need(small, f"{name} (larger than a thumbnail)")
-        open_image(path)
+        raise InputError("its name is not what its key says")
+    if {file.name for file in path.iterdir()} != {MANIFEST, *stage.travels}:
+        raise InputError("its files are not those of its stage")
+    for file in path.glob("*.safetensors"):
+        need(all(np.isfinite(values).all() for values in load_file(file).values()), "numbers")
+    for file in path.glob("predictions.csv"):
+        read = Predictions.load(file)
+        labels = card.table.loc[list(read.ids), "label"]
+        need(read.labels == tuple(labels), "labels (of other data)")

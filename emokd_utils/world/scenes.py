@@ -48,17 +48,13 @@ def objects_of(emotion: str) -> list[SceneObject]:
     return [item for item in scene_objects() if item.emotion == emotion]
 
 
-def sheet_place(number: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of an object's cell on the sprite sheet, in pixels."""
-    row, column = divmod(number, 8)
-    return CELL * column, CELL * row, CELL * (column + 1), CELL * (row + 1)
-
-
 @functools.cache
 def sprites() -> dict[str, Image.Image]:
     """The drawing of each noun, RGBA, from the sprite sheet."""
     sheet = Image.open(HOME / "objects.png").convert("RGBA")
-    return {item.noun: sheet.crop(sheet_place(k)) for k, item in enumerate(scene_objects())}
+    corners = ((k % 8 * CELL, k // 8 * CELL) for k in range(len(scene_objects())))
+    cells = (sheet.crop((x, y, x + CELL, y + CELL)) for x, y in corners)
+    return {item.noun: cell for item, cell in zip(scene_objects(), cells, strict=True)}
 
 
 # Pretraining sees things in more forms, and moods that overlap more, than the labelled scenes.
