@@ -108,7 +108,8 @@ class Predictions:
         return len(self.ids)
 
     def __repr__(self) -> str:
-        about = f"accuracy {self.accuracy:.3f}, model {self.provenance.get('model')}"
+        none = f", no label {self.invalid.mean():.3f}" if self.invalid.any() else ""
+        about = f"accuracy {self.accuracy:.3f}{none}, model {self.provenance.get('model')}"
         return f"Predictions(n={len(self)}, {len(self.classes)} classes, {about})"
 
     @property

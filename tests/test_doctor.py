@@ -33,8 +33,16 @@ def test_dependencies_are_those_of_pyproject_and_shipped_files_not_empty(tmp_pat
 
 
 def test_results_need_a_folder_that_can_be_written_or_made(tmp_path):
-    assert doctor.check_runs(tmp_path / "runs").passed
+    assert doctor.check_folder("results", tmp_path / "runs", "").passed
     assert list(tmp_path.iterdir()) == [], "the check leaves nothing behind"
     (tmp_path / "file").touch()
-    check = doctor.check_runs(tmp_path / "file" / "runs")
+    check = doctor.check_folder("results", tmp_path / "file" / "runs", "run --runs DIR")
     assert check.passed is False and "run --runs DIR" in str(check)
+
+
+def test_a_proxy_that_cannot_be_used_is_told(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    assert [check.passed for check in doctor.check_proxies()] == [True]
+    monkeypatch.setenv("HTTP_PROXY", "foo://proxy")
+    (check,) = doctor.check_proxies()
+    assert check.passed is False and "foo://proxy" in check.mend and "unset" in check.mend

@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.request import getproxies
 
 from packaging.requirements import Requirement
 
 from ..profiles import project_root
+from ..run.environment import runs_folder
 
 MINIMUM_PYTHON = (3, 11)
 MINIMUM_MEMORY = 3e9  # bytes free; what a run needs at most
@@ -68,7 +70,9 @@ def checks(root: Path) -> Iterator[Check]:
         size = (root / path).stat().st_size if (root / path).is_file() else 0
         found = f"{path} ({size / 1e3:,.0f} kB)" if size else f"{path} is missing or empty"
         yield Check(name, found, size > 0, mend=f"git checkout -- {path}")
-    yield check_runs(root / "runs")
+    yield check_folder("results", runs_folder(), "run --runs DIR, or set EMOKD_RUNS")
+    yield check_folder("scenes", root / "data" / "emoscenes", "run --data DIR")
+    yield from check_proxies()
     yield from check_machine()
     disk = shutil.disk_usage(root).free
     yield check_space("free disk", disk, MINIMUM_DISK, "remove files you no longer need")
@@ -103,15 +107,26 @@ def check_dependency(requirement: Requirement) -> Check:
     return Check(name, found, True, wanted)
 
 
-def check_runs(runs: Path) -> Check:
-    """Can results be written to ``runs``, or be created where it does not exist yet?"""
-    folder = next(folder for folder in (runs, *runs.parents) if folder.exists())
+def check_folder(name: str, wanted: Path, other: str) -> Check:
+    """Can files be written to a folder, or the folder be created where it does not exist yet?"""
+    folder = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        mend = f"make {folder} writable ({error.strerror}), or choose another: run --runs DIR"
-        return Check("results", f"{runs.name}/ is not writable", False, mend=mend)
-    return Check("results", f"{runs.name}/ is writable", True)
+        mend = f"make {folder} writable ({error.strerror}), or choose another: {other}"
+        return Check(name, f"{wanted.name}/ is not writable", False, mend=mend)
+    return Check(name, f"{wanted.name}/ is writable", True)
+
+
+def check_proxies() -> Iterator[Check]:
+    """Can the proxies that the environment names be used? Downloads and the writer go through them."""
+    if proxies := getproxies().keys() - {"no"}:  # hosts without one
+        try:
+            importlib.import_module("httpx").Client().close()
+            yield Check("proxies", ", ".join(proxies), True)
+        except Exception as error:  # whatever httpx raises on an address or a missing package
+            mend = f"write HTTP_PROXY and the like as http://HOST:PORT, or unset them ({error})"
+            yield Check("proxies", ", ".join(proxies), False, mend=mend)
 
 
 def check_machine() -> Iterator[Check]:

@@ -172,7 +172,7 @@ class Store:
         started, failure = time.perf_counter(), None
         try:
             if first:
-                lock.acquire()  # another process may be making the same: then it is found
+                self._wait_for(lock, stage.name)
             if processes.agree(first and not anew and artefact.is_kept):
                 return
             for need in artefact.recipe.needs:
@@ -198,6 +198,14 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)
             if first:
                 lock.release()
+
+    def _wait_for(self, lock: FileLock, name: str) -> None:
+        """Another process may be making the same: then it is found."""
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            self.say(f"[wait] another process is making {name}")
+            lock.acquire()
 
     def _lock(self, key: str) -> FileLock:
         """The system frees it when its process ends, however that is."""
