@@ -27,6 +27,7 @@ LESSONS["A1"] = "pretrain"
 
 PASSED, NOT_ATTEMPTED, NOT_YET = "passed", "not attempted", "not yet"
 OVERWRITTEN, NOTHING = "an argument is overwritten", "it returns nothing (None)"
+_CUT = "numbers of shape"  # what `shown` says of those that are too many
 _NOTHING, _CONSTANT = {"RESUME", "RETURN_VALUE", "NOP"}, {"LOAD_CONST", "RETURN_CONST"}
 
 
@@ -96,7 +97,7 @@ class Exercise:
         for k in wrong:
             if isinstance(found[k], Raised) and not isinstance(right[k], Raised):
                 return "it raises an error", f"{found[k].text}. Called as {calls_made[k]}"
-        smallest = min(wrong, key=lambda k: len(calls_made[k]))
+        smallest = min(wrong, key=lambda k: (_CUT in calls_made[k], len(calls_made[k])))
         if all(found[k] is None for k in wrong):
             look = f"Does every way through it end in a return? Look at {calls_made[smallest]}"
             return NOTHING, look

@@ -3,8 +3,8 @@
 from functools import partial
 
 import numpy as np
-from scipy.stats import binom, binomtest, chi2, chi2_contingency
-from sklearn.metrics import cohen_kappa_score
+from scipy.stats import binom, binomtest, chi2, chi2_contingency, ttest_rel
+from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
 from ..checks import Exercise, calls, variants
 from .looking import EXERCISES as LOOKING
@@ -30,7 +30,7 @@ def _exact(x, y, *rest):
 
 def _two_samples(a, b):
     sides = [np.bincount(side, minlength=2) for side in (a, b)]
-    return chi2_contingency(sides, correction=False).pvalue
+    return chi2_contingency(sides).pvalue
 
 
 _MCNEMAR = {
@@ -40,6 +40,10 @@ _MCNEMAR = {
     "Which are in one?": _of_cells(lambda x, y, both, neither: _exact(both + x, both + y)),
     "the test is one-sided. An outcome as uneven the other "
     "way would have surprised you as much.": _of_cells(lambda x, y, *rest: _tail(min(x, y), x + y)),
+    "it is asked in one direction only, whether the first model is better. "
+    "It could be the other.": _of_cells(lambda x, y, *rest: 1 - _tail(x - 1, x + y)),
+    "it is asked in one direction only, whether the first model is worse. "
+    "It could be the other.": _of_cells(lambda x, y, *rest: _tail(x, x + y)),
     "the probability goes above 1. With equal counts the two tails share the middle. "
     "What can it be at most?": _of_cells(lambda x, y, *rest: 2 * _tail(min(x, y), x + y)),
     "it is the chi-square approximation. That is for large counts. The exact test "
@@ -56,16 +60,14 @@ _MCNEMAR = {
     "was observed is one of these.": _of_cells(lambda x, y, *rest: 2 * _tail(min(x, y) - 1, x + y)),
     "it is the probability of this one outcome. A p-value adds "
     "up all that are at least as extreme.": _of_cells(lambda x, y, *rest: binom.pmf(x, x + y, 0.5)),
+    "it is a t-test. Its curve is for large counts. The exact test "
+    "counts tosses of a coin.": lambda a, b: ttest_rel(1 * a, 1 * b).pvalue,
+    "it is asked whether one model's being right depends on the other's. Which is "
+    "better?": lambda a, b: chi2_contingency(confusion_matrix(a, b)).pvalue,
+    "the tail is always that of the second model. Exchange the two models: p should stay. "
+    "Which count begins the tail?": _of_cells(lambda x, y, *rest: min(1.0, 2 * _tail(y, x + y))),
     "the pairs are taken for two separate samples. Whose images were they?": _two_samples,
 }
-
-
-def _named(images, *shares):
-    """What models with these shares of right answers name, (models, images), and the labels."""
-    draw = np.random.default_rng(images)
-    labels, models = draw.integers(0, 5, images), np.arange(len(shares))[:, None]
-    right = draw.random((len(shares), images)) < np.array(shares)[:, None]
-    return np.where(right, labels, (labels + 1 + models) % 5), labels
 
 
 @variants
@@ -89,37 +91,46 @@ _ORACLE = {
     "it is the majority's accuracy. A vote does not know the labels; the oracle does.": _vote,
     "the models are taken to err independently. A product of error rates assumes that. "
     "Count on the images themselves.": _of_hits(lambda hits: 1 - np.prod(1 - hits.mean(1))),
+    "the whole table is asked at once. Each image needs its own.": _of_hits(np.any),
+    "exactly one model has to be right. More may be.": _of_hits(lambda h: (h.sum(0) == 1).mean()),
+    "most models have to be right. One is enough.": _of_hits(lambda h: (h.mean(0) > 0.5).mean()),
+    "it is asked whether the models agree. The labels are not used.": lambda predicted, labels: (
+        (predicted == predicted[0]).all(0).mean()
+    ),
     "it is taken over the wrong axis. Rows are models.": _of_hits(lambda hits: hits.any(1).mean()),
     "only the first two models are asked. Ask all.": _of_hits(lambda hits: hits[:2].any(0).mean()),
 }
-
-
-def _answers(n, *weights):
-    draw, names = np.random.default_rng(63), np.array(["awe", "fear", "anger", "sadness"])
-    labels = draw.choice(names, n, p=weights)
-    guesses = ((0.6, draw.choice(names, n)), (0.5, draw.choice(names[:3], n)))
-    named = (np.where(draw.random(n) < share, labels, guess) for share, guess in guesses)
-    return tuple(column.tolist() for column in (*named, labels))
 
 
 def _agreement(a, b, *labels):
     return np.mean(np.array(a) == np.array(b))
 
 
-def _frequencies(a, b):
-    names = sorted({*a, *b})
+def _frequencies(a, b, names=()):
+    names = sorted(names or {*a, *b})
     return np.array([[side.count(name) / len(side) for name in names] for side in (a, b)])
 
 
+def _expected(shares, n):
+    return shares[0] @ shares[1]
+
+
 @variants
-def _kappa(a, b, labels, *, observed=_agreement, chance=lambda shares: shares[0] @ shares[1]):
-    by_chance = chance(_frequencies(a, b))
-    return (observed(a, b, labels) - by_chance) / (1 - by_chance)
+def _kappa(
+    *given,
+    observed=_agreement,
+    chance=_expected,
+    names=0,
+    seen=(0, 1),
+    of=lambda o, e: (o - e) / (1 - e),
+):
+    shares = _frequencies(*(given[k] for k in seen), names=set(given[2]) if names else ())
+    return of(observed(*given), chance(shares, len(given[0])))
 
 
 def _chance_of_being_right(a, b, labels):
     p, q = _agreement(a, labels), _agreement(b, labels)
-    return _kappa(chance=lambda shares: p * q + (1 - p) * (1 - q))(a, b, labels)
+    return _kappa(chance=lambda *shares: p * q + (1 - p) * (1 - q))(a, b, labels)
 
 
 _KAPPA = {
@@ -131,19 +142,46 @@ _KAPPA = {
     "accuracy stands in place of agreement, for the second model. "
     "Whom must its answer equal?": lambda a, b, labels: cohen_kappa_score(b, labels),
     "all classes are taken to be equally frequent. How often does each model give "
-    "each class?": _kappa(chance=lambda shares: 1 / len(shares[0])),
+    "each class?": _kappa(chance=lambda shares, n: 1 / len(shares[0])),
     "it is not divided by what chance leaves open. Two models that always agree should "
-    "come to 1.": lambda a, b, labels: _agreement(a, b) - np.prod(_frequencies(a, b), axis=0).sum(),
+    "come to 1.": _kappa(of=lambda o, e: o - e),
     "both models have the same frequencies. You pooled the two. "
-    "Multiply one's by the other's.": _kappa(chance=lambda shares: (shares.mean(0) ** 2).sum()),
+    "Multiply one's by the other's.": _kappa(chance=lambda shares, n: (shares.mean(0) ** 2).sum()),
     "only right answers count as agreement. Two models that give the same wrong class agree as "
     "well.": _kappa(observed=lambda *lists: (np.array(lists) == lists[0]).all(0).mean()),
+    "a class that no label has is forgotten. Whose classes count?": _kappa(names=1),
+    "chance is that of the labels. How often do the models give a class?": _kappa(seen=(2, 2)),
+    "counts are multiplied, not shares. By what is a count divided?": _kappa(
+        chance=lambda shares, n: n**2 * _expected(shares, n)
+    ),
+    "the difference is divided by chance. What does chance leave open?": _kappa(
+        of=lambda o, e: (o - e) / e
+    ),
+    "brackets are missing. What stands above the line, what below?": _kappa(
+        of=lambda o, e: o - e / 1 - e
+    ),
+    "chance is that of one model alone. Multiply one's shares by the other's.": _kappa(seen=(0, 0)),
     "chance is that of both being right or both wrong. Count classes.": _chance_of_being_right,
 }
 
-_TESTS = (_rights(30, 14, 5, 11), _rights(22, 3, 9, 6), _rights(12, 4, 4, 7))
-_SETS = (_named(20, 0.6, 0.5, 0.4), _named(12, 0.4, 0.3), _named(15, 0.3, 0.3, 0.3, 0.3))
-_LISTS = (_answers(40, 0.5, 0.25, 0.15, 0.1), _answers(30, 0.1, 0.2, 0.3, 0.4))
+_TESTS = [_rights(1, 3, 0, 1), _rights(1, 1, 1, 2), _rights(1, 1, 4, 1), _rights(30, 14, 5, 11)]
+_MODELS = (
+    [[0, 1, 1, 0, 1], [0, 2, 1, 2, 0]],
+    [[0, 2, 2, 0], [1, 1, 2, 1], [2, 2, 0, 0]],  # one of them is never right
+    [[1, 0, 2, 2, 2, 2, 0], [1, 2, 0, 0, 2, 0, 2], [1, 0, 1, 0, 0, 0, 2], [1, 0, 2, 1, 2, 0, 1]],
+)
+_SETS = [
+    (np.array(models), np.array([0, 1, 1, 2, 2, 0, 1][: len(models[0])])) for models in _MODELS
+]
+_LISTS = [
+    tuple(part.split() for part in text.split("/"))
+    for text in (
+        "awe awe fear joy/awe fear fear joy/awe awe fear fear",  # joy is no label
+        "awe awe awe awe awe fear fear joy/awe awe awe joy fear fear joy joy/"
+        "awe awe fear awe fear awe fear joy",
+        "fear fear fear awe sadness/fear awe fear awe fear/fear sadness fear fear sadness",
+    )
+]
 
 EXERCISES = (
     *LOOKING,

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pandas as pd
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as FILLERS
 
 from ..checks import Exercise, NotAttempted
 from ..world.scenes import scene_objects
@@ -53,8 +54,14 @@ def _wrong_labels(answer):
 
 def _word(text, known=()):
     """A noun as the data set writes it: lower case, no article, the plural taken back."""
-    word = re.sub(r"^(an?|the) ", "", " ".join(str(text).lower().split()))
+    word = re.sub(r"^(an?|the) ", "", " ".join(str(text).lower().strip(" .,!?").split()))
     return word if word in known else word.removesuffix("s")
+
+
+def _stands_in(word, reason):
+    """Whether a word stands in a reason, be it in the plural, and is no mere part of another."""
+    forms = "|".join(re.escape(word.removesuffix(end)) for end in ("es", "s", " "))
+    return re.search(rf"\b({forms})(e?s)?\b", reason) is not None
 
 
 def _object_missed(answer):
@@ -80,7 +87,9 @@ def _object_missed(answer):
     if _word(taken_for, {thing}) == _word(thing, {thing}):
         return "the same"
     reasons = selection["reason"].dropna().str.lower() if "reason" in selection else []
-    named = [_word(taken_for) in text for text in reasons]
+    named = [_stands_in(_word(taken_for), text) for text in reasons]
+    if named and set(re.findall(r"\w+", str(taken_for).lower())) <= FILLERS:
+        return "filler"
     return "not named" if named and not any(named) else ""
 
 
@@ -99,6 +108,8 @@ def _sure_and_wrong(answer):
     """The explorer's selection, two ids, the limit, and the key: as above."""
     selection, ids, sure, key = _parts(answer)
     shown, ids, noise = key.loc[_shown(selection)], _known_ids(ids, key), _noise(key)
+    if sure > 1:
+        raise ValueError("sure is a probability, from 0 to 1")
     if shown["correct_a"].any():
         return "right shown"
     if (shown["confidence_a"] < sure - _EDGE).any():
@@ -173,6 +184,7 @@ _OBJECTS = {
     "What on these images makes the label true?": _missed(0, 1, 2, thing="lamp", taken_for="key"),
     "another object of this emotion is missed more often. Count.": _missed(0, 1, 2, thing="snake"),
     "it is the object itself. For what does A take it?": _missed(0, 1, 2, taken_for="spiders"),
+    "such a word names no thing. For what does A take it?": _missed(0, 1, 2, taken_for="the"),
     "A's reasons do not say that. Use a word of a reason.": _missed(0, 1, 2, taken_for="planet"),
 }
 

@@ -954,9 +954,9 @@ checks.check("6.1", wrong_labels and (wrong_labels, key))
 # A knows objects, but not all of them equally well. Choose a label. Make the explorer show
 # **all content-led images of this label that A gets wrong**, and no others. Which object of this emotion is
 # on most of them? Then open them and read A's reasons: what does it take the thing for? Give both as words,
-# `object_missed` and `taken_for`; the second must stand in at least one of the reasons for such an image.
-# (Data without cues: leave the cue out. Data that do not tell what is in an image: any word is accepted for
-# the object.)
+# `object_missed` and `taken_for`; the second must stand in at least one of the reasons for such an image, and
+# be more than a filler such as *the* or *is*. (Data without cues: leave the cue out. Data that do not tell
+# what is in an image: any word is accepted for the object.)
 #
 # <details><summary>Which label?</summary>One with many errors. The dots beside the map show where A is weak,
 # and a click on one of them is a filter.</details>
@@ -1004,7 +1004,8 @@ checks.check("6.2", object_missed and (explorer.selection, object_missed, taken_
 # Make the explorer show exactly the images that A gets wrong although its probability is at least `sure`. Put
 # those aside whose label is wrong. Of the rest, give the ids of two that have something in common, and say in
 # one sentence what it is. Then count: is it more frequent among A's errors than elsewhere? (Fewer than ten
-# images? Lower `sure`.)
+# images? Lower `sure`. The check looks at what is shown and at the two labels; whether the two have something
+# in common, and the count, it cannot see.)
 #
 # <details><summary>Nearly all of them have a wrong label</summary>Many have. A model that is sure against the
 # label is often right about the image. Scroll further down.</details>
