@@ -56,7 +56,7 @@ def _split_probe(function):
         return list(map(str, returned(function(list(ids), list(labels), fraction, seed))))
 
     found = []
-    for fraction in (0.1, 0.3):
+    for fraction in (0.1, 0.3, 0.9):
         drawn = draw(fraction, 1)
         found.append(Counter(i.split("/")[1] if i in ids else "unknown" for i in drawn))
         found.append(len(set(drawn)) == len(drawn))

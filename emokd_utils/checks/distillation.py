@@ -1,5 +1,7 @@
 """Checks of lesson 7: the distillation loss, caches by id, the size of a head."""
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -7,38 +9,106 @@ import torch.nn.functional as F
 from ..checks import Exercise, calls, variants
 from ..distillation import distillation_loss
 
-_SCALES = torch.tensor([[[1.0]], [[3.0]]])  # a teacher is surer than its student
-_LOGITS = _SCALES * torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(7))
-_LABELS = torch.tensor([0, 7, 3, 3, 5])
-_LOSS_CASES = [(*_LOGITS, _LABELS, *pair) for pair in ((0.5, 2.0), (0.9, 4.0), (0.3, 1.0))]
+_STUDENT = torch.tensor([[2.0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 2, 0]])
+_TEACHER = torch.tensor([[4.0, 0, 2, 0], [0, 3, 1, 0], [0, 1, 5, 0]])
+_LABELS = torch.tensor([0, 2, 1])
+_SIZES = ((2, 3, 0.5, 2.0), (3, 4, 0.9, 4.0), (2, 4, 0.25, 1.0))  # images, classes, alpha, T
+_LOSS_CASES = [(_STUDENT[:n, :c], _TEACHER[:n, :c], _LABELS[:n], a, t) for n, c, a, t in _SIZES]
 
 
-def _kl(student, teacher, of_student=torch.log_softmax):
-    return F.kl_div(of_student(student, 1), teacher.softmax(1), reduction="batchmean")
+def _loss_probe(function):
+    """The loss of each case, then its gradients at the student's logits (None: there is none)."""
+    gradients = []
+
+    def loss_of(logits, *others):
+        logits = logits.requires_grad_()
+        loss = function(1 * logits, *others)  # not a leaf: the answer may overwrite it
+        learns = getattr(loss, "requires_grad", False)
+        ways = torch.autograd.grad(loss.sum(), logits, allow_unused=True) if learns else [None]
+        gradients.append(ways[0])
+        return loss
+
+    return calls(*_LOSS_CASES)(loss_of) + gradients
+
+
+_loss_probe.cases = 2 * _LOSS_CASES
+
+
+def _kl(student, teacher, axis=1, of_student=torch.log_softmax, of_teacher=torch.softmax):
+    divergence = F.kl_div(of_student(student, axis), of_teacher(teacher, axis), reduction="sum")
+    return divergence / len(student)
 
 
 @variants
-def _loss(*given, kl=_kl, squared=2, share=1, alpha_of=float, soft_label=0, soft_teacher=1):
-    student, teacher, labels, alpha, temperature = given
-    divergence = kl(student / temperature, teacher / temperature**soft_teacher)
-    ce = F.cross_entropy(student / temperature**soft_label, labels)
-    alpha = alpha_of(alpha)
-    return alpha * temperature**squared * share * divergence + (1 - alpha) * ce
+def _loss(
+    *given,
+    kl=_kl,
+    squared=(2, 0),
+    weights=lambda alpha: (alpha, 1 - alpha),
+    soft=(1, 1, 0),
+    share=lambda images, classes: 1,
+    kept=(1, 1),
+):
+    """The loss. squared: the power of T by which each part is multiplied. soft: by which student,
+    teacher and the label's part are divided. kept: which parts have a gradient."""
+    student, teacher, labels, alpha, t = given
+    of_student, of_teacher, of_label = (
+        side / t**power for side, power in zip((student, teacher, student), soft, strict=True)
+    )
+    parts = (
+        kl(of_student, of_teacher) * share(*student.shape),
+        F.cross_entropy(of_label, labels),
+    )
+    terms = [
+        weight * t**power * (part if keep else part.detach())
+        for part, weight, power, keep in zip(parts, weights(alpha), squared, kept, strict=True)
+    ]
+    return sum(terms)
+
+
+def _one_by_one(*given):
+    rows = zip(*(side.split(1) for side in given[:3]), strict=True)
+    return torch.stack([_loss()(*row, *given[3:]) for row in rows])
 
 
 _LOSS = {
-    "T squared is missing. What depends on T besides the two softmaxes?": _loss(squared=0),
+    "it has no gradient. What takes a tensor out of training: item(), detach(), no_grad()?": _loss(
+        kept=(0, 0)
+    ),
+    "the teacher's part has no gradient. Is it still a tensor?": _loss(kept=(0, 1)),
+    "the label's part has no gradient. Is it still a tensor?": _loss(kept=(1, 0)),
+    "T squared is missing. What depends on T besides the two softmaxes?": _loss(squared=(0, 0)),
+    "T stands in place of its square. Compare with the formula.": _loss(squared=(1, 0)),
+    "T squared is on both parts. Which part gets small with T?": _loss(squared=(2, 2)),
+    "T squared is on the label's part. Which part gets small with T?": _loss(squared=(0, 2)),
     "the KL divergence is the wrong way round. Whose distribution should "
     "weigh the logarithm of the ratio?": _loss(kl=lambda student, teacher: _kl(teacher, student)),
-    "the mean is taken over classes as well. By what do you divide?": _loss(share=1 / 8),
-    "the divergence is summed over the images. Must it grow with their number?": _loss(share=5),
+    "the mean is taken over classes as well. By what do you divide?": _loss(
+        share=lambda images, classes: 1 / classes
+    ),
+    "the divergence is summed over the images. Must it grow with their number?": _loss(
+        share=lambda images, classes: images
+    ),
+    "there is one loss for each image. What does training need?": _one_by_one,
+    "the softmax is over the images. Which axis holds the classes?": _loss(kl=partial(_kl, axis=0)),
     "softmax is taken twice. A distribution goes through a softmax once more. "
     "Print a row before each.": _loss(kl=lambda student, teacher: _kl(student.softmax(1), teacher)),
     "probabilities stand where logarithms are expected. Read which argument is wanted "
-    "in logarithms.": _loss(kl=lambda student, teacher: _kl(student, teacher, torch.softmax)),
-    "alpha and 1 - alpha are exchanged. Try alpha = 1.": _loss(alpha_of=lambda alpha: 1 - alpha),
-    "the cross-entropy is softened too. The label's part stays at T = 1.": _loss(soft_label=1),
-    "the teacher is not softened. Both sides are at temperature T.": _loss(soft_teacher=0),
+    "in logarithms.": _loss(kl=partial(_kl, of_student=torch.softmax)),
+    "logarithms stand where the teacher's probabilities are expected. Read which argument is "
+    "wanted in logarithms.": _loss(kl=partial(_kl, of_teacher=torch.log_softmax)),
+    "it is a cross-entropy with the teacher, not a divergence. Which should be 0 for "
+    "equals?": _loss(kl=lambda student, teacher: F.cross_entropy(student, teacher.softmax(1))),
+    "alpha and 1 - alpha are exchanged. Try alpha = 1.": _loss(weights=lambda a: (1 - a, a)),
+    "alpha is missing. What should alpha = 0 leave?": _loss(weights=lambda a: (1, 1)),
+    "1 - alpha is missing. What should alpha = 1 leave?": _loss(weights=lambda a: (a, 1)),
+    "the label's part is missing. The formula has two.": _loss(weights=lambda a: (a, 0)),
+    "the teacher's part is missing. The formula has two.": _loss(weights=lambda a: (0, 1 - a)),
+    "the cross-entropy is softened too. The label's part stays at T = 1.": _loss(soft=(1, 1, 1)),
+    "the teacher is not softened. Both sides are at temperature T.": _loss(soft=(1, 0, 0)),
+    "the student is not softened. Both sides are at temperature T.": _loss(soft=(0, 1, 0)),
+    "neither side is softened. Both are at temperature T.": _loss(soft=(0, 0, 0)),
+    "logits are multiplied by T. Does a high T flatten yours?": _loss(soft=(-1, -1, 0)),
 }
 
 _CACHED, _CACHE = ["d", "a", "c", "b"], np.arange(8.0).reshape(4, 2)
@@ -51,19 +121,35 @@ def _by_dictionary(ids, cached, cache):
 
 
 @variants
-def _refusing(rows, ids, cached, cache):
-    _by_dictionary(ids, cached, cache)
+def _taken(ids, cached, cache, *, rows, refusing=False):
+    if refusing:
+        _by_dictionary(ids, cached, cache)
     return cache[rows(ids, cached)]
 
 
-_ROWS = {
-    "the cache is used as it lies. In which order?": _refusing(lambda ids, cached: range(len(ids))),
+_ORDERS = {
+    "the cache is used as it lies. In which order?": lambda ids, cached: range(len(ids)),
     "the index goes the wrong way. Is each number of it a row of the cache, "
-    "or a place in ids?": _refusing(lambda ids, cached: [ids.index(i) for i in cached if i in ids]),
+    "or a place in ids?": lambda ids, cached: [ids.index(i) for i in cached if i in ids],
     "the right rows in the cache's order. All are there, but the first must belong to the "
-    "first of ids.": _refusing(lambda ids, cached: [cached.index(i) for i in cached if i in ids]),
+    "first of ids.": lambda ids, cached: [cached.index(i) for i in cached if i in ids],
+    "the rows are in alphabetical order of their ids. What sorts in your "
+    "code?": lambda ids, cached: [cached.index(i) for i in sorted(ids) if i in cached],
+}
+_ROWS = {
+    text + also: _taken(rows=rows, refusing=not also)
+    for text, rows in _ORDERS.items()
+    for also in ("", " And what comes of an id that is not there?")
+}
+_ROWS |= {
     "a missing id is passed over. Then every later row is another image's. Say so with "
-    "an error.": lambda ids, *cached: _by_dictionary([i for i in ids if i in cached[0]], *cached),
+    "an error.": _taken(rows=lambda ids, cached: [cached.index(i) for i in ids if i in cached]),
+    "a missing id gets the last row. What does -1 pick out?": _taken(
+        rows=lambda ids, cached: [cached.index(i) if i in cached else -1 for i in ids]
+    ),
+    "a missing id ends in an error of another kind. Which one is asked for?": _taken(
+        rows=lambda ids, cached: [cached.index(i) for i in ids]
+    ),
 }
 
 
@@ -75,6 +161,12 @@ def _size(features, hidden, classes, *, hidden_bias=1, bias=1, last=1, skipping=
 
 _SIZE = {
     "the biases are missing. What else has a linear layer?": _size(hidden_bias=0, bias=0),
+    "the hidden layer's bias is missing. Both layers have one.": _size(hidden_bias=0),
+    "a bias for each number that goes in. Biases are added to what "
+    "comes out.": lambda features, *rest: _size()(features, *rest) + features - rest[1],
+    "there is a second hidden layer. How many are asked for?": lambda features, hidden, *last: (
+        _size()(features, hidden, *last) + hidden**2 + hidden
+    ),
     "the output layer's bias is missing. Both layers have one.": _size(bias=0),
     "the last layer is missing. From the hidden one it must come to the classes.": _size(last=0),
     "features go straight to the classes as well. Nothing skips a layer.": _size(skipping=1),
@@ -82,7 +174,7 @@ _SIZE = {
 _SIZE_PROBE = calls((3584, 1024, 8), (256, 1024, 8), (10, 3, 2))
 
 EXERCISES = (
-    Exercise("7.1", "The loss, from its formula", calls(*_LOSS_CASES), distillation_loss, _LOSS),
+    Exercise("7.1", "The loss, from its formula", _loss_probe, distillation_loss, _LOSS),
     Exercise("7.2", "Rows and ids", calls(*_ID_CASES), _by_dictionary, _ROWS),
     Exercise("7.3", "Parameters of a head", _SIZE_PROBE, _size(), _SIZE),
 )

@@ -67,8 +67,16 @@ _BALLOTS = {
     "joy awe joy fear anger": 2,
     "awe awe joy awe fear": 4,
     "anger anger anger anger anger": 3,
+    "fear fear fear awe joy": 3,
+    "joy fear fear awe awe joy": 2,
 }
 _VOTES_PROBE = calls(*((text.split(), needed) for text, needed in _BALLOTS.items()), read=str)
+
+
+def _any_tie(votes, needed):
+    tally = Counter(votes).most_common()
+    tied = len({count for _, count in tally}) < len(tally)
+    return "undecided" if tied or tally[0][1] < needed else tally[0][0]
 
 
 @variants
@@ -83,6 +91,7 @@ def _voted(votes, needed, *, more=0, least=lambda k, n: k, of_tied=lambda tied: 
 _VOTES = {
     "a tie goes to the label that came first. Is it clear?": _voted(of_tied=lambda tied: tied[0]),
     "a tie goes to the alphabet. Should spelling decide?": _voted(of_tied=min),
+    "a tie further down counts too. Who is at the top?": _any_tie,
     "the most votes are enough, however few. What of `needed`?": _voted(least=lambda needed, n: 0),
     "more than `needed` votes are asked for. At least three: are not three enough?": _voted(more=1),
     "half of the votes is asked for in place of `needed`. Try 2 and 4 with the same votes. "

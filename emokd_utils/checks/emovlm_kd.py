@@ -3,10 +3,13 @@
 import numpy as np
 
 from ..checks import Exercise, calls, variants
+from .values import is_numbers
 
 _DRAW = np.random.default_rng(9)
 _SHARES = ((200, 0.65, 0.6, 0.72), (120, 0.5, 0.62, 0.7), (90, 0.6, 0.5, 0.4))
-_GAP_CASES = [_DRAW.random((3, n)) < np.array(shares)[:, None] for n, *shares in _SHARES]
+_SMALL = [(1, 1, 0, 0, 0), (0, 1, 1, 1, 0), (1, 1, 0, 0, 0)]  # VLM, vision model, combination
+_GAP_CASES = [np.array(_SMALL, dtype=bool)]
+_GAP_CASES += [_DRAW.random((3, n)) < np.array(shares)[:, None] for n, *shares in _SHARES]
 
 
 def _share(low, ours, high):
@@ -19,6 +22,10 @@ def _gap(vlm, vision, ours, *, floor=max, top=np.logical_or, share=_share):
 
 
 _GAP = {
+    "the gap begins at the VLM. Which model would you run alone?": _gap(floor=lambda a, b: a),
+    "the gap begins at the vision model. Which would you run alone?": _gap(floor=lambda a, b: b),
+    "a loss becomes 0. The share may be negative.": lambda *given: max(0.0, _gap()(*given)),
+    "a loss becomes a gain. The share may be negative.": lambda *given: abs(_gap()(*given)),
     "the gap begins at the worse model. From where should one climb?": _gap(floor=min),
     "the gap begins at the mean of the two models. Nobody runs that. Which "
     "of the two would you run without a combination?": _gap(floor=lambda *both: sum(both) / 2),
@@ -35,11 +42,11 @@ _GAP = {
 def _seeded(seeds, n, ahead):
     """Two models right or wrong, (2, seeds, n): an image is easy or hard for all."""
     ahead = ahead * np.array([[[1]], [[0]]])
-    shapes = {(n,): 1, (2, 1, n): 0.4, (2, seeds, n): 0.15, (2, seeds, 1): 0.05}
+    shapes = {(n,): 1, (2, 1, n): 0.4, (2, seeds, n): 0.15, (2, seeds, 1): 0.14}
     return sum(_DRAW.normal(0, s, shape) for shape, s in shapes.items()) + 0.4 + ahead > 0
 
 
-_SEEDED = [_seeded(3, 400, 0.06), _seeded(5, 250, 0.12)]
+_SEEDED = [_seeded(3, 400, 0.06), _seeded(5, 250, 0.12), _seeded(4, 300, 0.1)]
 
 
 @variants
@@ -53,6 +60,21 @@ def _error(values):
 
 
 _paired = _interval()
+_USUAL = [np.ptp(_paired(*case)) for case in _SEEDED]  # the widths
+
+
+def _interval_probe(function):
+    """The middles, exact as sums over seeds and images; whether they lie inside; how wide the
+    intervals are on average beside the usual ones, which a bootstrap meets within some per cent."""
+    results = calls(*_SEEDED)(function)
+    if not all(is_numbers(result) and result.shape == (3,) for result in results):
+        return results
+    middle, low, high = np.array(results).T
+    sums = middle * [a.size for a, b in _SEEDED]
+    whole = np.where(abs(sums - sums.round()) < 0.01, sums.round(), 0).astype(int)
+    return [whole, (low < middle) & (middle < high), np.mean((high - low) / _USUAL)]
+
+
 _WIDTHS = {
     "the seeds are counted as more images. They are not.": _interval(of=lambda a, b: _error(a - b)),
     "the interval is over the seeds. That says what another seed would change. "
@@ -62,6 +84,8 @@ _WIDTHS = {
     "the spread of single images, not of their mean. Your interval would "
     "stay as wide with a million images.": _interval(of=lambda a, b: (a - b).mean(0).std(ddof=1)),
     "one standard error to either side. How much is covered?": _interval(z=1.0),
+    "the difference is the wrong way round. Which model is A?": lambda a, b: _paired(b, a),
+    "it is in per cent. A share lies in 0 to 1.": lambda a, b: 100 * _paired(a, b),
     "only the first seed is used. Take the mean over all.": _interval(seeds=1),
 }
 
@@ -88,6 +112,6 @@ _ADDED = {
 
 EXERCISES = (
     Exercise("9.1", "The share of the gap", calls(*_GAP_CASES), _gap(), _GAP),
-    Exercise("9.2", "An interval when there are seeds", calls(*_SEEDED), _paired, _WIDTHS, 0, 4e-3),
+    Exercise("9.2", "An interval when there are seeds", _interval_probe, _paired, _WIDTHS, 0.15),
     Exercise("9.3", "What is added", calls(*_COST_CASES), _added(), _ADDED),
 )

@@ -10,6 +10,7 @@ _ANSWERS_PROBE = calls(
     (["awe", None, "anger", "amusement", None], _CLASSES),
     (["fear", "joy", "awe"], _CLASSES),
     (["negative", "positive"], ["positive", "negative"]),
+    (["Awe", "awesome", "fear"], ["awe", "Awe", "fear"]),
 )
 
 
@@ -27,6 +28,12 @@ _ONE_HOT = {
     "an answer outside the set is spread over all classes. Are all named?": _one_hot(slice(None)),
     "rows without an answer are left out. Every row after the first gap stands beside another "
     "image.": lambda answers, classes: _right_rows([a for a in answers if a in classes], classes),
+    "letters are made small. Two classes may differ by a capital.": (
+        lambda answers, classes: _right_rows([a and a.lower() for a in answers], classes)
+    ),
+    "a class inside a longer word counts. Is awesome a class?": lambda answers, classes: [
+        [bool(a) and name in a for name in classes] for a in answers
+    ],
     "the columns are in alphabetical order. They are in the order of classes, whatever that is. "
     "What sorts in your code?": lambda answers, classes: _right_rows(answers, sorted(classes)),
     "the number of the class stands for its row. A gate would read class 4 as four times class "
@@ -77,6 +84,7 @@ _IMAGES_PROBE = calls(
     (_IDS, {"VLM": _TRAIN, "head": _TRAIN}, _TEST),
     (_IDS, {"VLM": _TRAIN | {"val/b"}, "head": _TRAIN}, _TEST),
     (_IDS, {"VLM": _TRAIN, "head": _TRAIN | {"val/a"}}, _TEST),
+    (_IDS, {"VLM": {"train/a"}, "head": {"val/a"}}, {"test/a", "val/b"}),
     read=lambda ids: [str(name) for name in (sorted(ids) if isinstance(ids, set) else ids)],
 )
 
@@ -101,6 +109,9 @@ _IMAGES = {
     "only side that is trained.": _chosen(lambda ids, vlm, head, reported: ids - vlm - reported),
     "images that the VLM has learnt from are among them. The head is not the "
     "only side that is trained.": _chosen(lambda ids, vlm, head, reported: ids - head - reported),
+    "the split's name decides. A name promises nothing.": _chosen(
+        lambda ids, vlm, head, reported: {name for name in ids if name.startswith("val")}
+    ),
     "the order of the ids is lost. A set has none.": lambda *given: sorted(_right_ids(*given)),
 }
 

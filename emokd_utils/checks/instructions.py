@@ -55,7 +55,7 @@ _LABELS = {
 
 _LEAK_TEXTS = {
     "sadness sad sadly saddened": "The mood is one of sadness./A sad day./Sadly, it rains./How sad!/"
-    "A saddle on a horse, and an ambassador./The end of a love.",
+    "sad_01.jpg/A saddle on a horse, and an ambassador./The end of a love.",
     "awe awed awestruck awesome": "A chest of drawers./An awe-inspiring sky./AWE is what it brings./"
     "Whoever enters stands awestruck, his head back.",
     "contentment content contented contentedly": "Discontentment on every face./"
@@ -82,6 +82,7 @@ _LEAKS = {
     "not content.": lambda text, forms: any(word.startswith(tuple(forms)) for word in _words(text)),
     "capital letters are not read. A sentence may begin with the word.": _leaks(fold=str),
     "words are split at spaces only. Print those of 'How sad!'": _leaks(pattern=r"\S+"),
+    "digits and _ are taken for letters. Try 'sad_01.jpg'.": _leaks(pattern=r"\w+"),
     "a hyphen keeps two words together. Try 'An awe-inspiring sky.'": _leaks(pattern="[a-z-]+"),
     "it says True where nothing leaks. Your answer is turned round: "
     "True means that the label is given away.": lambda text, forms: not _leaks()(text, forms),

@@ -20,12 +20,12 @@ _BOXES_PROBE = calls(*[(k, _BOXES) for k in range(16)], read=sorted)
 
 
 @variants
-def _under(token, boxes, *, rule=lambda *sides: min(sides) > 8, turn=1, first=0, size=1):
+def _under(token, boxes, *, rule=lambda *sides: min(sides) > 8, turn=1, first=0, size=1, made=int):
     top, left = (28 * place for place in divmod(token - first, 4)[::turn])
     places = []
     for place, (x, y, width, height) in enumerate(boxes):
-        wide = min(width + size * x, left + 28) - max(x, left)
-        high = min(height + size * y, top + 28) - max(y, top)
+        wide = made(min(width + size * x, left + 28) - max(x, left))
+        high = made(min(height + size * y, top + 28) - max(y, top))
         if rule(wide, high):
             places.append(place)
     return places
@@ -40,6 +40,7 @@ _UNDER = {
     "rows and columns are exchanged. Is token 1 below token 0?": _under(turn=-1),
     "tokens are counted from 1. Which cell do you take for token 0?": _under(first=1),
     "boxes are read as two corners. Third and fourth are its width and height.": _under(size=0),
+    "a gap counts as an overlap. What sign has it?": _under(made=abs),
     "any overlap counts. How large should it be?": _under(rule=lambda *sides: min(sides) > 0),
     "exactly 8 pixels are counted as well. Is 8 > 8?": _under(rule=lambda *sides: min(sides) >= 8),
     "the area is compared, not the sides. In a strip of 28 pixels by 3 nothing "
@@ -78,6 +79,8 @@ _WORDS = (
     {"b a b a": 4, "c d": 3, "c d e": 2, "f g": 1},
     # An odd run: the pair must not overlap with itself.
     {"a a a": 4, "b a a a a": 2, "b c": 3},
+    # Neighbours in one word only: "a" ends a word and "b" begins the next.
+    {"x a": 3, "b c": 2, "a b": 1},
     # Symbols of several letters: "ab" + "c" is neither "a" + "bc" nor the end of "zab" + "c".
     {"ab c d": 5, "a bc d": 2, "x ab c": 2, "x y": 3, "zab c": 1},
 )
@@ -117,10 +120,19 @@ def _step(words, *, join=_join, choose=max, weigh=int, seen=list, lost=False, **
     return pair, {w: n for w, n in merged.items() if "".join(pair) in w or not lost}
 
 
+def _across(words):
+    neighbours = zip(words, [*words][1:], strict=False)
+    more = {(a[-1], b[0]): words[a] for a, b in neighbours}
+    return _step(choose=lambda counts, key: max(counts, key=lambda p: counts[p] + more.get(p, 0)))(
+        words
+    )
+
+
 _SPLIT_WORDS = [{tuple(word.split()): n for word, n in words.items()} for words in _WORDS]
 _MERGE_PROBE = calls(*[(words,) for words in _SPLIT_WORDS], read=_as_text)
 _MERGES = {
     "how often a word occurs is ignored. A frequent word's pairs count more.": _step(weigh=bool),
+    "pairs reach from one word into the next. A pair stands in one word.": _across,
     "words are counted, not pairs. A pair may be twice in a word.": _step(seen=dict.fromkeys),
     "only the first place in each word is merged. Look at a word with it twice.": _step(count=1),
     "merges overlap. After one, where does the search go on?": _step(join=_join_overlapping),

@@ -27,7 +27,9 @@ def _table(labels: str, predicted: str) -> pd.DataFrame:
     ).to_frame()
 
 
-_TABLES = [(_table(*pair.split()),) for pair in ("wwffa wwf.f", "wfafw wfaww", "aaawf ..aff")]
+_TABLES = [
+    (_table(*pair.split()),) for pair in ("wwffa wwf.f", "wfafw wfaww", "aaawf ..aff", "wf .f")
+]
 
 
 def _right(table):
@@ -43,6 +45,10 @@ _ACCURACY = {
     "A share lies in 0 to 1. What is missing?": lambda table: _right(table) * len(table),
     "wrong images are counted in place of right ones. "
     "A model that is always right should get 1.": lambda table: 1 - _right(table),
+    "the likeliest class stands for the prediction. Where no label was named all are equally "
+    "likely, and the first is nobody's answer.": lambda table: (
+        table.filter(like="p_").idxmax(axis=1).str[2:] == table["label"]
+    ).mean(),
     "confidence is averaged in place of correctness. That is how sure it is. "
     "Where does the label come in?": lambda table: table.filter(like="p_").max(axis=1).mean(),
 }

@@ -1,7 +1,7 @@
 """Checks of lesson 5: the low-rank layer, its size, merging it, the learning rate's course."""
 
 import math
-from operator import mul, truediv
+from operator import floordiv, mul, truediv
 
 import torch
 
@@ -15,7 +15,7 @@ def _case(alpha: float, outputs: int, inputs: int, rank: int) -> tuple:
     return (*(torch.randn(shape, generator=draw) for shape in shapes), alpha)
 
 
-_CASES = [_case(16.0, 6, 6, 2), _case(6.0, 6, 6, 3), _case(12.0, 4, 7, 3)]
+_CASES = [_case(16.0, 6, 6, 2), _case(6.0, 6, 6, 3), _case(12.0, 4, 7, 3), _case(5.0, 2, 3, 2)]
 
 
 @variants
@@ -30,6 +30,8 @@ def _layer(x, *weights, **wrong):
 
 _LAYER = {
     "the scaling is missing. What else stands before B A?": _layer(power=0),
+    "alpha without the rank. What does it stand over?": _layer(rank=lambda a: 1),
+    "the division drops what is behind the point. 5 / 2 is 2.5.": _layer(scale=floordiv),
     "alpha times the rank. Which is below the line?": _layer(scale=mul),
     "the scaling is upside down. A larger alpha should make a larger correction.": _layer(power=-1),
     "the rank is read off the wrong side of A. Which is short?": _layer(rank=lambda a: a.shape[1]),
@@ -77,6 +79,8 @@ _SIZE = {
 _MERGE_PROBE = calls(*[case[1:] for case in _CASES], keep=0)
 _MERGE = {
     "the scaling is missing. What stands before B A?": _merged(power=0),
+    "alpha without the rank. What does it stand over?": _merged(rank=lambda a: 1),
+    "the division drops what is behind the point. 5 / 2 is 2.5.": _merged(scale=floordiv),
     "alpha times the rank. Which stands below?": _merged(scale=mul),
     "the scaling is applied twice. Does it stand on both B and A?": _merged(power=2),
     "only the correction is returned. With B = 0 you should return W.": _merged(base=0),

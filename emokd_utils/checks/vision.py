@@ -53,18 +53,24 @@ _HISTORIES = (
     (_history(6, 2.0, 1.5, 1.7, 1.4, 1.6, 1.55, 1.45, 1.5, 1.2), 3),
     (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
     (_history(7, 2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4), 2),
+    (_history(3, 2.0, 1.0, 1.5), 3),  # ends while there is patience
+    (_history(4, 2.0, 1.0, 1.0, 1.2, 0.9), 2),  # an equal loss is none below
 )
 
 
 @variants
-def _stopping(history, patience, *, reset=True, previous=False, last=False, step=0):
+def _stopping(
+    history, patience, *, reset=True, previous=False, last=False, step=0, longer=0, equal=False
+):
     best, bad, before = history[0], 0, history[0]
     for record in history[1:]:
-        better = record["val_loss"] < (before if previous else best)["val_loss"]
+        lowest = (before if previous else best)["val_loss"]
+        better = record["val_loss"] < lowest or (equal and record["val_loss"] == lowest)
         bad = 0 if better and reset else bad + (not better)
+        best = record if better and not previous else best
         best = min(best, record, key=lambda epoch: epoch["val_loss"])
         before = record
-        if bad == patience:
+        if bad == patience + longer:
             break
     return (before if last else best)["epoch"] + step
 
@@ -84,6 +90,8 @@ _EPOCHS = {
     "How many in a row are allowed?": lambda history, patience: _stopping()(history, 1),
     "the count of bad epochs is not set back. What after a new best one?": _stopping(reset=False),
     "each epoch is compared with the one before. Which is the best yet?": _stopping(previous=True),
+    "patience is one epoch too long. After how many does training stop?": _stopping(longer=1),
+    "an equal loss counts as better. Is it below the lowest?": _stopping(equal=True),
     "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
     "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
     "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", best=max),
@@ -93,13 +101,14 @@ _DRAW = np.random.default_rng(2)
 _SURE = np.round(_DRAW.uniform(0.31, 0.99, 60), 3) + 0.0004  # on no bin's edge
 _CORRECT = _DRAW.random(60) < 0.35 + 0.4 * _SURE
 _WITH_ONES = (np.append(_SURE[:30], [1.0] * 3), np.append(_CORRECT[:30], [True, False, False]))
-_SURE_CASES = ((_SURE, _CORRECT, 10), (*_WITH_ONES, 10), (_SURE, _CORRECT, 5))
+_SMALL = (np.array([0.9, 0.95, 1.0, 0.3]), np.array([True, True, False, True]), 4)
+_SURE_CASES = ((_SURE, _CORRECT, 10), (*_WITH_ONES, 10), (_SURE, _CORRECT, 5), _SMALL)
 
 
 @variants
-def _binned(combined, confidence, correct, bins):
+def _binned(combined, confidence, correct, bins, top=1):
     """Of the bins that hold images: their share, accuracy less certainty (gap) or middle (off)."""
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    place = np.minimum((confidence * bins).astype(int), bins - top)
     filled, inverse, n = np.unique(place, return_inverse=True, return_counts=True)
     sure, right = (np.bincount(inverse, of) / n for of in (confidence, correct))
     off = right - (filled + 0.5) / bins
@@ -134,6 +143,9 @@ _CALIBRATION = {
     "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
     "an empty bin makes it undefined. A bin without images has no mean and no weight: pass over "
     "it.": _binned(lambda bin: bin.share @ abs(bin.gap) if len(bin.gap) == bin.bins else np.nan),
+    "a certainty of 1 has a bin of its own. How many bins are there then?": (
+        lambda *given: _ece(*given, top=0)
+    ),
     "a certainty of 1 falls out of the last bin. In which of your bins is 1.0?": _certain_lost,
 }
 

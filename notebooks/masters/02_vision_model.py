@@ -683,8 +683,8 @@ if known:
 #
 # $$F_1 = \frac{2\, TP}{2\, TP + FP + FN}.$$
 #
-# Return two numbers: the mean over classes of recall (*balanced accuracy*) and of $F_1$ (*macro F1*). Rows are
-# labels, columns predictions. Every class has images, but it may be that one is never predicted.
+# Return two numbers, as a tuple, a list or an array: the mean over classes of recall (*balanced accuracy*) and of
+# $F_1$ (*macro F1*). Rows are labels, columns predictions. Every class has images, but it may be that one is never predicted.
 #
 # <details><summary>Both of my numbers are the accuracy</summary>You divide once, by all images. Divide within
 # each class first.</details>

@@ -678,7 +678,7 @@ checks.check("3.1", visual_tokens)
 # | --- | --- | --- |
 # | ●●○ | 15 | knowing which logit speaks about which token |
 #
-# You get the `logits` of one row, of shape (tokens, vocabulary), the `tokens` themselves (prompt, then answer,
+# You get torch tensors: the `logits` of one row, of shape (tokens, vocabulary), the `tokens` themselves (prompt, then answer,
 # the last one ends the answer), and `start`, the place of the first token of the answer. Return the
 # log-likelihood of the answer, in nats. Start from the formula, with the cell above out of sight.
 #

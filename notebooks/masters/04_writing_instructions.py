@@ -530,7 +530,8 @@ for kind in sorted(set(kinds)):
 #
 # You get `tokens` of shape (rows, places), padded on the right; `starts`, the place of the first token of each
 # row's answer; and `lengths`, the number of real tokens of each row, the one that ends the answer included.
-# Return the labels: a new tensor of the same shape.
+# Return the labels: a new tensor of the same shape, with the token where it is learnt and -100, which the loss
+# passes over, elsewhere.
 #
 # <details><summary>It works for the longest row only</summary>What stands behind the end of a shorter
 # row?</details>

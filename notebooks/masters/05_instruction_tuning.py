@@ -625,7 +625,7 @@ print(pd.Series(gigabytes).round(2).to_string())
 # | --- | --- | --- |
 # | ●●○ | 15 | turning a formula into matrix products with the right shapes |
 #
-# Write the output of an adapted layer without a bias, from its matrices. `x` is (images, inputs), `weight`
+# Write the output of an adapted layer without a bias, from its matrices, all torch tensors. `x` is (images, inputs), `weight`
 # (outputs, inputs), `a` (rank, inputs), `b` (outputs, rank); the rank is to be read off the shapes. Close
 # your eyes to the class above and start from $W + \frac{\alpha}{r} B A$.
 #
@@ -747,7 +747,9 @@ checks.check("5.4", learning_rate)
 #
 # Some val images were right before tuning and are wrong after. Two explanations: the model has **forgotten**
 # the object that gave the emotion away, or it still knows the object, and the look now **overrules** it. Ask
-# the tuned model something that would come out differently under the two, count, and argue. (The column
+# the tuned model something that would come out differently under the two, count, and argue.
+# `tuned.generate(images, "...")` asks it, and `base` is the model before tuning. TinyVLM can describe an image
+# ("Describe the image.") and tell its emotion, and little else. (The column
 # `objects` of `workbench.dataset.table` tells which objects a scene holds.)
 #
 # *Rubric (5 points): the images are found by code and looked at (1); the question asked would be answered

@@ -654,7 +654,11 @@ checks.check("8.1", one_hot_rows)
 # | --- | --- | --- |
 # | ●●○ | 15 | a gate from its equation, with every axis in its place |
 #
-# Write the mixture of experts from its line in the table above. You get `student` and `vlm`, both of shape
+# Write the mixture of experts,
+#
+# $$y = \rho_1\, E_s(s) + \rho_2\, E_v(v), \qquad (\rho_1, \rho_2) = \mathrm{softmax}(R\,[s; v]).$$
+#
+# You get `student` and `vlm`, both of shape
 # (images, classes), and three layers that can be called: `student_expert`, `vlm_expert` and `router`, which gives
 # two scores an image, the student's first. Return logits of shape (images, classes).
 #

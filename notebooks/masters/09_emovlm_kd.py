@@ -603,9 +603,9 @@ checks.check("9.1", gap_recovered)
 # | ●●○ | 20 | knowing what was sampled |
 #
 # Two models, A and B, were each trained with several seeds and tested on the same images. You get `a` and `b`, boolean
-# arrays of shape (seeds, images). Return three numbers: the accuracy of A minus that of B, averaged over the seeds, and
+# arrays of shape (seeds, images). Return three numbers, in a tuple, a list or an array: the accuracy of A minus that of B, averaged over the seeds, and
 # the low and high end of its 95 % interval **over the images**: what would other images have given, with these
-# seeds? A bootstrap or the normal approximation (1.96 standard errors) will both do.
+# seeds? A bootstrap of at least 500 draws or the normal approximation (1.96 standard errors) will both do.
 #
 # <details><summary>My interval is too narrow</summary>How many independent things were drawn: images, or images
 # times seeds?</details>
@@ -662,7 +662,8 @@ checks.check("9.3", added_share)
 # | ●●● | 30 | turning errors into a plan that can fail |
 #
 # You may change one thing to make the model better: the head, the VLM's tuning, the gate, or the data. Use the errors of
-# the **val** split, not of test, to decide which. Count how many errors your change could mend at most, say how many
+# the **val** split, not of test, to decide which: `run.emovlm_kd().split("val")` and `run.tuned().split("val")` hold
+# its predictions. Count how many errors your change could mend at most, say how many
 # you expect it to mend, and how you will find out.
 #
 # *Rubric (6 points): the errors are counted on val, by kind (1); label noise is set apart, or it is said why it cannot

@@ -669,7 +669,7 @@ checks.check("A1.1", boxes_under)
 # | --- | --- | --- |
 # | ●●○ | 15 | which logits foretell which token |
 #
-# One text: `logits` is (tokens, vocabulary), `ids` holds its tokens, and the answer begins at place `first`.
+# One text, as torch tensors: `logits` is (tokens, vocabulary), `ids` holds its tokens, and the answer begins at place `first`.
 # Return the mean of $-\ln p$ over the answer's tokens, $p$ being the probability that the model gave to the
 # token before it came.
 #
@@ -698,7 +698,7 @@ checks.check("A1.2", answer_loss)
 # | ●●○ | 15 | an algorithm on counts, and its corner cases |
 #
 # `words` maps words, each a tuple of symbols, to how often they occur: `{("l", "o", "w"): 2, ...}`. Find the
-# pair of neighbouring symbols that occurs most often, and merge it in every word, from left to right. Return
+# pair of neighbouring symbols that occurs most often (no two are equally frequent), and merge it in every word, from left to right. Return
 # the pair and the new `words`. Close your eyes to the cells above.
 #
 # <details><summary>I chose another pair</summary>A word that occurs five times shows its pairs five times, and a
