@@ -63,7 +63,7 @@ def load_model(
         keep_freed_memory()
         options["dtype"] = torch.float32
     if quantize:
-        options |= _four_bits(device)
+        options |= _four_bits(quantize, device)
     with readable_errors(source):
         model = AutoModelForImageTextToText.from_pretrained(source, **options)
     if adapter:
@@ -77,7 +77,9 @@ def load_model(
     return model.to(device), processor
 
 
-def _four_bits(device: str) -> dict:
+def _four_bits(kind: str, device: str) -> dict:
+    if kind != "nf4":
+        raise InputError(f"there is no quantisation {kind!r}; choose 'nf4', or '' for none")
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:

@@ -99,6 +99,8 @@ def test_what_cannot_be_loaded_or_asked_is_named(random_vlm, dataset, tmp_path):
 
 
 def test_what_four_bits_need_is_told(monkeypatch):
+    with pytest.raises(InputError, match="choose 'nf4'"):
+        VLM.load(TINY, quantize="int3")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(InputError, match=r"pip install -e \"\.\[gpu\]\""):
         VLM.load(TINY, quantize="nf4")
