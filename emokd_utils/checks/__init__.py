@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_text
 from ..run.environment import grading, progress_file
-from .values import Raised, called, difference, plain, same, size, usual_slip
+from .values import CUT, Raised, called, difference, plain, same, size, usual_slip
 
 _MODULES = "start emotions vision vlm instructions tuning complementarity distillation gating"
 LESSONS = {str(k): name for k, name in enumerate(f"{_MODULES} emovlm_kd datasets".split())}
@@ -27,7 +27,6 @@ LESSONS["A1"] = "pretrain"
 
 PASSED, NOT_ATTEMPTED, NOT_YET = "passed", "not attempted", "not yet"
 OVERWRITTEN, NOTHING = "an argument is overwritten", "it returns nothing (None)"
-_CUT = "numbers of shape"  # what `shown` says of those that are too many
 _NOTHING, _CONSTANT = {"RESUME", "RETURN_VALUE", "NOP"}, {"LOAD_CONST", "RETURN_CONST"}
 
 
@@ -97,7 +96,7 @@ class Exercise:
         for k in wrong:
             if isinstance(found[k], Raised) and not isinstance(right[k], Raised):
                 return "it raises an error", f"{found[k].text}. Called as {calls_made[k]}"
-        smallest = min(wrong, key=lambda k: (_CUT in calls_made[k], len(calls_made[k])))
+        smallest = min(wrong, key=lambda k: (CUT in calls_made[k], len(calls_made[k])))
         if all(found[k] is None for k in wrong):
             look = f"Does every way through it end in a return? Look at {calls_made[smallest]}"
             return NOTHING, look
@@ -170,7 +169,7 @@ def calls(*cases: tuple, read: Callable = lambda x: x, keep: int | None = None) 
 
 def _read(result: Any, read: Callable) -> Any:
     with suppress(Exception):
-        return result if isinstance(result, Raised) else plain(read(result))
+        return result if isinstance(result, Raised) else read(result)
     return result
 
 

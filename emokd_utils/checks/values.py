@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+CUT = "numbers of shape"  # what `shown` says in place of numbers that are too many
+
 
 class Raised(str):
     """In the place of a result: the kind of error with which a call ended; ``text``: its words."""
@@ -97,11 +99,11 @@ _OF_NUMBERS = {
     "it is rounded to thousandths. Return the number as it is.": lambda x, n: np.round(x, 3),
 }
 _OF_OTHERS = {
-    "yes and no are exchanged. What does True stand for?": lambda x: plain(not x),
-    "all is in lower case. Leave the letters as they are.": lambda x: x.lower(),
-    "it is a text. Return the thing itself, not what print shows.": lambda x: str(x.tolist()),
-    "it is wrapped once more. Return the thing itself, not a list of it.": lambda x: [x],
-    "only the first of the results is returned. How many are asked for?": lambda x: x[0],
+    "yes and no are exchanged. What does True stand for?": lambda x, n: not x,
+    "all is in lower case. Leave the letters as they are.": lambda x, n: x.lower(),
+    "it is a text. Return the thing itself, not what print shows.": lambda x, n: str(x.tolist()),
+    "it is wrapped once more. Return the thing itself, not a list of it.": lambda x, n: [x],
+    "only the first of the results is returned. How many are asked for?": lambda x, n: x[0],
 }
 
 
@@ -110,9 +112,9 @@ def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: fl
     sizes: how many images (say) each case is about."""
     if any(map(is_undefined, found)):
         return None
-    changes = {text: lambda x, n, of=change: of(x) for text, change in _OF_OTHERS.items()}
+    changes = _OF_OTHERS
     if all(is_numbers(case) and case.dtype.kind != "b" for case in right):
-        changes = _OF_NUMBERS | changes
+        changes = _OF_NUMBERS | _OF_OTHERS
         right = [case.astype(float) for case in right]
     for text, change in changes.items():
         with np.errstate(all="ignore"), suppress(Exception):  # where it makes no sense
@@ -127,7 +129,7 @@ def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: fl
 
 
 def _ordered(value: Any) -> Any:
-    """A list or an array of at least two dimensions or numbers with its entries sorted."""
+    """A plain list, set or array with its entries (rows) sorted; anything else as it is."""
     if is_numbers(value):
         return np.sort(value, axis=0) if value.ndim else value
     return sorted(map(str, value)) if isinstance(value, (list, set)) else value
@@ -142,7 +144,7 @@ def shown(value: Any) -> str:
     value = plain(value)
     if isinstance(value, np.ndarray):
         text = repr((np.round(value, 4) if value.dtype.kind == "f" else value).tolist())
-        return text if len(text) <= 200 else f"numbers of shape {value.shape}"
+        return text if len(text) <= 200 else f"{CUT} {value.shape}"
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, dict):

@@ -67,8 +67,8 @@ def _stopping(
         lowest = (before if previous else best)["val_loss"]
         better = record["val_loss"] < lowest or (equal and record["val_loss"] == lowest)
         bad = 0 if better and reset else bad + (not better)
-        best = record if better and not previous else best
-        best = min(best, record, key=lambda epoch: epoch["val_loss"])
+        lower = record["val_loss"] < best["val_loss"]
+        best = record if lower or (better and not previous) else best
         before = record
         if bad == patience + longer:
             break

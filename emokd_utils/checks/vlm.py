@@ -84,11 +84,12 @@ _TEXTS = (
 _TEXT_CASES = [(text, list(MIKELS.labels)) for text in _TEXTS]
 _TEXT_CASES += [(text, list(EKMAN.labels)) for text in ("{'emotion': 'joy'}", "Surprise!", "Awe.")]
 _FORM = r"""['"]?emotion['"]?\s*:\s*['"]([^'"}]*)"""
+_WORD = "[A-Za-z']+"
 _REFUSING = {"sorry", "cannot", "can't"}
 
 
 def _words(text, labels, negating=("not", "no")):
-    words = re.findall(r"[a-z']+", text, re.I)
+    words = re.findall(_WORD, text)
     pairs = zip(["", *words], words, strict=False)
     return [word for before, word in pairs if word in labels and before not in negating]
 
@@ -126,7 +127,7 @@ def _read(
     if declared:
         named = [word for word in declared if word in labels or not valid]
         return named[which] if named else None
-    if refusing & set(text.split()):
+    if refusing & set(re.findall(_WORD, text)):
         return None
     named = find(text, labels)[:most]
     return named[0] if len(counted(named)) == 1 else None

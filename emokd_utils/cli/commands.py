@@ -38,24 +38,17 @@ OUT_OF_MEMORY = (
     "`python -m emokd_utils plan` with the same profile says what to set so that it fits; the run "
     "then goes on from the last finished step"
 )
-
-
 UNWRITTEN = (
     "make room or choose another folder (--runs, --data, --out); the same command goes on from the "
     "last finished step"
 )
-
-
-_STORAGE = {
-    getattr(errno, name, None)
-    for name in "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS ENOTDIR EISDIR EIO ENAMETOOLONG".split()
-}
+STORAGE = "ENOSPC EDQUOT EFBIG EACCES EPERM EROFS ENOTDIR EISDIR EIO ENAMETOOLONG".split()
 
 
 def storage_error(error: BaseException | None) -> int:
     """The number of the error for which a file could not be written or read; 0 for any other."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _STORAGE:
+        if isinstance(error, OSError) and errno.errorcode.get(error.errno) in STORAGE:
             return error.errno
         if match := re.search(r"\(os error (\d+)\)", str(error)):  # as safetensors tells it
             return int(match[1])

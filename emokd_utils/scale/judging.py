@@ -39,11 +39,12 @@ _FUNCTION_WORDS = frozenset(  # of English, and of no neighbouring language
 def judge(text: str, label: str, label_set: LabelSet, finish: str = "stop") -> tuple[dict, str]:
     """The texts of an answer by kind (conversation, reasoning) and "", or {} and what is wrong, a key
     of HINTS. finish: the server's finish reason."""
-    if finish == "content_filter" or REFUSAL.search(without_marks(text)[:60]):
+    text = without_marks(text)
+    if finish == "content_filter" or REFUSAL.search(text[:60]):
         return {}, "refused"
     if finish == "length":
         return {}, "cut off"
-    match = _SECTIONS.search(without_marks(text))
+    match = _SECTIONS.search(text)
     if not match:
         return {}, "section missing"
     sections = dict(zip(("conversation", "reasoning"), map(_tidy, match.groups()), strict=True))
