@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 from PIL import Image
 from PIL import __version__ as pillow_version
 
@@ -23,21 +24,33 @@ def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=pri
     set as complete. Raises InputError for scenes of another seed or size."""
     root = Path(root)
     stamp = {"seed": seed, "sizes": dict(sizes)}
-    if (root / "scenes.json").is_file() and (root / "metadata.csv").is_file():
-        there = json.loads((root / "scenes.json").read_text(encoding="utf-8"))
-        if there | stamp != there:
-            raise InputError(f"{root} holds scenes of another seed or size; give another folder")
+    if _whole(root, stamp):
         return root
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as draft:
-        _write_scenes(Path(draft), stamp)
-        for name in (*sizes, "scenes.json", "metadata.csv"):
-            with contextlib.suppress(OSError):  # another process was first
-                Path(draft, name).rename(root / name)
+    # One process makes them and the others wait: files put in place twice would look changed.
+    with FileLock(root / ".making.lock") as lock:
+        if making := not _whole(root, stamp):
+            with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as draft:
+                _write_scenes(Path(draft), stamp)
+                for name in (*sizes, "scenes.json", "metadata.csv"):
+                    with contextlib.suppress(OSError):  # a process that was killed had put it there
+                        Path(draft, name).rename(root / name)
+    Path(lock.lock_file).unlink(missing_ok=True)
+    if not making:
+        return root
     say(f"[made] EmoScenes: {sum(sizes.values()):,} images in {root}")
     if root == HOME:
         say(check_scenes(root)[1])
     return root
+
+
+def _whole(root: Path, stamp: dict) -> bool:
+    if not ((root / "scenes.json").is_file() and (root / "metadata.csv").is_file()):
+        return False
+    there = json.loads((root / "scenes.json").read_text(encoding="utf-8"))
+    if there | stamp != there:
+        raise InputError(f"{root} holds scenes of another seed or size; give another folder")
+    return True
 
 
 def _write_scenes(folder: Path, stamp: dict) -> None:
