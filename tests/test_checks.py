@@ -1,4 +1,5 @@
 import cmath
+import itertools
 import math
 import operator
 import re
@@ -42,6 +43,18 @@ def test_each_known_mistake_is_told_by_its_name_and_the_reference_passes_after_t
         assert (result.status, f"{result.mistake}. {result.look}") == (checks.NOT_YET, text)
         assert result.look
     assert exercise(exercise.right).status == checks.PASSED
+
+
+@by_number
+def test_each_case_that_is_about_something_names_it_when_its_result_alone_is_wrong(exercise):
+    for place, text in enumerate(getattr(exercise, "about", ())):
+        turns = itertools.count()
+
+        def wrong_once(*given, turns=turns, place=place):
+            return exercise.right(*given) if next(turns) != place else {"more": 1}
+
+        if exercise.probe.cases[place]:
+            assert exercise(wrong_once).mistake == text
 
 
 @by_number
@@ -271,7 +284,12 @@ ROWS = checks.Exercise(
     lambda rows: rows - rows.mean(1, keepdims=True),
     {"columns. Which mean?": lambda rows: rows - rows.mean(0)},
 )
-STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
+SEEDED, STAGES, WRONG = KNOWN["9.2"], KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
+
+
+def apart(a, b, by):
+    middle, *ends = SEEDED.right(a, b)
+    return [middle, *(middle + by * (end - middle) for end in ends)]
 
 
 @pytest.mark.parametrize(
@@ -299,6 +317,10 @@ STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
         (KNOWN["5.3"], lambda w, a, b, alpha: w.add_(alpha / len(a) * b @ a), "overwritten"),
         (ROWS, lambda rows: rows.mean(1, keepdims=True) - rows, "sign is turned round"),
         (ROWS, lambda rows: (rows - rows.mean(1, keepdims=True)).T, "rows and columns"),
+        (SEEDED, lambda a, b: SEEDED.right(b, a), "is not the difference in accuracy"),
+        (SEEDED, lambda a, b: SEEDED.right(a, b)[[0, 2, 1]], "does not lie between the two ends"),
+        (SEEDED, lambda a, b: apart(a, b, 0.3), "the interval is too narrow"),
+        (SEEDED, lambda a, b: apart(a, b, 5.0), "the interval is too wide"),
         (STAGES, {"gating": "gate"}, "'fine-tuning' has no part"),
         (STAGES, ["gate"], "a dictionary is wanted"),
         (

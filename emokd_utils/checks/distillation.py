@@ -6,14 +6,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..checks import Exercise, calls, variants
+from ..checks import calls, variants
 from ..distillation import distillation_loss
+from .cases import ByCase
 
 _STUDENT = torch.tensor([[2.0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 2, 0]])
 _TEACHER = torch.tensor([[4.0, 0, 2, 0], [0, 3, 1, 0], [0, 1, 5, 0]])
 _LABELS = torch.tensor([0, 2, 1])
-_SIZES = ((2, 3, 0.5, 2.0), (3, 4, 0.9, 4.0), (2, 4, 0.25, 1.0))  # images, classes, alpha, T
-_LOSS_CASES = [(_STUDENT[:n, :c], _TEACHER[:n, :c], _LABELS[:n], a, t) for n, c, a, t in _SIZES]
+_SIZES = {  # images, classes, alpha, T
+    "the label's part is wrong, which is all of the loss where alpha is 0": (2, 3, 0.0, 2.0),
+    "the divergence is wrong, which is all of the loss where alpha and T are 1": (2, 3, 1.0, 1.0),
+    "what T does to the teacher's part is wrong, which is all where alpha is 1": (2, 3, 1.0, 2.0),
+    "the two parts are put together wrongly, or alpha or T is not your argument": (2, 3, 0.25, 2.0),
+    "three images and four classes come out wrong": (3, 4, 0.9, 4.0),
+}
+_LOSS_CASES = [
+    (_STUDENT[:n, :c], _TEACHER[:n, :c], _LABELS[:n], a, t) for n, c, a, t in _SIZES.values()
+]
 
 
 def _loss_probe(function):
@@ -34,8 +43,8 @@ def _loss_probe(function):
 _loss_probe.cases = 2 * _LOSS_CASES
 
 
-def _kl(student, teacher, axis=1, of_student=torch.log_softmax, of_teacher=torch.softmax):
-    divergence = F.kl_div(of_student(student, axis), of_teacher(teacher, axis), reduction="sum")
+def _kl(student, teacher, axis=1, of_student=torch.log_softmax):
+    divergence = F.kl_div(of_student(student, axis), teacher.softmax(axis), reduction="sum")
     return divergence / len(student)
 
 
@@ -66,21 +75,13 @@ def _loss(
     return sum(terms)
 
 
-def _one_by_one(*given):
-    rows = zip(*(side.split(1) for side in given[:3]), strict=True)
-    return torch.stack([_loss()(*row, *given[3:]) for row in rows])
-
-
 _LOSS = {
-    "it has no gradient. What takes a tensor out of training: item(), detach(), no_grad()?": _loss(
-        kept=(0, 0)
-    ),
+    "it has no gradient. Do item(), detach() or no_grad() stand in it?": _loss(kept=(0, 0)),
     "the teacher's part has no gradient. Is it still a tensor?": _loss(kept=(0, 1)),
     "the label's part has no gradient. Is it still a tensor?": _loss(kept=(1, 0)),
     "T squared is missing. What depends on T besides the two softmaxes?": _loss(squared=(0, 0)),
     "T stands in place of its square. Compare with the formula.": _loss(squared=(1, 0)),
     "T squared is on both parts. Which part gets small with T?": _loss(squared=(2, 2)),
-    "T squared is on the label's part. Which part gets small with T?": _loss(squared=(0, 2)),
     "the KL divergence is the wrong way round. Whose distribution should "
     "weigh the logarithm of the ratio?": _loss(kl=lambda student, teacher: _kl(teacher, student)),
     "the mean is taken over classes as well. By what do you divide?": _loss(
@@ -89,30 +90,26 @@ _LOSS = {
     "the divergence is summed over the images. Must it grow with their number?": _loss(
         share=lambda images, classes: images
     ),
-    "there is one loss for each image. What does training need?": _one_by_one,
     "the softmax is over the images. Which axis holds the classes?": _loss(kl=partial(_kl, axis=0)),
     "softmax is taken twice. A distribution goes through a softmax once more. "
     "Print a row before each.": _loss(kl=lambda student, teacher: _kl(student.softmax(1), teacher)),
     "probabilities stand where logarithms are expected. Read which argument is wanted "
     "in logarithms.": _loss(kl=partial(_kl, of_student=torch.softmax)),
-    "logarithms stand where the teacher's probabilities are expected. Read which argument is "
-    "wanted in logarithms.": _loss(kl=partial(_kl, of_teacher=torch.log_softmax)),
     "it is a cross-entropy with the teacher, not a divergence. Which should be 0 for "
     "equals?": _loss(kl=lambda student, teacher: F.cross_entropy(student, teacher.softmax(1))),
     "alpha and 1 - alpha are exchanged. Try alpha = 1.": _loss(weights=lambda a: (1 - a, a)),
-    "alpha is missing. What should alpha = 0 leave?": _loss(weights=lambda a: (1, 1)),
-    "1 - alpha is missing. What should alpha = 1 leave?": _loss(weights=lambda a: (a, 1)),
-    "the label's part is missing. The formula has two.": _loss(weights=lambda a: (a, 0)),
-    "the teacher's part is missing. The formula has two.": _loss(weights=lambda a: (0, 1 - a)),
     "the cross-entropy is softened too. The label's part stays at T = 1.": _loss(soft=(1, 1, 1)),
-    "the teacher is not softened. Both sides are at temperature T.": _loss(soft=(1, 0, 0)),
-    "the student is not softened. Both sides are at temperature T.": _loss(soft=(0, 1, 0)),
     "neither side is softened. Both are at temperature T.": _loss(soft=(0, 0, 0)),
-    "logits are multiplied by T. Does a high T flatten yours?": _loss(soft=(-1, -1, 0)),
 }
 
 _CACHED, _CACHE = ["d", "a", "c", "b"], np.arange(8.0).reshape(4, 2)
-_ID_CASES = [(list(ids), _CACHED, _CACHE) for ids in ("cabd", "db", "c", "ax")]
+_ASKED = {
+    "c": "even a single id gets another row",
+    "db": "the rows of two of the ids are wrong",
+    "cabd": "the rows are wrong where all cached ids are asked for, in another order",
+    "ax": "an id that is not in the cache does not end in a KeyError",
+}
+_ID_CASES = [(list(ids), _CACHED, _CACHE) for ids in _ASKED]
 
 
 def _by_dictionary(ids, cached, cache):
@@ -141,40 +138,35 @@ _ROWS = {
     for text, rows in _ORDERS.items()
     for also in ("", " And what comes of an id that is not there?")
 }
-_ROWS |= {
-    "a missing id is passed over. Then every later row is another image's. Say so with "
-    "an error.": _taken(rows=lambda ids, cached: [cached.index(i) for i in ids if i in cached]),
-    "a missing id gets the last row. What does -1 pick out?": _taken(
-        rows=lambda ids, cached: [cached.index(i) if i in cached else -1 for i in ids]
-    ),
-    "a missing id ends in an error of another kind. Which one is asked for?": _taken(
-        rows=lambda ids, cached: [cached.index(i) for i in ids]
-    ),
-}
+_ROWS["a missing id ends in an error of another kind. Which one is asked for?"] = _taken(
+    rows=lambda ids, cached: [cached.index(i) for i in ids]
+)
 
 
 @variants
-def _size(features, hidden, classes, *, hidden_bias=1, bias=1, last=1, skipping=0):
-    into_classes = hidden + bias + skipping * features
-    return (features + hidden_bias) * hidden + last * into_classes * classes
+def _size(features, hidden, classes, *, hidden_bias=1, bias=1, last=1):
+    return (features + hidden_bias) * hidden + last * (hidden + bias) * classes
 
 
 _SIZE = {
     "the biases are missing. What else has a linear layer?": _size(hidden_bias=0, bias=0),
     "the hidden layer's bias is missing. Both layers have one.": _size(hidden_bias=0),
-    "a bias for each number that goes in. Biases are added to what "
-    "comes out.": lambda features, *rest: _size()(features, *rest) + features - rest[1],
-    "there is a second hidden layer. How many are asked for?": lambda features, hidden, *last: (
-        _size()(features, hidden, *last) + hidden**2 + hidden
-    ),
     "the output layer's bias is missing. Both layers have one.": _size(bias=0),
     "the last layer is missing. From the hidden one it must come to the classes.": _size(last=0),
-    "features go straight to the classes as well. Nothing skips a layer.": _size(skipping=1),
 }
-_SIZE_PROBE = calls((3584, 1024, 8), (256, 1024, 8), (10, 3, 2))
+_HEADS = {
+    "a matrix or a bias is missing, or one is too many, or a width is not your argument": (1, 1, 1),
+    "it grows wrongly with the features": (4, 1, 1),
+    "it grows wrongly with the hidden layer": (1, 4, 1),
+    "it grows wrongly with the classes": (1, 1, 4),
+    "what a matrix of several rows and columns holds is wrong": (10, 3, 2),
+}
+_SIZE_PROBE = calls(*_HEADS.values(), (3584, 1024, 8))
 
 EXERCISES = (
-    Exercise("7.1", "The loss, from its formula", _loss_probe, distillation_loss, _LOSS),
-    Exercise("7.2", "Rows and ids", calls(*_ID_CASES), _by_dictionary, _ROWS),
-    Exercise("7.3", "Parameters of a head", _SIZE_PROBE, _size(), _SIZE),
+    ByCase(
+        "7.1", "The loss, from its formula", _loss_probe, distillation_loss, _LOSS, about=_SIZES
+    ),
+    ByCase("7.2", "Rows and ids", calls(*_ID_CASES), _by_dictionary, _ROWS, about=_ASKED.values()),
+    ByCase("7.3", "Parameters of a head", _SIZE_PROBE, _size(), _SIZE, about=_HEADS),
 )

@@ -3,14 +3,24 @@
 import numpy as np
 import torch
 
-from ..checks import Exercise, calls, variants
+from ..checks import calls, variants
+from .cases import ByCase
 
 _CLASSES = ["amusement", "awe", "contentment", "anger", "fear"]
+_ANSWERS = {
+    "an answer that is a class comes out wrong": (["awe"], ["fear", "awe", "anger"]),
+    "an answer of None does not give a row of zeros": ([None], ["fear", "awe"]),
+    "an answer outside the classes does not give a row of zeros": (["joy"], ["fear", "awe"]),
+    "of several answers the rows or columns are mixed up": (
+        ["awe", None, "fear", "awe"],
+        ["fear", "awe"],
+    ),
+    "an answer that is nearly a class counts": (["Awe", "awesome", "aw"], ["awe", "Awe", "fear"]),
+}
 _ANSWERS_PROBE = calls(
-    (["awe", None, "anger", "amusement", None], _CLASSES),
-    (["fear", "joy", "awe"], _CLASSES),
+    *_ANSWERS.values(),
+    (["awe", None, "anger", "amusement", None, "joy"], _CLASSES),
     (["negative", "positive"], ["positive", "negative"]),
-    (["Awe", "awesome", "fear"], ["awe", "Awe", "fear"]),
 )
 
 
@@ -26,31 +36,26 @@ _ONE_HOT = {
     "an answer outside the set becomes the last class. What does -1 pick out?": _one_hot([-1]),
     "an answer outside the set becomes the first class. Did it name that one?": _one_hot([0]),
     "an answer outside the set is spread over all classes. Are all named?": _one_hot(slice(None)),
-    "rows without an answer are left out. Every row after the first gap stands beside another "
-    "image.": lambda answers, classes: _right_rows([a for a in answers if a in classes], classes),
-    "letters are made small. Two classes may differ by a capital.": (
-        lambda answers, classes: _right_rows([a and a.lower() for a in answers], classes)
-    ),
-    "a class inside a longer word counts. Is awesome a class?": lambda answers, classes: [
-        [bool(a) and name in a for name in classes] for a in answers
-    ],
-    "the columns are in alphabetical order. They are in the order of classes, whatever that is. "
-    "What sorts in your code?": lambda answers, classes: _right_rows(answers, sorted(classes)),
-    "the number of the class stands for its row. A gate would read class 4 as four times class "
-    "1.": lambda answers, classes: [classes.index(a) if a in classes else -1 for a in answers],
 }
 
 
-def _expert_case(n, c):
-    student, vlm = 3 * torch.randn(2, n, c)
-    widths = ((c, c), (c, c), (2 * c, 2))
-    layers = [torch.nn.Linear(*width).requires_grad_(False) for width in widths]
-    return (student, vlm.softmax(1), *layers)
+def _layer(*rows):
+    """A layer whose weights and, at the end of each row, biases are given."""
+    table = torch.tensor(rows)
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, table.shape[1] - 1, len(rows))
+    layer.weight.data, layer.bias.data = table[:, :-1], table[:, -1]
+    return layer.requires_grad_(False)
 
 
-with torch.random.fork_rng(devices=[]):
-    torch.manual_seed(8)
-    _EXPERT_CASES = [_expert_case(5, 4), _expert_case(3, 8)]
+_SIDES = torch.tensor([[[4.0, -1], [1, 2], [0, 3]], [[1, 0], [0, 1], [0, 1]]])  # student, VLM
+_LAYERS = (_layer([1.0, 0, 1], [0, 2, 0]), _layer([3.0, 0, 0], [0, 1, -2]))
+_IDLE, _ROUTER = _layer([0.0] * 5, [0.0] * 5), _layer([0.5, 0, 0, 1, 0], [0.0, 1, 0, 0, 1])
+_GATED = {
+    "the experts are used wrongly, where the router prefers none": (1, _IDLE),
+    "the router's shares are used wrongly": (1, _ROUTER),
+    "an image does not come out as it would alone": (3, _ROUTER),
+}
+_GATED_PROBE = calls(*[(*_SIDES[:, :n], *_LAYERS, router) for n, router in _GATED.values()])
 
 _unchanged, _softmax = torch.nn.Identity(), torch.nn.Softmax(1)
 
@@ -73,18 +78,27 @@ _EXPERTS = {
     "the two shares are exchanged. Which one is the student's?": _mixture(order=(1, 0)),
     "the router is shown the sides in the wrong order. Which comes first?": _mixture(routed=-1),
     "each expert is given the other side. An expert knows one of the two.": _mixture(shown=-1),
-    "the inputs are mixed, not what the experts say of them. Two layers that you were "
-    "given are not used.": lambda *given: _mixture()(*given[:2], _unchanged, _unchanged, given[4]),
     "probabilities are mixed in place of logits. Take no softmax.": _mixture(finished=_softmax),
 }
 
-_IDS = ["val/b", "test/a", "train/c", "val/a", "train/a", "test/b", "train/b", "val/c"]
+_MIXED = ["val/b", "test/a", "train/c", "val/a", "train/a", "test/b", "train/b", "val/c"]
 _TRAIN, _TEST = {"train/a", "train/b", "train/c"}, {"test/a", "test/b"}
+_SOURCES = {
+    "an image that nobody has learnt from is left out": (["a"], set(), set(), {"b"}),
+    "an image that the VLM has learnt from is among them": (["b", "a"], {"a"}, set(), set()),
+    "an image that the head has learnt from is among them": (["b", "a"], set(), {"a"}, set()),
+    "an image of the final numbers is among them": (["b", "a"], set(), set(), {"a"}),
+    "an image is left out, or there twice, or in another place": (
+        list("cadb"),
+        {"d"},
+        {"x"},
+        {"b"},
+    ),
+    "the split's name decides, which promises nothing": (_MIXED, {"val/a"}, {"test/a"}, {"val/b"}),
+    "some image of many is wrong": (_MIXED, _TRAIN, _TRAIN | {"val/a"}, _TEST),
+}
 _IMAGES_PROBE = calls(
-    (_IDS, {"VLM": _TRAIN, "head": _TRAIN}, _TEST),
-    (_IDS, {"VLM": _TRAIN | {"val/b"}, "head": _TRAIN}, _TEST),
-    (_IDS, {"VLM": _TRAIN, "head": _TRAIN | {"val/a"}}, _TEST),
-    (_IDS, {"VLM": {"train/a"}, "head": {"val/a"}}, {"test/a", "val/b"}),
+    *[(ids, {"VLM": vlm, "head": head}, rest) for ids, vlm, head, rest in _SOURCES.values()],
     read=lambda ids: [str(name) for name in (sorted(ids) if isinstance(ids, set) else ids)],
 )
 
@@ -95,28 +109,21 @@ def _chosen(rule, ids, learnt_from, reported):
     return [name for name in ids if name in wanted]
 
 
-_right_ids = _chosen(lambda ids, vlm, head, reported: ids - vlm - head - reported)
 _IMAGES = {
     "the gate is trained on the images of the final numbers. Then no image is left "
     "on which its accuracy means anything.": _chosen(lambda ids, vlm, head, reported: reported),
-    "images of the final numbers are among them. Of what no part has learnt from, "
-    "one kind must stay untouched.": _chosen(lambda ids, vlm, head, reported: ids - vlm - head),
     "the gate is trained on the parts' own training images. There both are better "
     "than on new ones, and not equally so.": _chosen(lambda ids, vlm, head, reported: vlm | head),
     "only the images that both sides have learnt from are left out. How good "
     "is the other there?": _chosen(lambda ids, vlm, head, reported: ids - (vlm & head) - reported),
-    "images that the head has learnt from are among them. The VLM is not the "
-    "only side that is trained.": _chosen(lambda ids, vlm, head, reported: ids - vlm - reported),
-    "images that the VLM has learnt from are among them. The head is not the "
-    "only side that is trained.": _chosen(lambda ids, vlm, head, reported: ids - head - reported),
-    "the split's name decides. A name promises nothing.": _chosen(
-        lambda ids, vlm, head, reported: {name for name in ids if name.startswith("val")}
-    ),
-    "the order of the ids is lost. A set has none.": lambda *given: sorted(_right_ids(*given)),
 }
+_right_ids = _chosen(lambda ids, vlm, head, reported: ids - vlm - head - reported)
 
 EXERCISES = (
-    Exercise("8.1", "An answer as numbers", _ANSWERS_PROBE, _right_rows, _ONE_HOT),
-    Exercise("8.2", "Two experts and a router", calls(*_EXPERT_CASES), _mixture(), _EXPERTS),
-    Exercise("8.3", "Which images may train the gate?", _IMAGES_PROBE, _right_ids, _IMAGES),
+    ByCase("8.1", "An answer as numbers", _ANSWERS_PROBE, _right_rows, _ONE_HOT, about=_ANSWERS),
+    ByCase("8.2", "Two experts and a router", _GATED_PROBE, _mixture(), _EXPERTS, about=_GATED),
+    ByCase(
+        *("8.3", "Which images may train the gate?", _IMAGES_PROBE, _right_ids, _IMAGES),
+        about=_SOURCES,
+    ),
 )

@@ -5,49 +5,49 @@ from collections import Counter
 
 import torch
 
-from ..checks import Exercise, calls, variants
-from .vlm import SCORE_CASES
+from ..checks import calls, variants
+from .cases import ByCase
 
-_BOXES = (
-    (0, 0, 40, 40),  # over the first cell, and 12 pixels of the next ones
-    (60, 10, 30, 70),  # tall: over two columns and three rows
-    (20, 84, 16, 28),  # exactly 8 pixels of two cells: under neither
-    (19, 57, 17, 12),  # 9 pixels of one cell, 8 of the other
-    (83, 80, 26, 13),  # low and wide
-    (28, 53, 56, 12),  # a strip of 3 pixels in one row, of 9 in the next
-)
-_BOXES_PROBE = calls(*[(k, _BOXES) for k in range(16)], read=sorted)
+_UNDER_CASES = {  # token and boxes
+    "a box in the cell of token 0 is not found": (0, [(0, 0, 28, 28)]),
+    "a box over the cells of tokens 0 and 1 is not found for 1": (1, [(4, 0, 36, 28)]),
+    "a box over the cells of tokens 0 and 4 is not found for 4": (4, [(0, 4, 28, 36)]),
+    "a box that lies elsewhere is taken to be under the cell": (
+        *(0, [(60, 0, 28, 28), (28, 28, 28, 28), (0, 84, 28, 28), (60, 60, 50, 50)]),
+    ),
+    "a strip of 28 pixels by 3 counts, or one of 8 pixels": (
+        *(5, [(28, 28, 28, 3), (28, 28, 3, 28), (28, 28, 28, 8), (28, 28, 8, 28)]),
+    ),
+    "9 pixels by 9 are not enough": (10, [(60, 60, 9, 9)]),
+    "a box that begins before the cell counts with what lies outside": (
+        *(5, [(0, 30, 36, 20), (30, 0, 20, 36), (0, 0, 36, 112), (10, 10, 27, 27)]),
+    ),
+    "a box that ends behind the cell counts with what lies outside": (
+        *(5, [(48, 30, 50, 20), (30, 48, 20, 50), (47, 47, 60, 60), (0, 0, 112, 112)]),
+    ),
+}
+_BOXES = ((0, 0, 40, 40), (60, 10, 30, 70), (19, 57, 17, 12), (83, 80, 26, 13), (28, 53, 56, 12))
+_BOXES_PROBE = calls(*_UNDER_CASES.values(), *[(k, _BOXES) for k in range(16)], read=sorted)
 
 
 @variants
-def _under(token, boxes, *, rule=lambda *sides: min(sides) > 8, turn=1, first=0, size=1, made=int):
+def _under(token, boxes, *, turn=1, first=0, size=1, least=9):
     top, left = (28 * place for place in divmod(token - first, 4)[::turn])
     places = []
     for place, (x, y, width, height) in enumerate(boxes):
-        wide = made(min(width + size * x, left + 28) - max(x, left))
-        high = made(min(height + size * y, top + 28) - max(y, top))
-        if rule(wide, high):
+        wide = min(width + size * x, left + 28) - max(x, left)
+        high = min(height + size * y, top + 28) - max(y, top)
+        if min(wide, high) >= least:
             places.append(place)
     return places
-
-
-def _by_centre(token, boxes):
-    centres = [((y + height / 2) // 28, (x + width / 2) // 28) for x, y, width, height in boxes]
-    return [place for place, centre in enumerate(centres) if centre == divmod(token, 4)]
 
 
 _UNDER = {
     "rows and columns are exchanged. Is token 1 below token 0?": _under(turn=-1),
     "tokens are counted from 1. Which cell do you take for token 0?": _under(first=1),
     "boxes are read as two corners. Third and fourth are its width and height.": _under(size=0),
-    "a gap counts as an overlap. What sign has it?": _under(made=abs),
-    "any overlap counts. How large should it be?": _under(rule=lambda *sides: min(sides) > 0),
-    "exactly 8 pixels are counted as well. Is 8 > 8?": _under(rule=lambda *sides: min(sides) >= 8),
-    "the area is compared, not the sides. In a strip of 28 pixels by 3 nothing "
-    "can be made out.": _under(rule=lambda wide, high: min(wide, high) > 0 and wide * high > 64),
-    "one side is enough. Two conditions are asked for: do both have "
-    "to hold, or only one of them?": _under(rule=lambda *sides: min(sides) > 0 and max(sides) > 8),
-    "only the middle of a box counts. A large box lies under several tokens.": _by_centre,
+    "any overlap counts. How large should it be?": _under(least=1),
+    "exactly 8 pixels are counted as well. Is 8 > 8?": _under(least=8),
 }
 
 
@@ -72,18 +72,35 @@ _LOSSES = {
     "Do the exponentials of a row sum to 1?": _loss(scores=lambda logits, axis: logits),
 }
 
-_WORDS = (
-    # "l o" is in most words; counted by how often words occur, "e r" is the more frequent pair.
-    {"l o w": 2, "l o t": 1, "l o g": 1, "n e w e r": 5, "w i d e r": 3},
-    # "b a" occurs twice in one word; "c d" in more words, but less often.
-    {"b a b a": 4, "c d": 3, "c d e": 2, "f g": 1},
-    # An odd run: the pair must not overlap with itself.
-    {"a a a": 4, "b a a a a": 2, "b c": 3},
-    # Neighbours in one word only: "a" ends a word and "b" begins the next.
-    {"x a": 3, "b c": 2, "a b": 1},
-    # Symbols of several letters: "ab" + "c" is neither "a" + "bc" nor the end of "zab" + "c".
-    {"ab c d": 5, "a bc d": 2, "x ab c": 2, "x y": 3, "zab c": 1},
-)
+_LOGITS = torch.tensor([[2.0, 0, 1], [0, 1, 0], [1, 3, 0], [0, 0, 2]])
+_IDS = torch.tensor([0, 2, 1, 0])
+_ANSWERS = {
+    "the cost of a single token is wrong": (2, 1),
+    "a token that is not the answer's changes the result": (3, 2),
+    "the costs of several tokens are put together wrongly": (4, 1),
+}
+_LOSS_CASES = [(_LOGITS[:n], _IDS[:n], first) for n, first in _ANSWERS.values()]
+
+_WORDS = {  # the pair is clear in the first ones, in the later ones it has to be found
+    "one word of one pair comes out wrong": {"a b": 2},
+    "symbols beside the pair, or words without it, are lost or changed": {
+        **{"a b": 2, "x a b y": 1, "a": 3, "c": 1}
+    },
+    "a word that holds the pair more than once comes out wrong": {"b a b a": 4, "c b a d b a": 1},
+    "merges overlap, or do not begin on the left": {"a a a": 4, "b a a a a": 2, "b c": 3},
+    "symbols of several letters are taken for others": {
+        **{"ab c d": 5, "a bc d": 2, "x ab c": 2, "x y": 3, "zab c": 1, "ab cd": 1}
+    },
+    "the pair is not the one of the most frequent words": {
+        **{"l o w": 2, "l o t": 1, "l o g": 1, "n e w e r": 5, "w i d e r": 3}
+    },
+    "a pair is not counted as often as all its words occur, each time that it stands there": {
+        **{"b a b a": 4, "c d": 3, "c d e": 2, "a b": 1, "longest er": 3}
+    },
+    "symbols that are not neighbours in one word, in this order, are taken for a pair": {
+        **{"x": 5, "a": 7, "b a": 2, "c d": 3, "d c": 1, "b e a": 2, "e x": 2}
+    },
+}
 
 
 def _as_text(result):
@@ -95,55 +112,28 @@ def _join(word, pair, pattern=r"(?<!\S){} {}(?!\S)", count=0) -> tuple:
     return tuple(re.sub(pattern.format(*pair), "".join(pair), " ".join(word), count=count).split())
 
 
-def _join_overlapping(word, pair) -> tuple:
-    starts = [word[k : k + 2] == pair for k in range(len(word))]
-    used = [False, *starts]
-    joined = ("".join(pair) if starts[k] else symbol for k, symbol in enumerate(word))
-    return tuple(symbol for k, symbol in enumerate(joined) if starts[k] or not used[k])
-
-
-def _join_text(word, pair) -> tuple:
-    joined, text = [], "".join(pair)
-    for part in "".join(word).replace(text, f"|{text}|").split("|"):
-        joined += [part] if part == text else [symbol for symbol in word if symbol in part]
-    return tuple(joined)
-
-
 @variants
-def _step(words, *, join=_join, choose=max, weigh=int, seen=list, lost=False, **how):
+def _step(words, *, choose=max, weigh=int, seen=list, **how):
     counts = Counter()
     for word, count in words.items():
         for pair in seen(zip(word, word[1:], strict=False)):
             counts[pair] += weigh(count)
     pair = choose(counts, key=counts.get)
-    merged = {join(word, pair, **how): count for word, count in words.items()}
-    return pair, {w: n for w, n in merged.items() if "".join(pair) in w or not lost}
+    return pair, {_join(word, pair, **how): count for word, count in words.items()}
 
 
-def _across(words):
-    neighbours = zip(words, [*words][1:], strict=False)
-    more = {(a[-1], b[0]): words[a] for a, b in neighbours}
-    return _step(choose=lambda counts, key: max(counts, key=lambda p: counts[p] + more.get(p, 0)))(
-        words
-    )
-
-
-_SPLIT_WORDS = [{tuple(word.split()): n for word, n in words.items()} for words in _WORDS]
+_SPLIT_WORDS = [{tuple(word.split()): n for word, n in words.items()} for words in _WORDS.values()]
 _MERGE_PROBE = calls(*[(words,) for words in _SPLIT_WORDS], read=_as_text)
 _MERGES = {
     "how often a word occurs is ignored. A frequent word's pairs count more.": _step(weigh=bool),
-    "pairs reach from one word into the next. A pair stands in one word.": _across,
     "words are counted, not pairs. A pair may be twice in a word.": _step(seen=dict.fromkeys),
     "only the first place in each word is merged. Look at a word with it twice.": _step(count=1),
-    "merges overlap. After one, where does the search go on?": _step(join=_join_overlapping),
-    "letters are merged, not symbols. ab + c is not a + bc.": _step(join=_join_text),
     "the pair is found inside a longer symbol. Where does one begin?": _step(pattern="{} {}"),
-    "words without the pair are lost. They stay as they are.": _step(lost=True),
     "the rarest pair is taken. Which pair saves the most tokens?": _step(choose=min),
 }
 
 EXERCISES = (
-    Exercise("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER),
-    Exercise("A1.2", "The next-token loss", calls(*SCORE_CASES), _loss(), _LOSSES),
-    Exercise("A1.3", "One merge of the tokenizer", _MERGE_PROBE, _step(), _MERGES),
+    ByCase("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER, about=_UNDER_CASES),
+    ByCase("A1.2", "The next-token loss", calls(*_LOSS_CASES), _loss(), _LOSSES, about=_ANSWERS),
+    ByCase("A1.3", "One merge of the tokenizer", _MERGE_PROBE, _step(), _MERGES, about=_WORDS),
 )
