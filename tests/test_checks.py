@@ -284,12 +284,8 @@ ROWS = checks.Exercise(
     lambda rows: rows - rows.mean(1, keepdims=True),
     {"columns. Which mean?": lambda rows: rows - rows.mean(0)},
 )
-SEEDED, STAGES, WRONG = KNOWN["9.2"], KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
-
-
-def apart(a, b, by):
-    middle, *ends = SEEDED.right(a, b)
-    return [middle, *(middle + by * (end - middle) for end in ends)]
+SEEDED, ENDS = KNOWN["9.2"], np.array([0, -1, 1])
+STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
 
 
 @pytest.mark.parametrize(
@@ -319,15 +315,12 @@ def apart(a, b, by):
         (ROWS, lambda rows: (rows - rows.mean(1, keepdims=True)).T, "rows and columns"),
         (SEEDED, lambda a, b: SEEDED.right(b, a), "is not the difference in accuracy"),
         (SEEDED, lambda a, b: SEEDED.right(a, b)[[0, 2, 1]], "does not lie between the two ends"),
-        (SEEDED, lambda a, b: apart(a, b, 0.3), "the interval is too narrow"),
-        (SEEDED, lambda a, b: apart(a, b, 5.0), "the interval is too wide"),
+        (SEEDED, lambda a, b: ENDS / 200 + a.mean() - b.mean(), "is too narrow"),
+        (SEEDED, lambda a, b: ENDS / 2 + a.mean() - b.mean(), "is too wide"),
+        (KNOWN["9.3"], lambda cost: f"{cost['head']:.0%}", "the result has another form"),
+        (KNOWN["9.3"], lambda cost: math.nan, "the result is undefined (nan)"),
         (STAGES, {"gating": "gate"}, "'fine-tuning' has no part"),
         (STAGES, ["gate"], "a dictionary is wanted"),
-        (
-            KNOWN["7.2"],
-            lambda ids, known, rows: rows[[*map(known.index, ids)]],
-            "an error of another kind",
-        ),
     ],
 )
 def test_what_any_answer_can_get_wrong_is_told(exercise, answer, says):

@@ -8,12 +8,12 @@ from ..checks import calls, returned, variants
 from .cases import ByCase
 
 _SPLITS = {  # images (id=pixels) of a data set; an id begins with the split
-    "a train image that is in test as well is not dropped": "train/1=x test/2=x train/3=y",
-    "a val image that is in test as well is not dropped": "val/1=x test/2=x train/3=y",
+    "of a train image and its copy in test not the first alone is dropped": "train/1=x test/2=x train/3=y",
+    "of a val image and its copy in test not the first alone is dropped": "val/1=x test/2=x train/3=y",
     "images that test does not have are dropped": "train/1=x val/2=x train/3=x test/4=y",
     "a copy within the test split is dropped": "test/1=x test/2=x val/3=y",
     "the same file name counts as the same image": "train/a/1.jpg=x test/a/1.jpg=y",
-    "of several copies not all are dropped, or one twice": "val/1=x test/2=y test/3=x test/4=x train/5=x",
+    "not all copies are dropped, or one twice": "val/1=x test/2=y test/3=x test/4=x train/5=x",
 }
 _ROWS = [[part.split("=") for part in text.split()] for text in _SPLITS.values()]
 _LEAK_CASES = [([(i, i.split("/")[0], pixels) for i, pixels in rows],) for rows in _ROWS]
@@ -36,9 +36,14 @@ _LEAKS = {
 
 _DRAWS_FROM = {  # how many images of each class, the fraction
     "of a single class the fraction, rounded, is not drawn": ("joy " * 5, 0.4),
-    "the fraction is not rounded to the nearest whole number": ("joy " * 10 + "awe " * 9, 0.36),
-    "not every class gives its own fraction": ("joy " * 20 + "awe " * 5 + "fear " * 10, 0.2),
-    "a rare class does not give at least one": ("joy " * 10 + "awe " * 4, 0.1),
+    "not every class gives its fraction, rounded to the nearest number": (
+        "joy " * 10 + "awe " * 9,
+        0.36,
+    ),
+    "a class whose fraction is less than half an image does not give one": (
+        "joy " * 10 + "awe " * 4,
+        0.1,
+    ),
     "a class may be given away whole": ("joy " * 10 + "awe " * 2, 0.9),
     "a class of a single image does not give none": ("joy " * 10 + "awe", 0.5),
 }
@@ -100,7 +105,6 @@ _MEMORY = {
     "bits are taken for bytes. A weight of 4 bits is half a byte.": _gigabytes(per=1e9),
     "the scales are missing. What is stored beside every block of weights?": _gigabytes(scale=0),
     "every weight has a scale of its own. How many weights share one?": _gigabytes(block=1),
-    "the scales are counted in bytes. How many bits has a scale?": _gigabytes(scale=4),
     "it is in gibibytes. A gigabyte is a thousand million bytes.": _gigabytes(per=8 * 2**30),
 }
 

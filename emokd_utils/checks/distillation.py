@@ -14,10 +14,10 @@ _STUDENT = torch.tensor([[2.0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 2, 0]])
 _TEACHER = torch.tensor([[4.0, 0, 2, 0], [0, 3, 1, 0], [0, 1, 5, 0]])
 _LABELS = torch.tensor([0, 2, 1])
 _SIZES = {  # images, classes, alpha, T
-    "the label's part is wrong, which is all of the loss where alpha is 0": (2, 3, 0.0, 2.0),
-    "the divergence is wrong, which is all of the loss where alpha and T are 1": (2, 3, 1.0, 1.0),
-    "what T does to the teacher's part is wrong, which is all where alpha is 1": (2, 3, 1.0, 2.0),
-    "the two parts are put together wrongly, or alpha or T is not your argument": (2, 3, 0.25, 2.0),
+    "where alpha is 0 it is not the label's cross-entropy alone": (2, 3, 0.0, 2.0),
+    "where alpha and T are 1 it is not the divergence alone": (2, 3, 1.0, 1.0),
+    "where alpha is 1, T changes it wrongly": (2, 3, 1.0, 2.0),
+    "alpha weighs the two parts wrongly": (2, 3, 0.25, 2.0),
     "three images and four classes come out wrong": (3, 4, 0.9, 4.0),
 }
 _LOSS_CASES = [
