@@ -394,24 +394,28 @@ checks.check("7.3", head_parameters)
 # | --- | --- | --- |
 # | ●●● | 20 | arguing from a measurement |
 #
-# Take ten images on which the teacher is wrong and the head without a teacher is right. Did the distilled
-# head follow the teacher? Then argue: would a teacher that is wrong on one image in three be worth having?
-# What decides it: how often it is wrong, or on which images, or what it says when it is?
+# Take ten images of the **val** split on which the teacher is wrong and the head without a teacher is right.
+# (The logits of every image: `run.head_logits(alpha=0.0)` of the head without a teacher, `run.head_logits()` of
+# the distilled one, `teacher` above.) Did the distilled head follow the teacher? Then argue: would a teacher
+# that is wrong on one image in three be worth having? What decides it: how often it is wrong, or on which
+# images, or what it says when it is?
 #
-# *Rubric (4 points): the images are found by code and looked at (1); it is counted how often the student
-# follows (1); the argument separates the label's part of the loss from the teacher's (1); it names an
+# *Rubric (4 points): the images are found by code, on val, and looked at (1); it is counted how often the
+# student follows (1); the argument separates the label's part of the loss from the teacher's (1); it names an
 # observation that would prove it wrong (1).*
 
 # %% nbgrader={"grade_id": "7-4-code", "solution": true}
 # Find the images here.
 ### BEGIN SOLUTION
-plain, distilled, taught = predictions[HEAD_PLAIN], predictions[HEAD], predictions[VISION]
-misled = np.flatnonzero(~taught.correct & plain.correct)
-followed = distilled.predicted_index[misled] == taught.predicted_index[misled]
+logits = run.head_logits(alpha=0.0), run.head_logits(), run.teacher_logits()
+plain, distilled, taught = (values[val].argmax(1) for values in logits)
+is_class = run.dataset.label_index[val]
+misled = np.flatnonzero((taught != is_class) & (plain == is_class))
+followed = distilled[misled] == taught[misled]
 print(f"{len(misled)} images; the distilled head follows the teacher on {followed.sum()} of them")
 shown = misled[:: max(1, len(misled) // 10)][:10]
-picked = [taught.ids[k] for k in shown]
-words = [f"is {taught.labels[k]}\nteacher: {taught.predicted[k]}" for k in shown]
+picked = [run.dataset.ids[val[k]] for k in shown]
+words = [f"is {classes[is_class[k]]}\nteacher: {classes[taught[k]]}" for k in shown]
 pictures = [run.dataset.open(name) for name in picked]
 figures.show(
     figures.pictures(

@@ -623,8 +623,8 @@ print(
 # | ●○○ | 10 | turning words into inputs, with the cases that do not fit |
 #
 # Write the one-hot rows of a list of answers: one row for each answer, one column for each class, in the order
-# of `classes`. An answer may be `None`, or a word that is not among the classes: such a row is all zero, for the
-# VLM named no class. Return an array of shape (answers, classes).
+# of `classes`. An answer may be `None`, or a word that is not, letter for letter, among the classes: such a row is
+# all zero, for the VLM named no class. Return an array of shape (answers, classes).
 #
 # <details><summary>One class is far too frequent</summary>Look at the rows of the answers that are
 # <code>None</code>. What did your search for their place give?</details>

@@ -574,7 +574,8 @@ print(Claim("the head changes its mind more often than the VLM", more.low > 0, m
 #
 # Write the share of the gap for one seed, from its meaning and not from the cell above: you get three boolean arrays
 # of shape (images,), which say where the VLM, the vision model and the combination are right. There is a gap in all
-# cases. Return one number: 0 for a combination as good as the better model, 1 for one as good as the oracle.
+# cases. Return one number: 0 for a combination as good as the better model, 1 for one as good as the oracle. A
+# worse one falls below 0; one that is right where neither model is may rise above 1.
 #
 # <details><summary>My share is larger than it should be</summary>Where does your gap begin? A combination that
 # only equals the better model should get 0.</details>

@@ -750,7 +750,7 @@ except InputError as error:
 #
 # Given rows `(image id, split, fingerprint of the pixels)`, return the ids of the images to drop so that
 # nothing in the test split is known before: all train and val images whose pixels occur in test as well.
-# Copies within one split are another matter and stay. The order does not matter. (So it is done where the test
+# Copies within one split are another matter and stay. Give each id once, in any order. (So it is done where the test
 # split is a published one, which must stay whole. `load_dataset`, which cannot know that, leaves out the test
 # image: what was trained on stays, and the report says how many are missing.)
 #
