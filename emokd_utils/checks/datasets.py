@@ -44,7 +44,7 @@ _DRAWS_FROM = {  # how many images of each class, the fraction
         "joy " * 10 + "awe " * 4,
         0.1,
     ),
-    "a class may be given away whole": ("joy " * 10 + "awe " * 2, 0.9),
+    "where the fraction is 0.9 the wrong number stays": ("joy " * 10 + "awe " * 2, 0.9),
     "a class of a single image does not give none": ("joy " * 10 + "awe", 0.5),
 }
 

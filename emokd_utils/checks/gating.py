@@ -89,7 +89,7 @@ _SOURCES = {
     "an image that the head has learnt from is among them": (["b", "a"], set(), {"a"}, set()),
     "an image of the final numbers is among them": (["b", "a"], set(), set(), {"a"}),
     "an image is left out, or there twice, or in another place": (
-        list("cadb"),
+        list("cadbe"),
         {"d"},
         {"x"},
         {"b"},

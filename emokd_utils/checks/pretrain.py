@@ -9,17 +9,14 @@ from ..checks import calls, variants
 from .cases import ByCase
 
 _UNDER_CASES = {  # token and boxes
-    "of two boxes over the cell of token 0 not both are found": (
-        0,
-        [(0, 0, 28, 28), (0, 0, 40, 40)],
-    ),
+    "two boxes over token 0 are not both found": (0, [(0, 0, 28, 28), (0, 0, 40, 40)]),
     "a box over the cells of tokens 0 and 1 is not found for 1": (1, [(4, 0, 36, 28)]),
     "a box over the cells of tokens 0 and 4 is not found for 4": (4, [(0, 4, 28, 36)]),
     "a box that lies elsewhere counts": (0, [(60, 0, 28, 28), (0, 84, 28, 28), (60, 60, 50, 50)]),
-    "a strip of 3 or 8 pixels counts": (5, [(28, 28, 28, 3), (28, 28, 3, 28), (28, 28, 8, 28)]),
+    "a strip of 3 or 8 pixels counts": (5, [(28, 40, 28, 3), (40, 28, 3, 28), (38, 28, 8, 28)]),
     "9 pixels by 9 are not enough": (10, [(60, 60, 9, 9)]),
-    "what lies before the cell counts": (5, [(0, 30, 36, 20), (30, 0, 20, 36), (10, 10, 27, 27)]),
-    "what lies behind the cell counts": (5, [(48, 30, 50, 20), (30, 48, 20, 50), (47, 47, 60, 60)]),
+    "a start outside is misread": (5, [(0, 30, 36, 20), (30, 0, 20, 36), (10, 10, 27, 27)]),
+    "an end outside is misread": (5, [(48, 30, 50, 20), (30, 48, 20, 50), (47, 47, 60, 60)]),
 }
 _BOXES = ((0, 0, 40, 40), (60, 10, 30, 70), (19, 57, 17, 12), (83, 80, 26, 13), (28, 53, 56, 12))
 _BOXES_PROBE = calls(*_UNDER_CASES.values(), *[(k, _BOXES) for k in range(16)], read=sorted)
