@@ -43,9 +43,9 @@ def _loss_probe(function):
 _loss_probe.cases = 2 * _LOSS_CASES
 
 
-def _kl(student, teacher, axis=1, of_student=torch.log_softmax):
+def _kl(student, teacher, axis=1, of_student=torch.log_softmax, per=len):
     divergence = F.kl_div(of_student(student, axis), teacher.softmax(axis), reduction="sum")
-    return divergence / len(student)
+    return divergence / per(student)
 
 
 @variants
@@ -55,7 +55,6 @@ def _loss(
     squared=(2, 0),
     weights=lambda alpha: (alpha, 1 - alpha),
     soft=(1, 1, 0),
-    share=lambda images, classes: 1,
     kept=(1, 1),
 ):
     """The loss. squared: the power of T by which each part is multiplied. soft: by which student,
@@ -64,10 +63,7 @@ def _loss(
     of_student, of_teacher, of_label = (
         side / t**power for side, power in zip((student, teacher, student), soft, strict=True)
     )
-    parts = (
-        kl(of_student, of_teacher) * share(*student.shape),
-        F.cross_entropy(of_label, labels),
-    )
+    parts = (kl(of_student, of_teacher), F.cross_entropy(of_label, labels))
     terms = [
         weight * t**power * (part if keep else part.detach())
         for part, weight, power, keep in zip(parts, weights(alpha), squared, kept, strict=True)
@@ -84,12 +80,8 @@ _LOSS = {
     "T squared is on both parts. Which part gets small with T?": _loss(squared=(2, 2)),
     "the KL divergence is the wrong way round. Whose distribution should "
     "weigh the logarithm of the ratio?": _loss(kl=lambda student, teacher: _kl(teacher, student)),
-    "the mean is taken over classes as well. By what do you divide?": _loss(
-        share=lambda images, classes: 1 / classes
-    ),
-    "the divergence is summed over the images. Must it grow with their number?": _loss(
-        share=lambda images, classes: images
-    ),
+    "the mean is over classes as well. Divide by what?": _loss(kl=partial(_kl, per=torch.numel)),
+    "it is summed over images. Must it grow with them?": _loss(kl=partial(_kl, per=lambda x: 1)),
     "the softmax is over the images. Which axis holds the classes?": _loss(kl=partial(_kl, axis=0)),
     "softmax is taken twice. A distribution goes through a softmax once more. "
     "Print a row before each.": _loss(kl=lambda student, teacher: _kl(student.softmax(1), teacher)),

@@ -6,7 +6,6 @@ import torch
 from ..checks import calls, variants
 from .cases import ByCase
 
-_CLASSES = ["amusement", "awe", "contentment", "anger", "fear"]
 _ANSWERS = {
     "an answer that is a class comes out wrong": (["awe"], ["fear", "awe", "anger"]),
     "an answer of None does not give a row of zeros": ([None], ["fear", "awe"]),
@@ -17,11 +16,8 @@ _ANSWERS = {
     ),
     "an answer that is nearly a class counts": (["Awe", "awesome", "aw"], ["awe", "Awe", "fear"]),
 }
-_ANSWERS_PROBE = calls(
-    *_ANSWERS.values(),
-    (["awe", None, "anger", "amusement", None, "joy"], _CLASSES),
-    (["negative", "positive"], ["positive", "negative"]),
-)
+_MORE = (["awe", None, "anger", "joy", "amusement"], ["amusement", "awe", "contentment", "anger"])
+_ANSWERS_PROBE = calls(*_ANSWERS.values(), _MORE)
 
 
 @variants
@@ -48,7 +44,7 @@ def _layer(*rows):
 
 
 _SIDES = torch.tensor([[[4.0, -1], [1, 2], [0, 3]], [[1, 0], [0, 1], [0, 1]]])  # student, VLM
-_LAYERS = (_layer([1.0, 0, 1], [0, 2, 0]), _layer([3.0, 0, 0], [0, 1, -2]))
+_LAYERS = (_layer([1.0, 0, 1], [0, 2, 0]), _layer([3.0, 0, 0], [0, 1, 1]))
 _IDLE, _ROUTER = _layer([0.0] * 5, [0.0] * 5), _layer([0.5, 0, 0, 1, 0], [0.0, 1, 0, 0, 1])
 _GATED = {
     "the experts are used wrongly, where the router prefers none": (1, _IDLE),
@@ -73,8 +69,6 @@ _EXPERTS = {
     "the softmax is taken over the images. Do rows sum to 1?": _mixture(shares=torch.nn.Softmax(0)),
     "the softmax is missing. What turns scores into shares?": _mixture(shares=_unchanged),
     "the shares do not sum to one. Look at those of one image.": _mixture(shares=torch.sigmoid),
-    "one pair of shares serves all images. The router should decide image by image. Over "
-    "what is your mean?": _mixture(shares=lambda scores: scores.softmax(1).mean(0, keepdim=True)),
     "the two shares are exchanged. Which one is the student's?": _mixture(order=(1, 0)),
     "the router is shown the sides in the wrong order. Which comes first?": _mixture(routed=-1),
     "each expert is given the other side. An expert knows one of the two.": _mixture(shown=-1),
