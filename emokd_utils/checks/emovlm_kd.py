@@ -122,7 +122,7 @@ _ADDED = {
 EXERCISES = (
     ByCase("9.1", "The share of the gap", calls(*_GAP_CASES), _gap(), _GAP, about=_RIGHTS),
     ByCase(
-        *("9.2", "An interval when there are seeds", _interval_probe, _paired, _WIDTHS, 0.15),
+        *("9.2", "An interval when there are seeds", _interval_probe, _paired, _WIDTHS, 0.11),
         about=_FACTS,
     ),
     ByCase(
