@@ -24,6 +24,7 @@ SUM_TOLERANCE = 1e-6
 
 # Names of the rows of the final table.
 ZERO_SHOT, TUNED, VISION = "VLM, zero-shot", "VLM, tuned", "vision model"
+PROBE = "linear probe of the vision model"  # pretrained, before it is fine-tuned
 HEAD_PLAIN, HEAD = "head, no teacher", "head, distilled"
 PUBLISHED = "EmoVLM-KD, gate as published"
 BOTH_RUN, ORACLE = "both models run together", "oracle of VLM and vision model"

@@ -74,9 +74,10 @@ class VisionSettings:
     name: of a timm model. image_size: pixels a side; images are cropped to their middle square.
     weights: where training starts: "" at random values, "timm" at those that timm publishes for
     the name (downloaded), "package" at those of an installed Python package, else the path of a
-    safetensors file of them.
+    safetensors file of them. epochs: from pretrained weights also 0, a linear probe.
     lr: AdamW's highest rate; warmup: share of all steps in which it rises to that, before it falls
     to 0 along a cosine. batch_size: images a step, up to twice as many where they do not divide.
+    layer_decay: from pretrained weights on, each layer's rate as a share of the next one's.
     monitor: what makes an epoch the best; patience: epochs without a better one before training
     stops; the best is kept.
     crop: smallest share of the image's area that a random crop keeps, 1: none. flip: probability
@@ -94,6 +95,7 @@ class VisionSettings:
     lr: float = 2e-3
     weight_decay: float = 0.05
     warmup: float = 0.2
+    layer_decay: float = 0.8
     patience: int = 20
     monitor: str = "val_accuracy"
     crop: float = 0.6
@@ -102,8 +104,10 @@ class VisionSettings:
     cache_megabytes: int = 1024
 
     def __post_init__(self) -> None:
-        within(self, image_size=COUNT, epochs=COUNT, batch_size=COUNT, patience=COUNT)
+        least = 0 if self.weights else 1  # of a pretrained network the probe alone
+        within(self, image_size=COUNT, epochs=(least, INF), batch_size=COUNT, patience=COUNT)
         within(self, lr=ABOVE_0, weight_decay=(0, INF), crop=(1e-6, 1), flip=SHARE)
+        within(self, layer_decay=(1e-6, 1))
         within(self, warmup=(0, 0.999), label_smoothing=(0, 0.999))
         one_of(self, monitor=MONITORS)
 

@@ -26,18 +26,19 @@ def fit(
     val_labels: torch.Tensor,
     settings: Any,
     after_epoch: Callable[[dict[str, float]], object] = lambda record: None,
+    first_epoch: int = 1,
 ) -> tuple[list[dict[str, float]], int, torch.Tensor]:
     """Train `module` until `settings.patience` epochs have brought nothing better on the val rows, by
     `settings.monitor` or loss; it is left in evaluation mode with the weights of the best epoch.
     train_epoch: returns its mean loss. val_logits: (m, C). val_labels: int64 (m,). Returns one dict
-    an epoch (epoch from 1, train_loss, val_loss, val_accuracy), each of which `after_epoch` is told,
+    an epoch (epoch, train_loss, val_loss, val_accuracy), each of which `after_epoch` is told,
     the best epoch, and its logits. Raises InputError where no epoch had a finite loss."""
     monitor = getattr(settings, "monitor", "val_loss")
     history: list[dict[str, float]] = []
-    best_score, best_epoch = (-math.inf, -math.inf), 0
-    for epoch in range(1, settings.epochs + 1):
+    best_score, best_epoch = (-math.inf, -math.inf), first_epoch - 1
+    for epoch in range(first_epoch, settings.epochs + 1):
         module.train()
-        train_loss = train_epoch()
+        train_loss = train_epoch() if epoch else None
         module.eval()
         with torch.no_grad():
             logits = val_logits()  # (m, C)
@@ -53,7 +54,7 @@ def fit(
             best_weights = copy.deepcopy(module.state_dict())
         elif epoch - best_epoch >= settings.patience:
             break
-    if not best_epoch:
+    if best_epoch < first_epoch:
         raise InputError("training diverged: choose a smaller learning rate (lr)")
     module.load_state_dict(best_weights)
     return history, best_epoch, best_logits

@@ -7,8 +7,7 @@ the val split says which epoch is kept and when to stop. The test split is never
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
@@ -24,41 +23,13 @@ from tqdm.auto import tqdm
 from .data import ImageDataset
 from .errors import InputError
 from .files import load_tensors, save_tensors, write_text
+from .pixels import Pixels, normalise, outputs
+from .probe import linear_probe
 from .settings import VisionSettings
 from .training import autocast, default_device, fit, gradient_steps, seeded
 from .weights import build_network
 
 VISION_FORMAT = "emokd-vision-2"
-
-
-class Pixels:
-    """The middle squares of a data set's images as uint8 (n, 3, size, size), in its order; kept where
-    all fit in `cache_megabytes`, else decoded when asked for."""
-
-    def __init__(self, dataset: ImageDataset, size: int, cache_megabytes: int) -> None:
-        self.dataset, self.ids, self.size = dataset, dataset.ids, size
-        self.threads = ThreadPoolExecutor()
-        fits = len(self.ids) * 3 * size * size <= cache_megabytes * 2**20
-        self.cache = self._decode(range(len(self.ids))) if fits else None
-
-    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
-        """The images (len(rows), 3, size, size) of these rows."""
-        return self._decode(rows.tolist()) if self.cache is None else self.cache[rows]
-
-    def batches(self) -> Iterator[torch.Tensor]:
-        """All images in order, at once at most 100, and no more pixels than 100 of 224 a side have."""
-        size = min(100, 100 * 224**2 // self.size**2) or 1
-        for rows in torch.arange(len(self.ids)).split(size):
-            yield self[rows]
-
-    def _decode(self, rows: Sequence[int]) -> torch.Tensor:
-        pixels = np.empty((len(rows), self.size, self.size, 3), dtype=np.uint8)
-
-        def decode(place: int, row: int) -> None:
-            pixels[place] = ImageOps.fit(self.dataset.open(self.ids[row]), (self.size, self.size))
-
-        list(self.threads.map(decode, range(len(rows)), rows))  # raises what a thread raised
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (n, size, size, 3) -> channels first
 
 
 def augment(
@@ -109,7 +80,7 @@ class VisionModel:
     def logits(self, dataset: ImageDataset) -> np.ndarray:
         """Logits (n, C) float32 of the images of a data set, in its order."""
         pixels = Pixels(dataset, self.settings.image_size, cache_megabytes=0)
-        return _logits(self.network, pixels.batches()).cpu().numpy()
+        return outputs(self.network, pixels.batches()).cpu().numpy()
 
     def image_logits(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Logits (n, C) float32 of RGB images of any size, n > 0, all in one batch."""
@@ -120,7 +91,7 @@ class VisionModel:
         """What the network is given for RGB images of any size: (n, 3, side, side), normalised."""
         size = (self.settings.image_size, self.settings.image_size)
         pixels = np.stack([ImageOps.fit(image, size) for image in images])
-        return _normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.network)
+        return normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.network)
 
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors for `load`, and what is known of the training as model.json."""
@@ -137,7 +108,7 @@ class VisionModel:
         try:
             settings, classes = VisionSettings(**about["settings"]), tuple(about["classes"])
             with torch.random.fork_rng(devices=[]):
-                network = build_network(replace(settings, weights=""), len(classes))
+                network = build_network(replace(settings, weights="", epochs=1), len(classes))
             network.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
             network = network.to(default_device(), memory_format=torch.channels_last).eval()
             return cls(network, **about | {"settings": settings, "classes": classes})
@@ -149,37 +120,44 @@ def fine_tune(
     dataset: ImageDataset, settings: VisionSettings, seed: int, progress: bool = True
 ) -> VisionModel:
     """Train on the train split and keep the epoch that is best on the val split; the same seed, the
-    same numbers. Raises InputError for an empty split or a diverging training."""
+    same numbers. From pretrained weights training starts from a linear probe, which is epoch 0 and
+    is kept where no epoch is better. Raises InputError for an empty split or a diverging training."""
     pixels, labels = _examples(dataset, "train", settings)  # labels (n,)
     val_pixels, val_labels = _examples(dataset, "val", settings)
     per_epoch = max(1, len(labels) // settings.batch_size)
-    steps = settings.epochs * per_epoch
+    steps = max(1, settings.epochs) * per_epoch
     bar = tqdm(total=steps, desc=settings.name, unit="step", disable=not progress)
     with seeded(seed) as generator, bar:
         network = build_network(settings, len(dataset.label_set))
         network.to(default_device(), memory_format=torch.channels_last)
         groups = param_groups_weight_decay(network, settings.weight_decay)  # not biases, not norms
+        if settings.weights:
+            _start_from_probe(network, pixels, labels, val_pixels, val_labels)
+            groups = _groups_by_layer(network, settings)
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=True)
         rates = LambdaLR(optimizer, lambda step: schedule(step, steps, settings.warmup))
 
         def loss_of(rows: torch.Tensor) -> torch.Tensor:
-            images = augment(_normalise(pixels[rows], network), settings, generator)  # (b, 3, h, w)
+            images = augment(normalise(pixels[rows], network), settings, generator)  # (b, 3, h, w)
             with autocast(images.device):
                 logits = network(images)  # (b, C)
             truth, epsilon = labels[rows.to(labels.device)], settings.label_smoothing
             return F.cross_entropy(logits.float(), truth, label_smoothing=epsilon)
 
         def train_epoch() -> float:
+            if settings.weights:
+                _freeze_statistics(network)
             batches = torch.randperm(len(labels), generator=generator).tensor_split(per_epoch)
             return gradient_steps(batches, loss_of, optimizer, lambda: (rates.step(), bar.update()))
 
         history, best, _ = fit(
             network,
             train_epoch,
-            lambda: _logits(network, val_pixels.batches()),
+            lambda: outputs(network, val_pixels.batches()),
             val_labels,
             settings,
             bar.set_postfix,
+            first_epoch=0 if settings.weights else 1,
         )
     classes = tuple(dataset.label_set)
     return VisionModel(network, classes, settings, seed, best, history, dataset.fingerprint)
@@ -195,14 +173,32 @@ def _examples(
     return pixels, torch.from_numpy(part.label_index).to(default_device())
 
 
-def _logits(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    with torch.inference_mode():
-        return torch.cat([network(_normalise(batch, network)) for batch in batches])
+def _start_from_probe(network: nn.Module, *examples: Pixels | torch.Tensor) -> None:
+    """Give a pretrained network the `linear_probe` on its features as classifier."""
+    classifier = network.get_classifier()
+    if not isinstance(classifier, nn.Linear):
+        return  # it stays at random values
+    pixels, labels, val_pixels, val_labels = examples
+    rows = []
+    for images in (pixels, val_pixels):
+        handed = []  # features (b, d), batch by batch
+        with classifier.register_forward_pre_hook(lambda module, args, to=handed: to.append(*args)):
+            outputs(network.eval(), images.batches())
+        rows.append(torch.cat(handed).cpu())
+    known = rows[0], labels.cpu(), rows[1], val_labels.cpu()
+    weight, bias = linear_probe(*known, num_classes=classifier.out_features)
+    classifier.load_state_dict({"weight": weight, "bias": bias})
 
 
-def _normalise(pixels: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    """0..255 to the mean 0 and deviation 1, channel by channel, that the model's weights expect."""
-    device, about = next(network.parameters()).device, network.pretrained_cfg
-    mean, std = (torch.tensor(about[name], device=device).view(3, 1, 1) for name in ("mean", "std"))
-    images = pixels.to(device).float().div_(255).sub_(mean).div_(std)
-    return images.contiguous(memory_format=torch.channels_last)
+def _groups_by_layer(network: nn.Module, settings: VisionSettings) -> list[dict]:
+    """For AdamW: the nearer a layer is to the pixels, the smaller its rate."""
+    about = {"weight_decay": settings.weight_decay, "layer_decay": settings.layer_decay}
+    groups = param_groups_layer_decay(network, **about)
+    return [group | {"lr": settings.lr * group["lr_scale"]} for group in groups]
+
+
+def _freeze_statistics(network: nn.Module) -> None:
+    """Few images tell less of a channel's mean than those that the network was pretrained on."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

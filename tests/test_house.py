@@ -18,9 +18,9 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 BASE = "errors lazy files tables settings profiles processes evidence training".split()
 LESSONS = """
-    emotions images folders scan data predictions weights vision families answers instructions
-    loading scoring vlm tuning complementarity comparison maps explanations distillation gates
-    gating emovlm_kd costs
+    emotions images folders scan data predictions pixels weights probe vision families answers
+    instructions loading scoring vlm tuning complementarity comparison maps explanations
+    distillation gates gating emovlm_kd costs
 """.split()
 ROOMS = [("figures", "world"), ("run",), ("checks", "explorer", "scale"), ("cli",)]
 """Each may import those before it, and none beside it."""

@@ -10,10 +10,15 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from emokd_utils import weights
 from emokd_utils.data import ImageDataset, load_dataset
 from emokd_utils.errors import InputError
+from emokd_utils.probe import STRENGTHS, linear_probe
 from emokd_utils.settings import VisionSettings
 from emokd_utils.vision import Pixels, VisionModel, augment, fine_tune, schedule
 from emokd_utils.weights import build_network
@@ -146,6 +151,56 @@ def test_networks_that_cannot_be_made_are_refused(tmp_path, monkeypatch, changes
     Path("weights.bin").write_bytes(b"weights")
     with pytest.raises(InputError, match=message):
         build_network(replace(TINY, **changes), 5)
+
+
+def test_from_pretrained_weights_a_probe_is_epoch_0_and_norms_keep_their_statistics(
+    data, tmp_path, monkeypatch
+):
+    groups, adamw = [], torch.optim.AdamW
+    noted = lambda given, **about: groups.extend(given) or adamw(given, **about)  # noqa: E731
+    monkeypatch.setattr(torch.optim, "AdamW", noted)
+    torch.manual_seed(3)
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "start.safetensors")
+    settings = replace(TINY, weights=str(tmp_path / "start.safetensors"), epochs=3)
+    probe = fine_tune(data, replace(settings, epochs=0), seed=0, progress=False)
+    tuned = fine_tune(data, settings, seed=0, progress=False)
+    assert [epoch["epoch"] for epoch in tuned.history] == [0, 1, 2, 3]
+    assert tuned.history[:1] == probe.history and probe.best_epoch == 0
+    assert VisionModel.load(probe.save(tmp_path) or tmp_path).history == probe.history
+    started, at_probe, at_end = (
+        network.state_dict()
+        for network in (build_network(settings, 2), probe.network, tuned.network)
+    )
+    for name, values in started.items():
+        if "running_" in name:  # of batch norm
+            assert torch.equal(values, at_end[name])
+        elif not name.startswith("fc."):  # the classifier
+            assert torch.equal(values, at_probe[name])
+    rates = sorted({group["initial_lr"] for group in groups})
+    assert rates[-1] == settings.lr and rates[-2] == pytest.approx(0.8 * settings.lr)
+    with pytest.raises(InputError, match="epochs"):
+        replace(TINY, epochs=0)
+
+
+@pytest.mark.parametrize("missing", [(), (2,)], ids=["all", "a class without images"])
+def test_a_linear_probe_is_the_logistic_regression_that_val_chooses(missing):
+    rng = np.random.default_rng(0)
+    y, val_y = (np.array([k for k in range(4) if k not in missing] * n) for n in (15, 10))
+    x, val_x = (np.eye(4)[t][:, :3] * [3, 1, 2] + rng.normal(size=(len(t), 3)) for t in (y, val_y))
+    weight, bias = linear_probe(*map(torch.from_numpy, (x, y, val_x, val_y)), num_classes=4)
+    models = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000)).fit(x, y)
+        for c in STRENGTHS
+    ]
+    best = max(
+        models, key=lambda m: (m.score(val_x, val_y), -log_loss(val_y, m.predict_proba(val_x)))
+    )
+    shares = (torch.from_numpy(val_x) @ weight.T + bias).softmax(1).numpy()
+    np.testing.assert_allclose(shares[:, best.classes_], best.predict_proba(val_x), atol=1e-5)
+    assert shares[:, list(missing)].sum() < 1e-6
+    two = np.isin(y, [0, 1])
+    pair = linear_probe(*map(torch.from_numpy, (x[two], y[two], x[two], y[two])), num_classes=2)
+    assert pair[0][0].abs().sum() == 0, "two classes need the weights of one"
 
 
 def test_packaged_weights_are_the_packages_but_for_the_classifier(monkeypatch):

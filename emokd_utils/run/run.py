@@ -23,6 +23,7 @@ from ..predictions import (
     BOTH_RUN,
     HEAD,
     HEAD_PLAIN,
+    PROBE,
     PUBLISHED,
     TUNED,
     VISION,
@@ -311,6 +312,8 @@ class Run:
             TUNED: self.tuned(seed),
             VISION: self.vision_predictions(seed),
         }
+        if profile.vision.weights:
+            rows[PROBE] = self.vision_predictions(seed, PROBE)
         for name in profile.further_vision:
             rows[further_name(name)] = self.vision_predictions(seed, name)
         for name, alpha in ((HEAD_PLAIN, 0.0), (HEAD, profile.head.alpha)):

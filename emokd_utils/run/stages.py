@@ -22,7 +22,7 @@ from ..data import ImageDataset
 from ..files import fingerprint, load_rows, save_rows, write_text
 from ..folders import list_files
 from ..lazy import lazy
-from ..predictions import Predictions
+from ..predictions import PROBE, Predictions
 from ..scan import ScanReport, scan
 from ..world.describe import describe_scene
 from .store import Artefact, Recipe, stage
@@ -68,9 +68,12 @@ def features(run) -> Recipe[np.ndarray]:
 
 @stage(1, "model.json", has_weights=True)
 def vision_model(run, seed: int, further: str = "") -> Recipe:
-    """The fine-tuned vision model: the teacher, or a further one, ``name`` or ``name@weights``."""
+    """The fine-tuned vision model: the teacher, or a further one, ``name`` or ``name@weights``; or
+    `PROBE`, the teacher before it is fine-tuned."""
     settings = run.profile.vision
-    if further:
+    if further == PROBE:
+        settings = replace(settings, epochs=0)
+    elif further:
         name, _, weights = further.partition("@")
         settings = replace(settings, name=name, weights=weights)
     mark = run.source.mark_of(settings.weights)
@@ -81,8 +84,10 @@ def vision_model(run, seed: int, further: str = "") -> Recipe:
         started = replace(settings, weights=start)
         vision.fine_tune(run.dataset, started, seed, run.progress).save(to)
 
-    inputs = {"settings": asdict(replace(settings, weights=mark)), "seed": seed}
-    inputs["data"] = run.dataset.fingerprint
+    known = asdict(replace(settings, weights=mark))
+    if not settings.weights:
+        del known["layer_decay"]  # which then changes nothing
+    inputs = {"settings": known, "seed": seed, "data": run.dataset.fingerprint}
     return Recipe(inputs, make, lambda at: vision.VisionModel.load(at), f"seed{seed}")
 
 
