@@ -1,9 +1,9 @@
-"""Gates: five ways to make one prediction of the student head's output and the VLM's answer.
+"""Gates: ways to make one prediction of the student head's output and the VLM's answer.
 
 A gate sees two inputs of C values an image, s from the student and v from the VLM, and returns C
-logits. The paper compares five kinds by name and settles on concat_linear (Lee, Lee & Park 2025,
-doi 10.1109/CVPRW67362.2025.00560, section on the gate module); the other equations are this
-project's own reading of the names.
+logits. The paper compares five kinds and settles on concat_linear (Lee, Lee & Park 2025, doi
+10.1109/CVPRW67362.2025.00560, section on the gate module). It names the other four; each stands
+here twice, as this project reads the name and by the equation of the paper's published code.
 """
 
 import math
@@ -129,6 +129,69 @@ class CrossGating(Gate):
         return self.project(torch.cat([gated_student, gated_vlm], dim=1))
 
 
+class PublishedBilinear(Gate):
+    """y = L z + l, z_k = s^T W_k v + b_k, by the published code."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.bilinear = nn.Bilinear(num_classes, num_classes, num_classes)
+        self.linear = nn.Linear(num_classes, num_classes)
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C)."""
+        return self.linear(self.bilinear(student, vlm))
+
+
+class PublishedMixture(Gate):
+    """y = sum_e r_e (E_e [s; v] + e_e) of three experts, r = softmax(R [s; v] + r'), by the published
+    code. Every expert sees both sides."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.experts = nn.Linear(2 * num_classes, 3 * num_classes)
+        self.router = nn.Linear(2 * num_classes, 3)
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C)."""
+        both = torch.cat([student, vlm], dim=1)  # (n, 2 C)
+        shares = torch.softmax(self.router(both), dim=1)  # (n, 3)
+        answers = self.experts(both).unflatten(1, (3, self.num_classes))  # (n, 3, C)
+        return (shares[..., None] * answers).sum(dim=1)
+
+
+class PublishedWeighting(Gate):
+    """y = L (w_s s + w_v v) + l, (w_s, w_v) = softmax(R [s; v] + r), by the published code."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.router = nn.Linear(2 * num_classes, 2)
+        self.linear = nn.Linear(num_classes, num_classes)
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C)."""
+        share = self.weights(student, vlm)
+        return self.linear(share[:, :1] * student + share[:, 1:] * vlm)
+
+    def weights(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """(w_s, w_v) for each row (n, 2)."""
+        return torch.softmax(self.router(torch.cat([student, vlm], dim=1)), dim=1)
+
+
+class PublishedCross(Gate):
+    """y = L (sigmoid(A v + a) * s + sigmoid(B s + b) * v) + l, by the published code."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.open_student = nn.Linear(num_classes, num_classes)
+        self.open_vlm = nn.Linear(num_classes, num_classes)
+        self.linear = nn.Linear(num_classes, num_classes)
+
+    def forward(self, student: torch.Tensor, vlm: torch.Tensor) -> torch.Tensor:
+        """Logits (n, C)."""
+        gated_student = torch.sigmoid(self.open_student(vlm)) * student
+        return self.linear(gated_student + torch.sigmoid(self.open_vlm(student)) * vlm)
+
+
 def _linear(weight: torch.Tensor) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
@@ -143,6 +206,10 @@ GATES: dict[str, type[Gate]] = {
     "mixture_of_experts": MixtureOfExperts,
     "dynamic_weighting": DynamicWeighting,
     "cross_gating": CrossGating,
+    "published_bilinear": PublishedBilinear,
+    "published_mixture": PublishedMixture,
+    "published_weighting": PublishedWeighting,
+    "published_cross": PublishedCross,
 }
 
 

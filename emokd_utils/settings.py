@@ -17,7 +17,8 @@ logits)."""
 KINDS = ("categorical", "conversation", "reasoning")  # of instruction
 PROJECTIONS = ("q", "k", "v", "o")  # of an attention layer: query, key, value, output
 GATE_KINDS = tuple(
-    "concat_linear bilinear mixture_of_experts dynamic_weighting cross_gating".split()
+    "concat_linear bilinear mixture_of_experts dynamic_weighting cross_gating published_bilinear "
+    "published_mixture published_weighting published_cross".split()
 )
 MONITORS = ("val_loss", "val_accuracy")  # what can make an epoch the best one
 

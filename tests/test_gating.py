@@ -71,6 +71,29 @@ def test_cross_gating_by_hand():
     project = ([[1, 0, 2, 0], [0, 1, 0, -1]], [0, 0.5])
     logits = [2 * sigmoid(1) + 2 * 0.5 * sigmoid(1), -sigmoid(2) - 3 * sigmoid(0) + 0.5]
     check("cross_gating", logits, project=project, **gates)
+    mixed = [2.5 * sigmoid(1), 3 * sigmoid(0) - sigmoid(2)]
+    check("published_cross", last(*mixed), linear=LAST, **gates)
+
+
+LAST = ([[1, 1], [0, 2]], [0, 1])  # a layer behind others
+
+
+def last(first, second):
+    return [first + second, 2 * second + 1]
+
+
+def test_the_published_codes_forms_by_hand():
+    weight = [[[1, 0], [0, 1]], [[0, 2], [-1, 0]]]
+    bilinear = (weight, [0.5, 1])
+    check("published_bilinear", last(-1.5, 13.5), bilinear=bilinear, linear=LAST)
+    e = math.exp(2)  # the router's logits are 2, 0, 2; the experts say s, v and (1, 1)
+    router = ([[1, 0, 0, 0], [0] * 4, [0, 0, 0, 1]], [0, 0, -1])
+    experts = ([*np.eye(4).tolist(), [0] * 4, [0] * 4], [0, 0, 0, 0, 1, 1])
+    logits = [(2 * e + 0.5 + e) / (2 * e + 1), (-e + 3 + e) / (2 * e + 1)]
+    check("published_mixture", logits, router=router, experts=experts)
+    r, router = sigmoid(2 - 1.5), ([[1, 0, 0, 0], [0, 0, 0, 0.5]], [0, 0])
+    mixed = [2 * r + 0.5 * (1 - r), -r + 3 * (1 - r)]
+    check("published_weighting", last(*mixed), [r, 1 - r], router=router, linear=LAST)
 
 
 def rows_of(seed, rows=300, mode="log_probabilities"):
