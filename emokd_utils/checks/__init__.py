@@ -19,7 +19,8 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_text
 from ..run.environment import grading, progress_file
-from .values import CUT, Raised, called, difference, plain, same, size, usual_slip
+from . import values
+from .values import Raised, plain, same
 
 _MODULES = "start emotions vision vlm instructions tuning complementarity distillation gating"
 LESSONS = {str(k): name for k, name in enumerate(f"{_MODULES} emovlm_kd datasets".split())}
@@ -69,10 +70,10 @@ class Exercise:
         right = self._measured(self.right)
         if self._same(found, right):
             return Result(self, PASSED)
-        for text, example in self.mistakes.items():
-            if self._same(found, self._measured(example)):
-                return Result(self, NOT_YET, *text.split(". ", 1))
-        return Result(self, NOT_YET, *self._unknown(answer, found, right))
+        share, mistake = self._nearest(found, right)
+        if share < 1:
+            mistake = self._unknown(answer, found, right, mistake if share > 0.5 else None)
+        return Result(self, NOT_YET, *mistake.split(". ", 1))
 
     def _same(self, found: list, wanted: list) -> bool:
         return same(found, wanted, self.rtol, self.atol)
@@ -85,25 +86,52 @@ class Exercise:
         found = self.probe(answer)
         return [plain(case) for case in found] if type(found) is list else [plain(found)]
 
-    def _unknown(self, answer: Any, found: list, right: list) -> tuple[str, str]:
-        """Name and look of a mistake that is not one of this exercise's own."""
+    def _nearest(self, found: list, right: list) -> tuple[float, str]:
+        """The known mistake that makes most of the wrong cases what they are, and of how many."""
+        shares = {}
+        for text, example in self.mistakes.items():
+            cases = [*zip(found, self._measured(example), right, strict=False)]
+            both = [self._same(a, b) for a, b, c in cases if not self._same([a, b], [c, c])]
+            shares[text] = sum(both) / max(len(both), 1)
+        nearest = max(shares, key=shares.get)
+        return shares[nearest], nearest
+
+    def _unknown(self, answer: Any, found: list, right: list, nearest: str | None) -> str:
+        """``"name. Where to look"`` for a mistake that is not one of this exercise's own."""
         if len(found) > len(right) and self._same(found[: len(right)], right):
-            return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
+            return (
+                f"{OVERWRITTEN}. The result is right. Who else may still need what you were given?"
+            )
         cases = getattr(self.probe, "cases", None) or [()] * len(right)
-        calls_made = [called(answer, case) for case in cases]
-        pairs = zip(found, right, strict=False)
-        wrong = [k for k, pair in enumerate(pairs) if not self._same(*pair)]
+        calls_made = [values.called(answer, case) for case in cases]
+        wrong = [k for k, case in enumerate(right) if not self._same(found[k], case)]
         for k in wrong:
             if isinstance(found[k], Raised) and not isinstance(right[k], Raised):
-                return "it raises an error", f"{found[k].text}. Called as {calls_made[k]}"
-        smallest = min(wrong, key=lambda k: (CUT in calls_made[k], len(calls_made[k])))
-        if all(found[k] is None for k in wrong):
-            look = f"Does every way through it end in a return? Look at {calls_made[smallest]}"
-            return NOTHING, look
-        if slip := usual_slip(found, right, [*map(size, cases)], self.rtol, self.atol):
-            return tuple(slip.split(". ", 1))
-        look = difference(found[smallest], right[smallest], right)
-        return "not one of the known mistakes", f"{calls_made[smallest]} {look}"
+                return f"it raises an error. {found[k].text}. Called as {calls_made[k]}"
+        by_hand = sorted(wrong, key=lambda k: (values.CUT in calls_made[k], len(calls_made[k])))
+        silent = found if any(case is None for case in right) else [found[k] for k in wrong]
+        if all(case is None for case in silent):
+            return f"{NOTHING}. Does every way through it end in a return? {calls_made[by_hand[0]]}"
+        slip = values.usual_slip(found, right, [*map(values.size, cases)], self.rtol, self.atol)
+        if slip or nearest:
+            return slip or nearest
+        told = [(*values.difference(found[k], right[k], right), calls_made[k]) for k in by_hand]
+        name, look, call = min(told, key=lambda each: each[0] == values.UNKNOWN)
+        about = getattr(self.probe, "about", None) or [""] * len(right)
+        if name == values.UNKNOWN and (unused := self._unused(answer, cases)):
+            name = f"the argument {unused} changes nothing"
+        elif name == values.UNKNOWN and not {*about} <= {about[k] for k in wrong}:
+            name = "it is wrong only " + ", ".join(dict.fromkeys(about[k] for k in wrong))
+        return f"{name}. {call} {look}"
+
+    def _unused(self, answer: Any, cases: list) -> str | None:
+        """The argument that changes nothing in the answer, though it does in a right one."""
+        for k, name in enumerate(values.parameters(answer)):
+            others = [(*case[:k], None, *case[k + 1 :])[: len(case)] for case in cases]
+            if self._same(*(calls(*given)(answer) for given in (cases, others))):
+                if not self._same(*(calls(*given)(self.right) for given in (cases, others))):
+                    return name
+        return None
 
 
 @dataclass(frozen=True)
@@ -140,11 +168,14 @@ def variants(function: Callable) -> Callable:
     return partial(partial, function)
 
 
-def calls(*cases: tuple, read: Callable = lambda x: x, keep: int | None = None) -> Callable:
+def calls(
+    *cases: tuple, read: Callable = lambda x: x, keep: int | None = None, about: str = ""
+) -> Callable:
     """A probe: what the function returns for each tuple of arguments, or the error it `Raised`.
 
     A function without any code is an empty stub. read: what counts of a result, where it can be
-    read. keep: the place of an argument that must stay as it is.
+    read. keep: the place of an argument that must stay as it is. about: what each case is about
+    ("where.., with.., at.."), between slashes.
     """
 
     def probe(function: Callable) -> list:
@@ -163,7 +194,7 @@ def calls(*cases: tuple, read: Callable = lambda x: x, keep: int | None = None) 
             results = [_read(result, read) for result in results]
         return results if kept else [*results, OVERWRITTEN]
 
-    probe.cases = cases
+    probe.cases, probe.about = cases, about and about.split("/")
     return probe
 
 
@@ -190,7 +221,7 @@ def exercises(lesson: str) -> dict[str, Exercise]:
     return {exercise.number: exercise for exercise in module.EXERCISES}
 
 
-_here: set[str] = set()  # the lessons whose checks this kernel has called
+_here: set[str] = set()  # the lessons whose checks this kernel has values.called
 
 
 def check(number: str, answer: Any) -> Result:

@@ -5,10 +5,13 @@ from collections import Counter
 import numpy as np
 
 from ..checks import Exercise, calls, variants
-from ..emotions import EKMAN, MIKELS, POLARITY
+from ..emotions import EKMAN, MIKELS, POLARITY, LabelSet
 
 _DRAW = np.random.default_rng(1)
-_SIDED_CASES = [(_DRAW.dirichlet(np.full(len(s), 0.7), 5), s) for s in (MIKELS, EKMAN)]
+_SIDES = {"sun": "positive", "rain": "negative", "storm": "negative"}
+_WEATHER = LabelSet("weather", tuple(_SIDES), _SIDES, {}, "")
+_SIDED_CASES = [(np.array([[0.5, 0.3, 0.2], [0.4, 0.6, 0.0]]), _WEATHER)]
+_SIDED_CASES += [(_DRAW.dirichlet(np.full(len(s), 0.7), 5), s) for s in (MIKELS, EKMAN)]
 
 
 @variants
@@ -22,10 +25,11 @@ def _normalised(values):
 
 
 def _first_half(rows, sides):
-    return rows @ np.eye(2)[::-1].repeat(len(sides) // 2, axis=0)
+    first = np.arange(len(sides)) < len(sides) // 2
+    return rows @ np.stack([~first, first], axis=1)
 
 
-_SIDES = {
+_SIDED = {
     "negative and positive are exchanged. Print POLARITY.labels: "
     "which of the two columns comes first?": _sided(lambda rows, sides: (rows @ sides)[:, ::-1]),
     "the mean is taken over a side's labels. Your rows do not sum to 1. How likely is it that "
@@ -36,7 +40,7 @@ _SIDES = {
     "the likeliest emotion decides alone. Which side is likelier with 0.3 awe, 0.25 "
     "fear and 0.45 over other negative labels?": _sided(lambda rows, sides: sides[rows.argmax(1)]),
     "only the strongest emotion of each side counts. So does what is spread "
-    "over the others.": _sided(lambda rows, sides: _normalised((rows[:, :, None] * sides).max(1))),
+    "over the others.": _sided(lambda rows, sides: (rows[:, :, None] * sides).max(1)),
 }
 
 _HUES = ([350.0, 10.0, 30.0], [200.0, 240.0, 250.0], [300.0, 355.0, 20.0, 60.0], [80.0, 130.0])
@@ -50,9 +54,14 @@ def _hue(hues, *, finish=lambda hue: hue % 360, arctangent=np.arctan2, angles=np
 
 _MIDDLES = {
     "it is the plain mean of the numbers. What is the middle of 350 and 10 on the circle?": np.mean,
-    "it is the median of the numbers. On a circle no hue is the smallest or largest.": np.median,
+    "angles are averaged after all. Add arrows, sines and cosines each.": lambda hues: (
+        (np.mean((np.array(hues) + 180) % 360) - 180) % 360
+    ),
     "the result is in radians. Wanted are degrees.": _hue(finish=lambda hue: np.radians(hue % 360)),
     "the result is negative for some hues. Hues run from 0 up to 360.": _hue(finish=float),
+    "the sign is dropped. Is -90 the direction of 90?": _hue(finish=abs),
+    "half a turn is lost. Which angle is the same as -90?": _hue(finish=lambda hue: hue % 180),
+    "a turn is added to every hue. Which need it?": _hue(finish=lambda hue: hue + 360),
     "degrees go into sine and cosine as they are. In which unit are angles?": _hue(angles=np.array),
     "sine and cosine are exchanged. Try one hue alone, 90. Which argument of "
     "the arctangent comes first?": _hue(arctangent=lambda sine, cosine: np.arctan2(cosine, sine)),
@@ -63,6 +72,7 @@ _MIDDLES = {
 _BALLOTS = {
     "fear awe fear fear awe": 3,
     "fear awe fear awe joy": 2,
+    "joy awe joy awe joy": 2,
     "fear awe joy fear anger": 3,
     "joy awe joy fear anger": 2,
     "awe awe joy awe fear": 4,
@@ -70,7 +80,7 @@ _BALLOTS = {
     "fear fear fear awe joy": 3,
     "joy fear fear awe awe joy": 2,
 }
-_VOTES_PROBE = calls(*((text.split(), needed) for text, needed in _BALLOTS.items()), read=str)
+_VOTES_PROBE = calls(*((text.split(), needed) for text, needed in _BALLOTS.items()))
 
 
 def _any_tie(votes, needed):
@@ -99,7 +109,7 @@ _VOTES = {
 }
 
 EXERCISES = (
-    Exercise("1.1", "Eight into two", calls(*_SIDED_CASES), _sided(np.matmul), _SIDES),
+    Exercise("1.1", "Eight into two", calls(*_SIDED_CASES), _sided(np.matmul), _SIDED),
     Exercise("1.2", "The middle of a hue", calls(*[(h,) for h in _HUES]), _hue(), _MIDDLES),
     Exercise("1.3", "Votes into a label", _VOTES_PROBE, _voted(), _VOTES),
 )

@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 
 import torch
 
@@ -40,7 +39,6 @@ def _by_pad_token(tokens, starts, lengths):
 _ROWS_PROBE = calls(_padded(pad=3), _padded(pad=2), keep=0)
 _LABELS = {
     "the prompt is not masked. Where does the answer start?": _labelled(first=-99),
-    "nothing is masked. Which tokens should it learn to write?": _labelled(first=-99, last=99),
     "the padding is trained on. What comes after a short row's answer?": _labelled(last=99),
     "the token that ends the answer is masked too. Who learns to stop then?": _labelled(last=-1),
     "the padding is found by its token. An answer may end in the same one.": _by_pad_token,
@@ -48,18 +46,20 @@ _LABELS = {
     "the last token of the prompt is trained on. What is before starts?": _labelled(first=-1),
     "the mask value is 0. Which number does the loss pass over?": _labelled(fill=0),
     "the labels are shifted. The model does it.": lambda *rows: _labelled()(*rows).roll(-1, 1),
-    "a mask is returned, not labels. What is wanted?": lambda *rows: _labelled()(*rows) != IGNORED,
+    "the padding's first token is trained on. What is the place of the last one?": _labelled(
+        last=1
+    ),
     "one start for all rows. The questions differ in length. Where do two rows' "
     "answers begin?": lambda tokens, starts, lengths: _labelled()(tokens, starts[:1], lengths),
 }
 
 _LEAK_TEXTS = {
     "sadness sad sadly saddened": "The mood is one of sadness./A sad day./Sadly, it rains./How sad!/"
-    "sad_01.jpg/A saddle on a horse, and an ambassador./The end of a love.",
-    "awe awed awestruck awesome": "A chest of drawers./An awe-inspiring sky./AWE is what it brings./"
+    "sad_01.jpg/Sad, so sad./A saddle on a horse, and an ambassador./The end of a love.",
+    "awe awed awestruck awesome": "A chest of drawers./An awe-inspiring sky./AWE is what it brings./awe2.jpg/"
     "Whoever enters stands awestruck, his head back.",
     "contentment content contented contentedly": "Discontentment on every face./"
-    "A cat, contented and asleep./A container on a street./",
+    "A cat, contented and asleep./A container on a street./It is a 'content' cat./",
 }
 _LEAK_CASES = [(t, forms.split()) for forms, texts in _LEAK_TEXTS.items() for t in texts.split("/")]
 _LEAK_PROBE = calls(*_LEAK_CASES, read=bool)
@@ -70,9 +70,9 @@ def _words(text):
 
 
 @variants
-def _leaks(text, forms, *, pattern="[a-z]+", fold=str.lower, read=re.findall, enough=any):
+def _leaks(text, forms, *, pattern="[a-z]+", fold=str.lower, read=re.findall):
     words = read(pattern, fold(text))
-    return enough(form in words for form in forms)
+    return any(form in words for form in forms)
 
 
 _LEAKS = {
@@ -84,13 +84,18 @@ _LEAKS = {
     "words are split at spaces only. Print those of 'How sad!'": _leaks(pattern=r"\S+"),
     "digits and _ are taken for letters. Try 'sad_01.jpg'.": _leaks(pattern=r"\w+"),
     "a hyphen keeps two words together. Try 'An awe-inspiring sky.'": _leaks(pattern="[a-z-]+"),
-    "it says True where nothing leaks. Your answer is turned round: "
-    "True means that the label is given away.": lambda text, forms: not _leaks()(text, forms),
-    "all forms are wanted at once. One form gives the label away.": _leaks(enough=all),
+    "an apostrophe is taken for a letter. Try \"It is a 'content' cat.\"": _leaks(
+        pattern="[a-z']+"
+    ),
+    "only the last form is looked for. Does a later form take back what an earlier one found?": (
+        lambda text, forms: _leaks()(text, forms[-1:])
+    ),
+    "only the first word is read. When can you say that there is none?": lambda text, forms: any(
+        word in forms for word in _words(text)[:1]
+    ),
 }
 
-_ASKED, _BRACES = "{'emotion': 'label'}", "{{'emotion': 'label'}}"
-_in_braces = partial(_BRACES.replace, "label")
+_ASKED = "{'emotion': 'label'}"
 _FORM = re.compile(r"\{\s*['\"]emotion['\"]\s*:")
 
 
@@ -99,15 +104,27 @@ def _instruction_probe(function) -> dict[str, bool]:
     return {name: mikels[name] and ekman[name] for name in mikels}
 
 
+def _offers_more(prompt: str, classes: list[str]) -> bool:
+    """Whether something stands beside a class like one of them (", neutral") or after an "or"."""
+    text, one = re.sub(r"\d+", "0", prompt.lower()), rf"\b(?:{'|'.join(classes)})\b"
+    between = {gap for gap in re.findall(rf"{one}([^a-z]+)(?={one})", text) if gap != " "}
+    gap = "|".join(map(re.escape, between)) or "(?!)"
+    word = rf"(?:{gap})(?!{one}|please)[a-z]+|\W* or (?!{one})[a-z]+(?: [a-z]+){{0,2}}"
+    usual = rf"(?:{gap})(?:neutral|other|none|unknown)\b"
+    return bool(re.search(rf"{one}(?:{usual}|(?:{word})(?={gap}|['\"?.!\n\])]|$))", text))
+
+
 def _facts(function, label_set) -> dict[str, bool]:
     classes = list(label_set.labels)
     others = {*MIKELS.labels, *EKMAN.labels} - {*classes}
     pairs = [returned(function(list(classes), label)) for label in classes]
     prompts = [str(prompt) for prompt, _ in pairs]
-    answers = [str(answer).strip() for _, answer in pairs]
+    answers = [answer.strip() if isinstance(answer, str) else "" for _, answer in pairs]
     return {
         "every class is offered": all({*classes} <= {*_words(p)} for p in prompts),
-        "no other class is offered": not any(others & {*_words(p)} for p in prompts),
+        "no other class is offered": not any(
+            others & {*_words(p)} or _offers_more(p, classes) for p in prompts
+        ),
         "the question shows the form": all(map(_FORM.search, prompts)),
         "one question for all": len(set(prompts)) == 1,
         "the answer is in the form": all(map(_FORM.search, answers)),
@@ -129,15 +146,13 @@ _INSTRUCTIONS = {
     "the question gives away the label. Print two questions. Can the answer be read off without "
     "the image?": lambda classes, label: _instruction(form=answer_for(label))(classes, label),
     "the classes are typed in. Ask for Ekman's six.": _instruction(offered=MIKELS.labels),
-    "the classes are not offered. Print your question.": _instruction(offered=["all emotions"]),
-    "the question does not show the form. Who tells the model?": _instruction(form="that you know"),
-    "the answer is a bare word. What does the question ask for?": _instruction(answer=str),
-    "the braces of question and answer are doubled. Print both. In "
-    "which strings does Python want braces twice?": _instruction(form=_BRACES, answer=_in_braces),
-    "the braces of the answer are doubled. Print it.": _instruction(answer=_in_braces),
-    "the braces of the question are doubled. Print it.": _instruction(form=_BRACES),
-    "the answer has other quotes than the form. Compare letter by letter: to a model "
-    "these are other tokens.": _instruction(answer=lambda label: json.dumps({"emotion": label})),
+    "more is offered than the classes. Print the question: which words stand beside them?": (
+        lambda classes, label: _instruction(offered=[*classes, "neutral"])(classes, label)
+    ),
+    "the answer is not the form letter by letter. Compare quotes and spaces, and what stands around: "
+    "to a model these are other tokens.": _instruction(
+        answer=lambda label: json.dumps({"emotion": label})
+    ),
 }
 
 EXERCISES = (

@@ -28,7 +28,8 @@ def _table(labels: str, predicted: str) -> pd.DataFrame:
 
 
 _TABLES = [
-    (_table(*pair.split()),) for pair in ("wwffa wwf.f", "wfafw wfaww", "aaawf ..aff", "wf .f")
+    (_table(*pair.split()),)
+    for pair in ("wf .f", "wfa fff", "wwffa wwf.f", "wfafw wfaww", "aaawf ..aff")
 ]
 
 
@@ -41,16 +42,16 @@ _ACCURACY = {
     "dropped, it would pay to say nothing.": lambda table: _right(table[~table["invalid"]]),
     "answers that name no label count as right. A missing "
     "prediction is not equal to any label.": lambda table: _right(table) + table["invalid"].mean(),
-    "right images are counted, their share is not taken. "
-    "A share lies in 0 to 1. What is missing?": lambda table: _right(table) * len(table),
-    "wrong images are counted in place of right ones. "
-    "A model that is always right should get 1.": lambda table: 1 - _right(table),
     "the likeliest class stands for the prediction. Where no label was named all are equally "
     "likely, and the first is nobody's answer.": lambda table: (
         table.filter(like="p_").idxmax(axis=1).str[2:] == table["label"]
     ).mean(),
     "confidence is averaged in place of correctness. That is how sure it is. "
     "Where does the label come in?": lambda table: table.filter(like="p_").max(axis=1).mean(),
+    "the label's probability is averaged. It says how likely, not how often.": lambda table: (
+        np.mean([row[f"p_{row['label']}"] for row in table.to_dict("records")])
+    ),
+    "every class counts the same. Here every image does.": lambda table: _per_class(table).mean(),
 }
 
 _LABELS = ["awe"] * 6 + ["fear"] * 2 + ["anger"] * 2
@@ -84,8 +85,12 @@ _MACRO = {
     "to be right about.": _framed(lambda table: _per_class(table).sum() / table.stack().nunique()),
     "images without a prediction are left out. A missing prediction "
     "is a wrong one, not none at all.": _framed(lambda table: _per_class(table.dropna()).mean()),
-    "the classes' shares are added, not averaged. An average "
-    "of shares is a share, between 0 and 1.": _framed(lambda table: _per_class(table).sum()),
+    "classes that the model never names are left out. Their images are all wrong.": _framed(
+        lambda table: _per_class(table)[lambda shares: shares > 0].mean()
+    ),
+    "right images of a class are divided by all. How many has the class?": _framed(
+        lambda table: _right(table) / table["label"].nunique()
+    ),
     "it is the macro F1. That counts false alarms too.": _framed(_macro_f1),
 }
 
@@ -102,7 +107,7 @@ def _stages_probe(answer):
         raise ValueError(f"the stage {missing[0]!r} has no part yet")
     if unknown := [part for part in parts.values() if part not in _PARTS]:
         raise ValueError(f"{unknown[0]!r} is no box of the map")
-    return [parts[stage] for stage in _STAGES]
+    return {f"what {stage} trains": parts[stage] for stage in _STAGES}
 
 
 _WRONG_STAGES = {

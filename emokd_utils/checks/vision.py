@@ -9,8 +9,10 @@ from scipy.stats import hmean
 from ..checks import Exercise, calls, variants
 
 _AVERAGES_PROBE = calls(
+    (np.array([[3, 1], [0, 2]]),),
     (np.array([[50, 3, 7], [6, 10, 4], [1, 5, 4]]),),
-    (np.array([[8, 2, 0], [3, 7, 0], [1, 4, 0]]),),  # the last class is never predicted
+    (np.array([[8, 2, 0], [3, 7, 0], [1, 4, 0]]),),
+    about="for two classes/for three/where a class is never predicted",
 )
 
 
@@ -34,8 +36,15 @@ _AVERAGES = {
     "mean.": _averaged(lambda c: (c.recall.mean(), hmean([c.recall.mean(), c.precision.mean()]))),
     "precision and recall are averaged plainly. What should a class with precision 1 and "
     "recall 0 get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
-    "a class that is never predicted makes it undefined. Its precision is 0 / 0. "
-    "Write F1 with counts.": _averaged(lambda c: (c.recall.mean(), (c.f1 + c.undefined).mean())),
+    "the accuracy stands in place of recall. Divide within each class.": _averaged(
+        lambda c: (np.average(c.recall, weights=c.n), c.f1.mean())
+    ),
+    "F1 misses its 2. Put numbers into the formula.": _averaged(
+        lambda c: (c.recall.mean(), c.f1.mean() / 2)
+    ),
+    "precision stands in place of F1. What was missed?": _averaged(
+        lambda c: (c.recall.mean(), c.precision.mean())
+    ),
     "a class that is never predicted is left out. Then it pays to give up on a class. "
     "It has images.": _averaged(lambda c: (c.recall.mean(), np.nanmean(c.f1 + c.undefined))),
 }
@@ -53,15 +62,19 @@ _HISTORIES = (
     (_history(6, 2.0, 1.5, 1.7, 1.4, 1.6, 1.55, 1.45, 1.5, 1.2), 3),
     (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
     (_history(7, 2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4), 2),
-    (_history(3, 2.0, 1.0, 1.5), 3),  # ends while there is patience
-    (_history(4, 2.0, 1.0, 1.0, 1.2, 0.9), 2),  # an equal loss is none below
+    (_history(3, 2.0, 1.0, 1.5), 3),
+    (_history(4, 2.0, 1.0, 1.0, 1.2, 0.9), 2),
+    (_history(1, 2.0, 1.0, 0.99, 1.1, 1.2), 1),
+)
+_EPOCHS_PROBE = calls(
+    *_HISTORIES,
+    about="in long runs/in long runs/in long runs/where the list ends while there is patience/"
+    "where a loss comes again/where a loss is just below",
 )
 
 
 @variants
-def _stopping(
-    history, patience, *, reset=True, previous=False, last=False, step=0, longer=0, equal=False
-):
+def _stopping(history, patience, *, reset=True, previous=False, last=False, longer=0, equal=False):
     best, bad, before = history[0], 0, history[0]
     for record in history[1:]:
         lowest = (before if previous else best)["val_loss"]
@@ -70,9 +83,9 @@ def _stopping(
         lower = record["val_loss"] < best["val_loss"]
         best = record if lower or (better and not previous) else best
         before = record
-        if bad == patience + longer:
+        if bad and bad >= patience + longer:
             break
-    return (before if last else best)["epoch"] + step
+    return (before if last else best)["epoch"]
 
 
 @variants
@@ -83,16 +96,13 @@ def _lowest(key, history, patience, *, best=min):
 _EPOCHS = {
     "the test split chooses. What is then left to judge it?": _lowest("test_accuracy", best=max),
     "the epoch at which training stops is kept. Is it the best one?": _stopping(last=True),
-    "the last epoch of the list is kept. Training ends earlier, "
-    "and where it ends need not be the best.": lambda history, patience: history[-1]["epoch"],
-    "training does not stop. Where does patience come in?": _lowest("val_loss"),
     "training stops at the first epoch that is not better. "
     "How many in a row are allowed?": lambda history, patience: _stopping()(history, 1),
     "the count of bad epochs is not set back. What after a new best one?": _stopping(reset=False),
     "each epoch is compared with the one before. Which is the best yet?": _stopping(previous=True),
     "patience is one epoch too long. After how many does training stop?": _stopping(longer=1),
+    "patience is one epoch too short. After how many does training stop?": _stopping(longer=-1),
     "an equal loss counts as better. Is it below the lowest?": _stopping(equal=True),
-    "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
     "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
     "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", best=max),
 }
@@ -106,9 +116,9 @@ _SURE_CASES = ((_SURE, _CORRECT, 10), (*_WITH_ONES, 10), (_SURE, _CORRECT, 5), _
 
 
 @variants
-def _binned(combined, confidence, correct, bins, top=1):
+def _binned(combined, confidence, correct, bins, top=1, cut=np.floor):
     """Of the bins that hold images: their share, accuracy less certainty (gap) or middle (off)."""
-    place = np.minimum((confidence * bins).astype(int), bins - top)
+    place = np.minimum(cut(confidence * bins), bins - top).astype(int)
     filled, inverse, n = np.unique(place, return_inverse=True, return_counts=True)
     sure, right = (np.bincount(inverse, of) / n for of in (confidence, correct))
     off = right - (filled + 0.5) / bins
@@ -141,8 +151,18 @@ _CALIBRATION = {
     "the distance is taken image by image. That of one image is never small. Average "
     "over the bin first.": lambda confidence, correct, bins: abs(correct - confidence).mean(),
     "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
-    "an empty bin makes it undefined. A bin without images has no mean and no weight: pass over "
-    "it.": _binned(lambda bin: bin.share @ abs(bin.gap) if len(bin.gap) == bin.bins else np.nan),
+    "there is a bin too few. How many edges has a row of bins?": lambda confidence, correct, bins: (
+        _ece(confidence, correct, bins - 1)
+    ),
+    "the bins begin at the lowest certainty. They begin at 0.": lambda confidence, correct, bins: (
+        _ece(confidence, correct, bins, cut=lambda x: bins * (x - x.min()) // np.ptp(x))
+    ),
+    "certainties go to the nearest edge. Is 0.39 in 0.3 to 0.4?": lambda *given: _ece(
+        *given, top=0, cut=np.round
+    ),
+    "the accuracy is averaged, not a distance. What is subtracted?": lambda confidence, correct, bins: (
+        correct.mean()
+    ),
     "a certainty of 1 has a bin of its own. How many bins are there then?": (
         lambda *given: _ece(*given, top=0)
     ),
@@ -151,6 +171,6 @@ _CALIBRATION = {
 
 EXERCISES = (
     Exercise("2.1", "Two averages over classes", _AVERAGES_PROBE, _macro, _AVERAGES),
-    Exercise("2.2", "The epoch to keep", calls(*_HISTORIES), _stopping(), _EPOCHS),
+    Exercise("2.2", "The epoch to keep", _EPOCHS_PROBE, _stopping(), _EPOCHS),
     Exercise("2.3", "Expected calibration error", calls(*_SURE_CASES), _ece, _CALIBRATION),
 )

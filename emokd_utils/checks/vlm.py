@@ -23,41 +23,51 @@ _TOKENS = {
     "sides are always rounded up. Try 100 and 333 pixels.": _tokens(fit=math.ceil),
     "the area is divided, not each side. Each side has to fit by "
     "itself.": lambda height, width, p=14, m=2: round(height * width / (p * m) ** 2),
-    "patch and merge are fixed. Another encoder may have patches of 16 pixels. Which numbers "
-    "of yours should come in as arguments?": lambda height, width, *sizes: _tokens()(height, width),
+    "the sides are added. Tokens lie in rows and columns.": lambda height, width, p=14, m=2: (
+        round(height / p / m) + round(width / p / m)
+    ),
+    "sides are brought to whole patches only. Squares of them are to fit.": (
+        lambda height, width, p=14, m=2: round(height / p) * round(width / p) // m**2
+    ),
 }
 
 
 def _score_case(length: int, start: int) -> tuple:
     """Logits of a whole row of tokens, the tokens (the last one ends the answer), where it starts."""
     draw = torch.Generator().manual_seed(length)
-    logits = 2 * torch.randn(length, 11, generator=draw)
-    return logits, torch.randint(11, (length,), generator=draw), start
+    words = min(length, 11)
+    logits = (2 * torch.randn(length, words, generator=draw)).round()
+    return logits, torch.randint(words, (length,), generator=draw), start
 
 
-SCORE_CASES = (_score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
+SCORE_CASES = (_score_case(3, 1), _score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
 
 
 @variants
 def _scored(
-    logits, tokens, start, *, values=torch.log_softmax, total=torch.sum, shift=1, first=None, end=0
+    logits, tokens, start, *, values=torch.log_softmax, total=torch.sum, shift=1, begin=0, end=0
 ):
-    places = torch.arange(first or start, len(tokens) - end)
+    places = torch.arange(max(start + begin, 1), len(tokens) - end)
     return total(values(logits, 1)[places - shift, tokens[places]])
 
 
 _SCORES = {
     "the shift by one is missing. About which token does row t speak?": _scored(shift=0),
-    "the prompt is scored as well. Where does your sum begin?": _scored(first=1),
+    "the prompt is scored as well. Where does your sum begin?": _scored(begin=-99),
+    "the first token of the answer is not scored. It is the one at start.": _scored(begin=1),
     "the token that ends the answer is forgotten. It is scored as well.": _scored(end=1),
     "the mean over tokens is taken. How do you multiply in logarithms?": _scored(total=torch.mean),
     "probabilities are added in place of logarithms. Can it pass 0?": _scored(values=torch.softmax),
     "the logits are not normalised. Add 5 to a row.": _scored(values=lambda logits, axis: logits),
     "the softmax runs over the places, not over the vocabulary. "
     "Which dimension must sum to 1?": _scored(values=lambda logits, axis: logits.log_softmax(0)),
-    "a probability is returned, not its logarithm. You "
-    "went a step too far: it should be below zero.": _scored(total=lambda terms: terms.sum().exp()),
-    "the sign is that of a loss. Is likelier higher?": _scored(total=lambda terms: -terms.sum()),
+    "every row is asked about every token. Pick one number a row.": lambda logits, tokens, start: (
+        logits.log_softmax(1)[start - 1 : -1, tokens[start:]].sum()
+    ),
+    "it is the mean loss. Is a sum asked for, and is likelier higher?": _scored(
+        total=lambda terms: -terms.mean()
+    ),
+    "logarithms are multiplied. What is multiplied is probabilities.": _scored(total=torch.prod),
 }
 
 _TEXTS = (
@@ -67,18 +77,24 @@ _TEXTS = (
     'Anger or fear? {"emotion": "Awe"}',
     "{'emotion': 'joy'}",
     "{'emotion': 'nothing'}",
+    "It is fear. {'emotion': 'rage'}",
+    "Sorry for the wait: {'emotion': 'awe'}",
     "{'emotion': 'conten",
     "{'emotion': 'fear, anger'}",
     "{'emotion': 'fear'}. Looking again: {'emotion': 'awe'}",
     "{'emotion': 'awe'}, or so they say: {'emotion': 'joy'}",
     "<think>Is it {'emotion': 'fear'}?</think> Awe.",
+    "<think>Hm.</think> Fear?</think> Awe.",
     "Disgust.",
     "either anger or fear",
     "fear, nothing but fear",
     "It evokes awe, not fear.",
+    "No anger, but sadness.",
     "An awesome clown on a street.",
     "Nothing but discontentment.",
-    "I am sorry, I cannot say whether it is fear.",
+    "I cannot say whether it is fear.",
+    "I can't see anger.",
+    "Sorry, awe is a guess.",
     "a chair in a room",
 )
 _TEXT_CASES = [(text, list(MIKELS.labels)) for text in _TEXTS]
@@ -115,18 +131,18 @@ def _read(
     which=-1,
     thought="</think>",
     refusing=_REFUSING,
-    known=None,
     begun=False,
     valid=True,
+    closed=True,
 ):
-    labels = known or labels
     text = fold(text).rpartition(thought)[2]
     declared = re.findall(form, text)
     if begun:
         declared = [label for word in declared for label in labels if label.startswith(word)]
     if declared:
         named = [word for word in declared if word in labels or not valid]
-        return named[which] if named else None
+        if named or closed:
+            return named[which] if named else None
     if refusing & set(re.findall(_WORD, text)):
         return None
     named = find(text, labels)[:most]
@@ -161,7 +177,7 @@ _READINGS = {
     ),
     "the closing brace is waited for. Try an answer cut short.": _read(form=_FORM + r"""['"]\}"""),
     "a label that was cut is completed. Did the model write it?": _read(begun=True),
-    "the labels are typed in. Ask with another label set.": _read(known=list(MIKELS.labels)),
+    "words are read where the form holds no label. Then there is no answer.": _read(closed=False),
     "the first form counts. A model that corrects itself means the last.": _read(which=0),
     "what was thought aloud is read. What does </think> end?": _read(thought="\0"),
     "a refusal is read. Does 'I cannot say whether it is fear' name fear?": _read(refusing=set()),
