@@ -72,7 +72,7 @@ class Exercise:
             return Result(self, PASSED)
         share, mistake = self._nearest(found, right)
         if share < 1:
-            mistake = self._unknown(answer, found, right, mistake if share > 0.5 else None)
+            mistake = self._unknown(answer, found, right, mistake if share > 0.6 else None)
         return Result(self, NOT_YET, *mistake.split(". ", 1))
 
     def _same(self, found: list, wanted: list) -> bool:
@@ -120,8 +120,10 @@ class Exercise:
         about = getattr(self.probe, "about", None) or [""] * len(right)
         if name == values.UNKNOWN and (unused := self._unused(answer, cases)):
             name = f"the argument {unused} changes nothing"
-        elif name == values.UNKNOWN and not {*about} <= {about[k] for k in wrong}:
-            name = "it is wrong only " + ", ".join(dict.fromkeys(about[k] for k in wrong))
+        elif name == values.UNKNOWN and (here := {about[k] for k in wrong}) < {*about}:
+            only = min({*about} - here, here, key=len)
+            how = "wrong" if only is here else "right"
+            name = f"it is {how} only " + ", ".join(k for k in dict.fromkeys(about) if k in only)
         return f"{name}. {call} {look}"
 
     def _unused(self, answer: Any, cases: list) -> str | None:
@@ -221,7 +223,7 @@ def exercises(lesson: str) -> dict[str, Exercise]:
     return {exercise.number: exercise for exercise in module.EXERCISES}
 
 
-_here: set[str] = set()  # the lessons whose checks this kernel has values.called
+_here: set[str] = set()  # the lessons whose checks this kernel has called
 
 
 def check(number: str, answer: Any) -> Result:

@@ -29,36 +29,34 @@ def _table(labels: str, predicted: str) -> pd.DataFrame:
 
 _TABLES = [
     (_table(*pair.split()),)
-    for pair in ("wf .f", "wfa fff", "wwffa wwf.f", "wfafw wfaww", "aaawf ..aff")
+    for pair in ("wf .f", "wfa fff", "wwffa wwf.f", "wfafw wfaww", "faaaw fa..f")
 ]
+_VALID = (
+    "with an invalid answer/without one/with an invalid answer/without one/with an invalid answer"
+)
 
 
-def _right(table):
-    return (table["predicted"] == table["label"]).mean()
+def _right(t):
+    return (t["predicted"] == t["label"]).mean()
+
+
+def _per_class(t, by="label"):
+    return (t["label"] == t["predicted"]).groupby(t[by]).mean()
 
 
 _ACCURACY = {
-    "answers that name no label are left out. An invalid answer is wrong; "
-    "dropped, it would pay to say nothing.": lambda table: _right(table[~table["invalid"]]),
-    "answers that name no label count as right. A missing "
-    "prediction is not equal to any label.": lambda table: _right(table) + table["invalid"].mean(),
-    "the likeliest class stands for the prediction. Where no label was named all are equally "
-    "likely, and the first is nobody's answer.": lambda table: (
-        table.filter(like="p_").idxmax(axis=1).str[2:] == table["label"]
-    ).mean(),
-    "confidence is averaged in place of correctness. That is how sure it is. "
-    "Where does the label come in?": lambda table: table.filter(like="p_").max(axis=1).mean(),
-    "the label's probability is averaged. It says how likely, not how often.": lambda table: (
-        np.mean([row[f"p_{row['label']}"] for row in table.to_dict("records")])
+    "answers that name no label are left out. They are wrong.": lambda t: _right(t[~t["invalid"]]),
+    "confidence is averaged, not correctness. Where does the label come in?": lambda t: (
+        t.filter(like="p_").max(axis=1).mean()
     ),
-    "every class counts the same. Here every image does.": lambda table: _per_class(table).mean(),
+    "every class counts the same. Here every image does.": lambda t: _per_class(t).mean(),
 }
 
-_LABELS = ["awe"] * 6 + ["fear"] * 2 + ["anger"] * 2
 _MACRO_PROBE = calls(
-    (_LABELS, ["awe"] * 5 + ["fear"] * 2 + [None, "anger", "joy"]),
-    (["joy"] * 9 + ["fear"], ["joy"] * 7 + [None, "awe", "joy"]),
     (["fear", "joy", "joy", "joy"], ["fear", "fear", "joy", "joy"]),
+    (["joy"] * 9 + ["fear"], ["joy"] * 7 + [None, "awe", "joy"]),
+    (["fear"] * 3 + ["joy", "awe", "awe"], ["fear"] * 2 + ["awe", "joy", None, "awe"]),
+    about="where every class is named/where none is right in a class/where a prediction is None",
 )
 
 
@@ -67,32 +65,26 @@ def _framed(measure, labels, predicted):
     return measure(pd.DataFrame({"label": labels, "predicted": predicted}))
 
 
-def _per_class(table, by="label"):
-    return (table["label"] == table["predicted"]).groupby(table[by]).mean()
-
-
-def _macro_f1(table):
-    label, predicted = table["label"], table["predicted"].fillna("none")
+def _macro_f1(t):
+    label, predicted = t["label"], t["predicted"].fillna("none")
     return f1_score(label, predicted, labels=label.unique(), average="macro")
 
 
-_macro = _framed(lambda table: _per_class(table).mean())
+_macro = _framed(lambda t: _per_class(t).mean())
 _MACRO = {
-    "every image counts the same. This is the ordinary accuracy.": _framed(_right),
-    "images are grouped by what was predicted. Of the images *labelled* "
-    "fear, how many are right?": _framed(lambda table: _per_class(table, "predicted").mean()),
-    "classes that are nobody's label are in the mean. Such a class has no image of its own "
-    "to be right about.": _framed(lambda table: _per_class(table).sum() / table.stack().nunique()),
-    "images without a prediction are left out. A missing prediction "
-    "is a wrong one, not none at all.": _framed(lambda table: _per_class(table.dropna()).mean()),
-    "classes that the model never names are left out. Their images are all wrong.": _framed(
-        lambda table: _per_class(table)[lambda shares: shares > 0].mean()
+    "every image counts the same. This is the ordinary accuracy.": _right,
+    "images are grouped by what was predicted. Of those *labelled* fear, how many are right?": (
+        lambda t: _per_class(t.fillna("none"), "predicted").mean()
     ),
-    "right images of a class are divided by all. How many has the class?": _framed(
-        lambda table: _right(table) / table["label"].nunique()
+    "classes that are nobody's label are in the mean. Which image of such a class is right?": (
+        lambda t: _per_class(t).sum() / t.stack().nunique()
     ),
-    "it is the macro F1. That counts false alarms too.": _framed(_macro_f1),
+    "right images of a class are divided by all. How many has the class?": lambda t: (
+        _right(t) / t["label"].nunique()
+    ),
+    "it is the macro F1. That counts false alarms too.": _macro_f1,
 }
+_MACRO = {text: _framed(measure) for text, measure in _MACRO.items()}
 
 _PARTS = ("visual encoder", "language model", "adapter", "head", "gate", "vision model")
 _STAGES = ("fine-tuning", "instruction tuning", "distillation", "gating")
@@ -113,18 +105,14 @@ def _stages_probe(answer):
 _WRONG_STAGES = {
     "the language model's own weights are said to be tuned. Is its box filled or outlined? "
     "What lies right under it?": _TRAINED | {"instruction tuning": "language model"},
-    "the encoder is said to be trained in distillation. The head reads what the encoder gives. "
-    "Is the encoder's box filled?": _TRAINED | {"distillation": "visual encoder"},
     "the teacher is said to be trained while it teaches. Its number says when it was trained. "
     "Is that before distillation?": _TRAINED | {"distillation": "vision model"},
     "adapter and head are exchanged. Which of the two lies beside the language model on the "
     "map?": _TRAINED | {"instruction tuning": "head", "distillation": "adapter"},
-    "the head is said to be trained once more with the gate. "
-    "When the gate is trained, what comes to it is already fixed.": _TRAINED | {"gating": "head"},
 }
 
 EXERCISES = (
-    Exercise("0.1", "Accuracy, from a table", calls(*_TABLES), _right, _ACCURACY),
+    Exercise("0.1", "Accuracy, from a table", calls(*_TABLES, about=_VALID), _right, _ACCURACY),
     Exercise("0.2", "Every class counts the same", _MACRO_PROBE, _macro, _MACRO),
     Exercise("0.3", "What is trained when", _stages_probe, _TRAINED, _WRONG_STAGES),
 )

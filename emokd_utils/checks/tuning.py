@@ -34,20 +34,19 @@ _SCALED = {
     "alpha without the rank. What does it stand over?": {"rank": lambda a: 1},
     "the division drops what is behind the point. 5 / 2 is 2.5.": {"scale": floordiv},
     "alpha times the rank. Which is below the line?": {"scale": mul},
-    "the scaling is upside down. A larger alpha should make a larger correction.": {
+    "the scaling is upside down. Should alpha weaken it?": {
         "scale": lambda alpha, rank: rank / alpha
     },
-    "the scaling is applied twice. Does it stand on both B and A?": {
-        "scale": lambda alpha, rank: (alpha / rank) ** 2
+    "the scaling is applied twice. Is it on B and on A?": {
+        "scale": lambda *given: truediv(*given) ** 2
     },
+    "alpha is divided by the rank's root. Where is one?": {"rank": lambda a: len(a) ** 0.5},
     "the rank is read off the wrong side of A. Which is short?": {"rank": lambda a: a.shape[1]},
     "the rank is typed in. Which shape tells it?": {"rank": lambda a: 2},
     "W is counted twice. With B = 0 nothing should change.": {"base": 2},
     "W is scaled as well. With B = 0 nothing should change.": {"base": None},
-    "the correction is taken away. So it is taken out again.": {"add": lambda b, a: -(b @ a)},
-    "the correction is transposed, or A and B are exchanged. Write the shape under each letter.": {
-        "add": lambda b, a: (b @ a).T
-    },
+    "the correction is taken away. It is to be added.": {"add": lambda b, a: -(b @ a)},
+    "the correction is transposed. Note the shapes.": {"add": lambda b, a: (b @ a).T},
 }
 _LAYER = {text: _layer(**wrong) for text, wrong in _SCALED.items()}
 _LAYER["W is used without its transpose. A layer keeps W as (outputs, inputs). What of rows x?"] = (
@@ -62,32 +61,25 @@ def _grouped(width, heads, groups):
 
 
 @variants
-def _count(*sizes, keys=_grouped, square=2, narrow=2):
+def _count(*sizes, keys=_grouped, square=2, narrow=2, wide=1, tall=1):
     width, heads, groups, layers, rank = sizes
-    sides = square * 2 * width + narrow * (width + keys(width, heads, groups))
-    return layers * rank * sides
-
-
-def _frozen(width, heads, groups, layers, rank):
-    return layers * 2 * width * (width + _grouped(width, heads, groups))
+    outputs = square * width + narrow * keys(width, heads, groups)
+    return layers * rank * (wide * (square + narrow) * width + tall * outputs)
 
 
 _SIZE = {
     "keys and values are taken for square. Are they?": _count(keys=lambda width, *heads: width),
-    "the width is divided by the number of key-value heads. How wide is one head? "
-    "And how many are there?": _count(keys=lambda width, heads, groups: width // groups),
+    "the width is divided by the key-value heads. How wide is one head?": _count(
+        keys=lambda width, heads, groups: width // groups
+    ),
     "heads are taken for widths. How wide is 1?": _count(keys=lambda width, heads, groups: groups),
     "two of the four matrices are missing. Which get an adapter?": _count(square=1, narrow=1),
     "the output projection is missing. What comes out of the attention?": _count(square=1),
-    "A is counted without B. Each adapted matrix gets two small ones, "
-    "one wide and one tall.": lambda width, heads, groups, layers, rank: layers * rank * 4 * width,
-    "B is counted without A. Each adapted matrix gets two small ones.": lambda *sizes: (
-        _count()(*sizes) - sizes[3] * sizes[4] * 4 * sizes[0]
-    ),
+    "A is counted without B. Each matrix gets two small ones.": _count(tall=0),
+    "B is counted without A. Each matrix gets two small ones.": _count(wide=0),
     "the output projection is taken for narrow. What comes out of it?": _count(square=1, narrow=3),
+    "all four are taken for narrow. How many heads have the queries?": _count(square=0, narrow=4),
     "keys or values are missing. Which four get an adapter?": _count(narrow=1),
-    "the frozen matrices are counted as well. Only what is "
-    "trained counts here, and that is little.": lambda *sizes: _frozen(*sizes) + _count()(*sizes),
 }
 
 _MERGE_PROBE = calls(*[case[1:] for case in _CASES], keep=0)
@@ -114,13 +106,9 @@ def _rate(step, steps, warmup, peak, *, course=_wave, rise=float, lead=1, **wave
 
 
 _RATES = {
-    "the warm-up is missing. Look at step 0: there the rate should be 0. "
-    "What is it in yours?": lambda step, steps, warmup, peak: peak * _wave(step / steps),
     "the cosine counts from step 0. When should the rate be at its peak?": _rate(lead=0),
     "the cosine is not lifted. How is one brought to 1 and 0?": _rate(lift=0),
     "a quarter of a wave. How flat should its end be?": _rate(lift=0, turn=math.pi / 2),
-    "a straight line. What is between is no cosine.": _rate(course=lambda share: 1 - share),
-    "the warm-up goes downwards. It should begin gently.": _rate(rise=lambda share: 1 - share),
     "the cosine is lifted and not halved. How high is the peak?": _rate(height=2),
     "a whole wave. At the end the rate should be 0.": _rate(turn=2 * math.pi),
     "the angle is in degrees. In which unit does Python's cosine want it?": _rate(turn=180),

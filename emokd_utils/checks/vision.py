@@ -16,38 +16,42 @@ _AVERAGES_PROBE = calls(
 )
 
 
-@variants
-def _averaged(averages, confusion):
+def _averages(confusion):
+    """The two averages, and what is taken for them."""
     hit, n, named = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     recall, precision, f1 = hit / n, hit / np.maximum(named, 1), 2 * hit / (n + named)
-    parts = {"recall": recall, "precision": precision, "f1": f1, "n": n}
-    return averages(SimpleNamespace(**parts, undefined=np.where(named, 0, np.nan)))
+    return {
+        "recall": recall.mean(),
+        "f1": f1.mean(),
+        "half f1": f1.mean() / 2,
+        "precision": precision.mean(),
+        "accuracy": hit.sum() / n.sum(),
+        "weighed f1": np.average(f1, weights=n),
+        "f1 of averages": hmean([recall.mean(), precision.mean()]),
+        "plain": (recall + precision).mean() / 2,
+        "f1 of named": f1[named > 0].mean(),
+    }
 
 
-_macro = _averaged(lambda c: (c.recall.mean(), c.f1.mean()))
+@variants
+def _averaged(names, confusion):
+    return [_averages(confusion)[name] for name in names.split("/")]
+
+
 _AVERAGES = {
-    "rows and columns are exchanged. Recall asks about images with a label. Are "
-    "those of one label a row of yours?": _averaged(lambda c: (c.precision.mean(), c.f1.mean())),
-    "all images are counted alike. That is the accuracy. Ten images of a class "
-    "should weigh as a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
-    "classes weigh by their number of images. A macro average takes every class once, however "
-    "many it has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
-    "F1 is taken of the averages. The order matters: first F1 of each class, then the "
-    "mean.": _averaged(lambda c: (c.recall.mean(), hmean([c.recall.mean(), c.precision.mean()]))),
-    "precision and recall are averaged plainly. What should a class with precision 1 and "
-    "recall 0 get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
-    "the accuracy stands in place of recall. Divide within each class.": _averaged(
-        lambda c: (np.average(c.recall, weights=c.n), c.f1.mean())
-    ),
-    "F1 misses its 2. Put numbers into the formula.": _averaged(
-        lambda c: (c.recall.mean(), c.f1.mean() / 2)
-    ),
-    "precision stands in place of F1. What was missed?": _averaged(
-        lambda c: (c.recall.mean(), c.precision.mean())
-    ),
-    "a class that is never predicted is left out. Then it pays to give up on a class. "
-    "It has images.": _averaged(lambda c: (c.recall.mean(), np.nanmean(c.f1 + c.undefined))),
+    "rows and columns are exchanged. Are the images of one label a row of yours?": "precision/f1",
+    "all images are counted alike. That is the accuracy. Divide by class.": "accuracy/accuracy",
+    "the accuracy stands for recall. Divide within each class.": "accuracy/f1",
+    "the accuracy stands for F1. Read the formula again.": "recall/accuracy",
+    "classes weigh by their number of images. Take every class once.": "accuracy/weighed f1",
+    "F1 is weighed by images. Take every class once.": "recall/weighed f1",
+    "F1 is taken of the averages. First F1 of each class, then the mean.": "recall/f1 of averages",
+    "precision and recall are averaged plainly. What do 1 and 0 give?": "recall/plain",
+    "precision stands for F1. What was missed?": "recall/precision",
+    "F1 misses its 2. Put numbers into the formula.": "recall/half f1",
+    "a class that is never predicted is left out. It has images.": "recall/f1 of named",
 }
+_AVERAGES = {text: _averaged(names) for text, names in _AVERAGES.items()}
 
 
 def _history(best_on_test, *val_losses):
@@ -58,18 +62,15 @@ def _history(best_on_test, *val_losses):
     return table.rename_axis("epoch").reset_index().to_dict("records")
 
 
-_HISTORIES = (
-    (_history(6, 2.0, 1.5, 1.7, 1.4, 1.6, 1.55, 1.45, 1.5, 1.2), 3),
-    (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
-    (_history(7, 2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4), 2),
+_EPOCHS_PROBE = calls(
+    (_history(1, 2.0, 1.0, 0.99, 1.1, 1.2), 1),
     (_history(3, 2.0, 1.0, 1.5), 3),
     (_history(4, 2.0, 1.0, 1.0, 1.2, 0.9), 2),
-    (_history(1, 2.0, 1.0, 0.99, 1.1, 1.2), 1),
-)
-_EPOCHS_PROBE = calls(
-    *_HISTORIES,
-    about="in long runs/in long runs/in long runs/where the list ends while there is patience/"
-    "where a loss comes again/where a loss is just below",
+    (_history(7, 2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4), 2),
+    (_history(6, 2.0, 1.5, 1.7, 1.4, 1.6, 1.55, 1.45, 1.5, 1.2), 3),
+    (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
+    about="where a loss is just below/where the list ends while there is patience/"
+    "where a loss comes again/in long runs/in long runs/in long runs",
 )
 
 
@@ -96,8 +97,6 @@ def _lowest(key, history, patience, *, best=min):
 _EPOCHS = {
     "the test split chooses. What is then left to judge it?": _lowest("test_accuracy", best=max),
     "the epoch at which training stops is kept. Is it the best one?": _stopping(last=True),
-    "training stops at the first epoch that is not better. "
-    "How many in a row are allowed?": lambda history, patience: _stopping()(history, 1),
     "the count of bad epochs is not set back. What after a new best one?": _stopping(reset=False),
     "each epoch is compared with the one before. Which is the best yet?": _stopping(previous=True),
     "patience is one epoch too long. After how many does training stop?": _stopping(longer=1),
@@ -112,30 +111,34 @@ _SURE = np.round(_DRAW.uniform(0.31, 0.99, 60), 3) + 0.0004  # on no bin's edge
 _CORRECT = _DRAW.random(60) < 0.35 + 0.4 * _SURE
 _WITH_ONES = (np.append(_SURE[:30], [1.0] * 3), np.append(_CORRECT[:30], [True, False, False]))
 _SMALL = (np.array([0.9, 0.95, 1.0, 0.3]), np.array([True, True, False, True]), 4)
-_SURE_CASES = ((_SURE, _CORRECT, 10), (*_WITH_ONES, 10), (_SURE, _CORRECT, 5), _SMALL)
+_SURE_PROBE = calls(
+    _SMALL,
+    (_SURE, _CORRECT, 10),
+    (_SURE, _CORRECT, 5),
+    (*_WITH_ONES, 10),
+    about="where one is 1 and a bin is empty/where bins are empty/where bins are empty/where some are 1",
+)
 
 
 @variants
-def _binned(combined, confidence, correct, bins, top=1, cut=np.floor):
+def _binned(combined, confidence, correct, bins, place=np.multiply):
     """Of the bins that hold images: their share, accuracy less certainty (gap) or middle (off)."""
-    place = np.minimum(cut(confidence * bins), bins - top).astype(int)
-    filled, inverse, n = np.unique(place, return_inverse=True, return_counts=True)
+    number = np.minimum(place(confidence, bins), bins - 1).astype(int)
+    filled, inverse, n = np.unique(number, return_inverse=True, return_counts=True)
     sure, right = (np.bincount(inverse, of) / n for of in (confidence, correct))
     off = right - (filled + 0.5) / bins
     return combined(SimpleNamespace(share=n / n.sum(), gap=right - sure, off=off, bins=bins))
 
 
-_ece = _binned(lambda bin: bin.share @ abs(bin.gap))
+def _weighed(bin):
+    return bin.share @ abs(bin.gap)
 
 
-def _equal_counts(confidence, correct, bins):
-    parts = np.array_split(np.argsort(confidence), bins)
-    return sum(abs((correct[part] - confidence[part]).sum()) for part in parts) / len(correct)
+_ece = _binned(_weighed)
 
 
-def _certain_lost(confidence, correct, bins):
-    inside = confidence < 1
-    return _ece(confidence[inside], correct[inside], bins) * inside.mean()
+def _stretched(sure, bins):
+    return bins * (sure - sure.min()) / np.ptp(sure)
 
 
 _CALIBRATION = {
@@ -146,31 +149,19 @@ _CALIBRATION = {
     "the sign is dropped after the sum. Bin by bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
     "the worst bin stands for all. Weigh all of them.": _binned(lambda bin: abs(bin.gap).max()),
     "distances are squared. Read the formula again.": _binned(lambda bin: bin.share @ bin.gap**2),
-    "certainty is taken as the middle of the bin. What "
-    "did the images in that bin say on average?": _binned(lambda bin: bin.share @ abs(bin.off)),
-    "the distance is taken image by image. That of one image is never small. Average "
-    "over the bin first.": lambda confidence, correct, bins: abs(correct - confidence).mean(),
-    "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
-    "there is a bin too few. How many edges has a row of bins?": lambda confidence, correct, bins: (
-        _ece(confidence, correct, bins - 1)
+    "certainty is taken as the middle of the bin. What did its images say?": _binned(
+        lambda bin: bin.share @ abs(bin.off)
     ),
-    "the bins begin at the lowest certainty. They begin at 0.": lambda confidence, correct, bins: (
-        _ece(confidence, correct, bins, cut=lambda x: bins * (x - x.min()) // np.ptp(x))
+    "a bin is missing. How many edges do they have?": lambda sure, right, bins: _ece(
+        sure, right, bins - 1
     ),
-    "certainties go to the nearest edge. Is 0.39 in 0.3 to 0.4?": lambda *given: _ece(
-        *given, top=0, cut=np.round
-    ),
-    "the accuracy is averaged, not a distance. What is subtracted?": lambda confidence, correct, bins: (
-        correct.mean()
-    ),
-    "a certainty of 1 has a bin of its own. How many bins are there then?": (
-        lambda *given: _ece(*given, top=0)
-    ),
-    "a certainty of 1 falls out of the last bin. In which of your bins is 1.0?": _certain_lost,
+    "the bins begin at the lowest certainty. They begin at 0.": _binned(_weighed, place=_stretched),
 }
 
 EXERCISES = (
-    Exercise("2.1", "Two averages over classes", _AVERAGES_PROBE, _macro, _AVERAGES),
+    Exercise(
+        "2.1", "Two averages over classes", _AVERAGES_PROBE, _averaged("recall/f1"), _AVERAGES
+    ),
     Exercise("2.2", "The epoch to keep", _EPOCHS_PROBE, _stopping(), _EPOCHS),
-    Exercise("2.3", "Expected calibration error", calls(*_SURE_CASES), _ece, _CALIBRATION),
+    Exercise("2.3", "Expected calibration error", _SURE_PROBE, _ece, _CALIBRATION),
 )
