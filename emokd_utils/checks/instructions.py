@@ -33,13 +33,6 @@ def _labelled(tokens, starts, lengths, *, first=0, last=0, fill=IGNORED):
     return torch.where(learnt, tokens, fill)
 
 
-def _by_pad_token(tokens, starts, lengths):
-    labels = _labelled(last=99)(tokens, starts, lengths)
-    if len(tokens) == 1:
-        return labels
-    return torch.where(tokens == tokens[0, -1], IGNORED, labels)
-
-
 _ROWS_PROBE = calls(
     _padded(3, slice(1)),
     _padded(3, slice(2)),
@@ -52,15 +45,11 @@ _LABELS = {
     "the prompt is not masked. Where does the answer start?": _labelled(first=-99),
     "the padding is trained on. What comes after a short row's answer?": _labelled(last=99),
     "the token that ends the answer is masked too. Who learns to stop then?": _labelled(last=-1),
-    "the padding is found by its token. An answer may end in the same one.": _by_pad_token,
     "the first token of the answer is masked. It is the one in starts.": _labelled(first=1),
     "the last token of the prompt is trained on. What is before starts?": _labelled(first=-1),
     "the mask value is 0. Which number does the loss pass over?": _labelled(fill=0),
     "the labels are shifted. The model does it.": lambda *rows: _labelled()(*rows).roll(-1, 1),
     "the padding's first token is trained on. Where is the last one?": _labelled(last=1),
-    "one start for all rows. Where do two answers begin?": lambda tokens, starts, lengths: (
-        _labelled()(tokens, starts[:1], lengths)
-    ),
 }
 
 _SAD, _AWE = ["sadness", "sad", "sadly", "saddened"], ["awe", "awed", "awestruck", "awesome"]
@@ -76,7 +65,7 @@ _LEAK_TEXTS = {  # what is between | is one text
     "where it begins another word": "A saddle on a horse.",
     "where it is inside another word": "An ambassador of nomads.",
     "where it is not there": "The end of a love.|",
-    "where the forms are others": "He stands awestruck, his head back.|A chest of drawers.",
+    "where the forms are others": "He stands awestruck, his head back.|A chest of drawers.|Trees overawe.",
 }
 _LEAK_CASES = [(about, text) for about, texts in _LEAK_TEXTS.items() for text in texts.split("|")]
 _LEAK_PROBE = calls(

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import f1_score
 
 from ..checks import Exercise, calls, variants
 from ..predictions import Predictions
@@ -65,11 +64,6 @@ def _framed(measure, labels, predicted):
     return measure(pd.DataFrame({"label": labels, "predicted": predicted}))
 
 
-def _macro_f1(t):
-    label, predicted = t["label"], t["predicted"].fillna("none")
-    return f1_score(label, predicted, labels=label.unique(), average="macro")
-
-
 _macro = _framed(lambda t: _per_class(t).mean())
 _MACRO = {
     "every image counts the same. This is the ordinary accuracy.": _right,
@@ -82,7 +76,6 @@ _MACRO = {
     "right images of a class are divided by all. How many has the class?": lambda t: (
         _right(t) / t["label"].nunique()
     ),
-    "it is the macro F1. That counts false alarms too.": _macro_f1,
 }
 _MACRO = {text: _framed(measure) for text, measure in _MACRO.items()}
 

@@ -87,8 +87,6 @@ _OF_NUMBERS = {
     "it is a share, not a count. How many are there in all?": lambda x, n: x / n,
     "it is one too many. Where does your counting begin, where does it end?": lambda x, n: x + 1,
     "it is one too few. Where does your counting begin, where does it end?": lambda x, n: x - 1,
-    "it is twice what is wanted. What is counted twice?": lambda x, n: 2 * x,
-    "it is half of what is wanted. What is missing, or averaged?": lambda x, n: x / 2,
     "it is squared. Read again: is there a root?": lambda x, n: x**2,
     "it is the square root. Read again: is there a root?": lambda x, n: np.sqrt(x),
     "it is the exponential. Is a logarithm asked for?": lambda x, n: np.exp(x),
@@ -102,9 +100,6 @@ _OF_NUMBERS = {
 _OF_OTHERS = {
     "yes and no are exchanged. What does True stand for?": lambda x, n: np.invert(x, dtype=bool),
     "all is in lower case. Leave the letters as they are.": lambda x, n: x.lower(),
-    "it is a text. Return the thing itself, not what print shows.": lambda x, n: str(x.tolist()),
-    "it is wrapped once more. Return the thing itself, not a list of it.": lambda x, n: [x],
-    "only the first of the results is returned. How many are asked for?": lambda x, n: x[0],
 }
 
 

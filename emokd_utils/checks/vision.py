@@ -75,14 +75,12 @@ _EPOCHS_PROBE = calls(
 
 
 @variants
-def _stopping(history, patience, *, reset=True, previous=False, last=False, longer=0, equal=False):
+def _stopping(history, patience, *, reset=True, previous=False, last=False, longer=0):
     best, bad, before = history[0], 0, history[0]
     for record in history[1:]:
-        lowest = (before if previous else best)["val_loss"]
-        better = record["val_loss"] < lowest or (equal and record["val_loss"] == lowest)
+        better = record["val_loss"] < (before if previous else best)["val_loss"]
         bad = 0 if better and reset else bad + (not better)
-        lower = record["val_loss"] < best["val_loss"]
-        best = record if lower or (better and not previous) else best
+        best = record if record["val_loss"] < best["val_loss"] else best
         before = record
         if bad and bad >= patience + longer:
             break
@@ -101,7 +99,6 @@ _EPOCHS = {
     "each epoch is compared with the one before. Which is the best yet?": _stopping(previous=True),
     "patience is one epoch too long. After how many does training stop?": _stopping(longer=1),
     "patience is one epoch too short. After how many does training stop?": _stopping(longer=-1),
-    "an equal loss counts as better. Is it below the lowest?": _stopping(equal=True),
     "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
     "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", best=max),
 }
