@@ -107,10 +107,11 @@ def _offers_more(prompt: str, classes: list[str]) -> bool:
     """Whether something stands beside a class like one of them (", neutral") or after an "or"."""
     text, one = re.sub(r"\d+", "0", prompt.lower()), rf"\b(?:{'|'.join(classes)})\b"
     between = {gap for gap in re.findall(rf"{one}([^a-z]+)(?={one})", text) if gap != " "}
-    gap = "|".join(map(re.escape, between)) or "(?!)"
-    word = rf"(?:{gap})(?!{one}|please)[a-z]+|\W* or (?!{one})[a-z]+(?: [a-z]+){{0,2}}"
-    usual = rf"(?:{gap})(?:neutral|other|none|unknown)\b"
-    return bool(re.search(rf"{one}(?:{usual}|(?:{word})(?={gap}|['\"?.!\n\])]|$))", text))
+    gap, other = "|".join(map(re.escape, between)) or "(?!)", rf"(?!{one}|please)[a-z]+"
+    usual = r"[\s,;/|'\"-]+(?:and )?(?:neutral|other|none|unknown|no emotion)\b"
+    listed = rf"(?:(?:{gap}){other}|\W+or {other}(?: [a-z]+){{0,2}})(?={gap}|['\"?.!\n\])]|$)"
+    before = rf"(?:^|[:(]\s*){other}(?!\s*\n)(?:{gap}){one}"
+    return bool(re.search(rf"{one}(?:{usual}|{listed})|{before}", text))
 
 
 def _facts(function, label_set) -> dict[str, bool]:

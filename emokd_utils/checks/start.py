@@ -1,6 +1,7 @@
 """Checks of lesson 0: accuracy from a table, the macro-average, what is trained when."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -60,24 +61,31 @@ _MACRO_PROBE = calls(
 
 
 @variants
-def _framed(measure, labels, predicted):
-    return measure(pd.DataFrame({"label": labels, "predicted": predicted}))
+def _counted(measure, labels, predicted):
+    """hit, n, named: of each label the right images, all, and those called so; other: more classes."""
+    names, pairs = [*dict.fromkeys(labels)], [*zip(labels, predicted, strict=True)]
+    hit = np.array([pairs.count((name, name)) for name in names])
+    n, named = (np.array([*map(side.count, names)]) for side in (labels, predicted))
+    other = len({*predicted} - {*names, None})
+    return measure(SimpleNamespace(hit=hit, n=n, named=named, other=other))
 
 
-_macro = _framed(lambda t: _per_class(t).mean())
+_macro = _counted(lambda c: (c.hit / c.n).mean())
 _MACRO = {
-    "every image counts the same. This is the ordinary accuracy.": _right,
+    "every image counts the same. This is the ordinary accuracy.": lambda c: c.hit.sum() / sum(c.n),
     "images are grouped by what was predicted. Of those *labelled* fear, how many are right?": (
-        lambda t: _per_class(t.fillna("none"), "predicted").mean()
+        lambda c: (c.hit / np.maximum(c.named, 1)).mean()
     ),
     "classes that are nobody's label are in the mean. Which image of such a class is right?": (
-        lambda t: _per_class(t).sum() / t.stack().nunique()
+        lambda c: (c.hit / c.n).sum() / (len(c.n) + c.other)
     ),
-    "right images of a class are divided by all. How many has the class?": lambda t: (
-        _right(t) / t["label"].nunique()
+    "right images of a class are divided by all. How many has it?": lambda c: (
+        c.hit.mean() / sum(c.n)
     ),
+    "false alarms count too. That is F1.": lambda c: (2 * c.hit / (c.n + c.named)).mean(),
+    "the worst class stands for all. Take the mean.": lambda c: min(c.hit / c.n),
 }
-_MACRO = {text: _framed(measure) for text, measure in _MACRO.items()}
+_MACRO = {text: _counted(measure) for text, measure in _MACRO.items()}
 
 _PARTS = ("visual encoder", "language model", "adapter", "head", "gate", "vision model")
 _STAGES = ("fine-tuning", "instruction tuning", "distillation", "gating")

@@ -110,9 +110,8 @@ def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: fl
         return None
     if all(same(case, found[0]) for case in found) and any(not same(x, right[0]) for x in right):
         return "it is the same whatever comes in. Which arguments does your code use?"
-    changes = _OF_OTHERS
-    if all(is_numbers(case) and case.dtype.kind != "b" for case in right):
-        changes = _OF_NUMBERS | _OF_OTHERS
+    numbers = all(is_numbers(case) and case.dtype.kind != "b" for case in right)
+    changes = _OF_NUMBERS | _OF_OTHERS if numbers else _OF_OTHERS
     for text, change in changes.items():
         with np.errstate(all="ignore"), suppress(Exception):  # where it makes no sense
             changed = [plain(change(*pair)) for pair in zip(right, sizes, strict=True)]
@@ -120,16 +119,18 @@ def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: fl
                 return text
     if same([_ordered(case) for case in found], [_ordered(case) for case in right], rtol, atol):
         return "the order is another one. Read again in which order they are wanted."
-    return _apart(found, right)
+    pairs = [*zip(found, right, strict=True)]
+    if numbers and all(is_numbers(case) and case.shape == wanted.shape for case, wanted in pairs):
+        return _apart(*(np.concatenate([*map(np.ravel, cases)]) for cases in (found, right)))
+    return None
 
 
-def _apart(found: list, right: list) -> str | None:
+def _apart(found: np.ndarray, right: np.ndarray) -> str | None:
     """That numbers are off by the same factor or amount everywhere."""
-    with np.errstate(all="ignore"), suppress(ValueError, TypeError):  # no numbers, other shapes
-        x, y = (np.concatenate([*map(np.ravel, cases)]).astype(float) for cases in (found, right))
-        for what, apart in (("factor", x / y), ("amount", x - y)):
-            apart = apart[(x != 0) | (y != 0)]
-            if len({*y}) > 2 and np.allclose(apart, apart[:1], 1e-6):
+    with np.errstate(all="ignore"):
+        for what, apart in (("factor", found / right), ("amount", found - right)):
+            apart = apart[(found != 0) | (right != 0)]
+            if len({*right}) > 2 and np.allclose(apart, apart[:1], 1e-6):
                 return f"it is off by the same {what} in every case. What is there once too often?"
     return None
 
@@ -201,8 +202,8 @@ def difference(found: Any, wanted: Any, right: list) -> tuple[str, str]:
         wrong = [key for key in wanted if not same(found[key], wanted[key])]
         return "not yet right: " + ", ".join(map(str, wrong)), "All else is"
     every = np.concatenate([[0.0], *(np.ravel(case) for case in right if is_numbers(case))])
-    highest = 1 if every.max() <= 1 else np.inf
-    limits = "" if every.min() < 0 else " from 0 to 1" if highest == 1 else " not below 0"
+    positive = is_numbers(wanted) and every.min() >= 0
+    limits = (" from 0 to 1" if every.max() <= 1 else " not below 0") if positive else ""
     sort, name, fits = kind(wanted), UNKNOWN, found
     if wanted is None or isinstance(wanted, str):
         sort = "a text or None" if any(case is None for case in right) else "a text"
@@ -212,6 +213,6 @@ def difference(found: Any, wanted: Any, right: list) -> tuple[str, str]:
         name = "it is undefined (nan)"
     elif kind(fits) not in sort:
         name = f"it is {kind(found)}, not {sort}"
-    elif limits and is_numbers(found) and (found.min() < 0 or found.max() > highest):
+    elif positive and is_numbers(found) and (found.min() < 0 or found.max() > 1 >= every.max()):
         name = f"it is out of range: what is wanted is{limits}"
     return name, f"gives {shown(found)}; wanted is {sort}{limits}. Work it out by hand and compare"

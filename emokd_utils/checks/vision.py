@@ -64,10 +64,10 @@ def _history(best_on_test, *val_losses):
 
 _EPOCHS_PROBE = calls(
     (_history(1, 2.0, 1.0, 0.99, 1.1, 1.2), 1),
-    (_history(3, 2.0, 1.0, 1.5), 3),
+    (_history(3, 2.0, 1.0, 2.5), 3),
     (_history(4, 2.0, 1.0, 1.0, 1.2, 0.9), 2),
     (_history(7, 2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4), 2),
-    (_history(6, 2.0, 1.5, 1.7, 1.4, 1.6, 1.55, 1.45, 1.5, 1.2), 3),
+    (_history(6, 2.0, 1.5, 1.7, 1.6, 1.4, 1.6, 1.55, 1.45, 1.2), 3),
     (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
     about="where a loss is just below/where the list ends while there is patience/"
     "where a loss comes again/in long runs/in long runs/in long runs",
