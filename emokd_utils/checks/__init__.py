@@ -35,8 +35,8 @@ class NotAttempted(Exception):
     """Raised where an answer is still empty."""
 
 
-class ReturnsNothing(Exception):
-    """Raised by a probe that cannot go on, since a function returned nothing."""
+class Slip(Exception):
+    """Raised by a probe that cannot go on: ``"name. Where to look"`` of the mistake."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Exercise:
             found = self._measured(answer)
         except (NotAttempted, NotImplementedError):
             return Result(self, NOT_ATTEMPTED)
-        except ReturnsNothing:
-            return Result(self, NOT_YET, NOTHING, "Does every way through it end in a return?")
+        except Slip as slip:
+            return Result(self, NOT_YET, *str(slip).split(". ", 1))
         except Exception as error:
             return Result(self, NOT_YET, "it raises an error", Raised(error).text)
         right = self._measured(self.right)
@@ -98,13 +98,13 @@ class Exercise:
 
     def _unknown(self, answer: Any, found: list, right: list, nearest: str | None) -> str:
         """``"name. Where to look"`` for a mistake that is not one of this exercise's own."""
-        if len(found) > len(right) and self._same(found[: len(right)], right):
-            return (
-                f"{OVERWRITTEN}. The result is right. Who else may still need what you were given?"
-            )
+        found = found[: len(right)]
+        if self._same(found, right):  # then `calls` has left its mark behind it
+            return f"{OVERWRITTEN}. Who else may still need what you were given?"
         cases = getattr(self.probe, "cases", None) or [()] * len(right)
         calls_made = [values.called(answer, case) for case in cases]
-        wrong = [k for k, case in enumerate(right) if not self._same(found[k], case)]
+        pairs = enumerate(zip(found, right, strict=False))
+        wrong = [k for k, pair in pairs if not self._same(*pair)]
         for k in wrong:
             if isinstance(found[k], Raised) and not isinstance(right[k], Raised):
                 return f"it raises an error. {found[k].text}. Called as {calls_made[k]}"
@@ -122,9 +122,9 @@ class Exercise:
             name = f"the argument {unused} changes nothing"
         elif name == values.UNKNOWN and (here := {about[k] for k in wrong}) < {*about}:
             only = min({*about} - here, here, key=len)
-            how = "wrong" if only is here else "right"
-            name = f"it is {how} only " + ", ".join(k for k in dict.fromkeys(about) if k in only)
-        return f"{name}. {call} {look}"
+            name = f"it is {'wrong' if only is here else 'right'} only "
+            name += ", ".join(place for place in dict.fromkeys(about) if place in only)
+        return f"{name}. {call or 'It'} {look}"
 
     def _unused(self, answer: Any, cases: list) -> str | None:
         """The argument that changes nothing in the answer, though it does in a right one."""
@@ -159,9 +159,9 @@ class Result:
 
 
 def returned(value: Any) -> Any:
-    """``value``; raises ReturnsNothing for None. For use in probes."""
+    """``value``; raises a Slip for None. For use in probes."""
     if value is None:
-        raise ReturnsNothing
+        raise Slip(f"{NOTHING}. Does every way through it end in a return?")
     return value
 
 

@@ -50,7 +50,6 @@ _MIDDLES = {
     "the result is negative for some hues. Hues run from 0 up to 360.": _hue(finish=float),
     "the sign is dropped. Is -90 the direction of 90?": _hue(finish=abs),
     "half a turn is lost. Which angle is the same as -90?": _hue(finish=lambda hue: hue % 180),
-    "half a turn is added. Where does one arrow alone point?": _hue(finish=lambda hue: hue + 180),
     "a turn is added to every hue. Which need it?": _hue(finish=lambda hue: hue + 360),
     "degrees go into sine and cosine as they are. In which unit are angles?": _hue(angles=np.array),
     "sine and cosine are exchanged. Try one hue alone, 90.": _hue(

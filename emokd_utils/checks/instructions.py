@@ -36,10 +36,9 @@ def _labelled(tokens, starts, lengths, *, first=0, last=0, fill=IGNORED):
 _ROWS_PROBE = calls(
     _padded(3, slice(1)),
     _padded(3, slice(2)),
-    _padded(3, slice(3)),
     _padded(2, slice(3)),
     keep=0,
-    about="in one row/with padding/with padding/where the padding is the token of the end",
+    about="in one row/with padding/where the padding is the token of the end",
 )
 _LABELS = {
     "the prompt is not masked. Where does the answer start?": _labelled(first=-99),
@@ -147,9 +146,6 @@ _INSTRUCTIONS = {
         lambda classes, label: _instruction(form=answer_for(label))(classes, label)
     ),
     "the classes are typed in. Ask for Ekman's six.": _instruction(offered=MIKELS.labels),
-    "more is offered than the classes. Which words stand beside them?": lambda classes, label: (
-        _instruction(offered=[*classes, "neutral"])(classes, label)
-    ),
     "the answer is not the form letter by letter. Compare quotes, spaces and what stands around.": (
         _instruction(answer=lambda label: json.dumps({"emotion": label}))
     ),

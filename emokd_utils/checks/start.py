@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ..checks import Exercise, calls, variants
+from ..checks import Exercise, Slip, calls, variants
 from ..predictions import Predictions
 
 _CLASSES = {"w": "awe", "f": "fear", "a": "anger"}
@@ -83,7 +83,6 @@ _MACRO = {
         c.hit.mean() / sum(c.n)
     ),
     "false alarms count too. That is F1.": lambda c: (2 * c.hit / (c.n + c.named)).mean(),
-    "the worst class stands for all. Take the mean.": lambda c: min(c.hit / c.n),
 }
 _MACRO = {text: _counted(measure) for text, measure in _MACRO.items()}
 
@@ -94,12 +93,12 @@ _TRAINED = dict(zip(_STAGES, ("vision model", "adapter", "head", "gate"), strict
 
 def _stages_probe(answer):
     if not isinstance(answer, Mapping):
-        raise TypeError(f"a dictionary is wanted here, this is {type(answer).__name__}")
+        raise Slip(f"a dictionary is wanted here. This is a {type(answer).__name__}")
     parts = {str(k).strip().lower(): str(v).strip().lower() for k, v in answer.items()}
     if missing := [stage for stage in _STAGES if stage not in parts]:
-        raise ValueError(f"the stage {missing[0]!r} has no part yet")
+        raise Slip(f"the stage {missing[0]!r} has no part yet. The stages are the keys")
     if unknown := [part for part in parts.values() if part not in _PARTS]:
-        raise ValueError(f"{unknown[0]!r} is no box of the map")
+        raise Slip(f"{unknown[0]!r} is no box of the map. Copy a name in bold")
     return {f"what {stage} trains": parts[stage] for stage in _STAGES}
 
 

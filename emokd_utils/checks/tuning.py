@@ -78,7 +78,6 @@ _SIZE = {
     "A is counted without B. Each matrix gets two small ones.": _count(tall=0),
     "B is counted without A. Each matrix gets two small ones.": _count(wide=0),
     "the output projection is taken for narrow. What comes out of it?": _count(square=1, narrow=3),
-    "all four are taken for narrow. How many heads have the queries?": _count(square=0, narrow=4),
     "keys or values are missing. Which four get an adapter?": _count(narrow=1),
 }
 

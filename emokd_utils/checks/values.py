@@ -99,7 +99,6 @@ _OF_NUMBERS = {
 }
 _OF_OTHERS = {
     "yes and no are exchanged. What does True stand for?": lambda x, n: np.invert(x, dtype=bool),
-    "all is in lower case. Leave the letters as they are.": lambda x, n: x.lower(),
 }
 
 
@@ -119,7 +118,7 @@ def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: fl
                 return text
     if same([_ordered(case) for case in found], [_ordered(case) for case in right], rtol, atol):
         return "the order is another one. Read again in which order they are wanted."
-    pairs = [*zip(found, right, strict=True)]
+    pairs = [*zip(found, right, strict=False)]
     if numbers and all(is_numbers(case) and case.shape == wanted.shape for case, wanted in pairs):
         return _apart(*(np.concatenate([*map(np.ravel, cases)]) for cases in (found, right)))
     return None
@@ -200,7 +199,7 @@ def difference(found: Any, wanted: Any, right: list) -> tuple[str, str]:
         return f"it should raise a {wanted} here", f"gives {shown(found)}"
     if isinstance(found, dict) and isinstance(wanted, dict) and found.keys() == wanted.keys():
         wrong = [key for key in wanted if not same(found[key], wanted[key])]
-        return "not yet right: " + ", ".join(map(str, wrong)), "All else is"
+        return "not yet right: " + ", ".join(map(str, wrong)), "has the rest right"
     every = np.concatenate([[0.0], *(np.ravel(case) for case in right if is_numbers(case))])
     positive = is_numbers(wanted) and every.min() >= 0
     limits = (" from 0 to 1" if every.max() <= 1 else " not below 0") if positive else ""
@@ -208,7 +207,9 @@ def difference(found: Any, wanted: Any, right: list) -> tuple[str, str]:
     if wanted is None or isinstance(wanted, str):
         sort = "a text or None" if any(case is None for case in right) else "a text"
     if is_numbers(found) and is_numbers(wanted) and found.dtype.kind != "b":
-        fits = found.astype(wanted.dtype) if (found == found.astype(wanted.dtype)).all() else found
+        with np.errstate(invalid="ignore"):
+            whole = found.astype(wanted.dtype)
+        fits = whole if (found == whole).all() else found
     if is_undefined(found):
         name = "it is undefined (nan)"
     elif kind(fits) not in sort:

@@ -42,9 +42,7 @@ _AVERAGES = {
     "rows and columns are exchanged. Are the images of one label a row of yours?": "precision/f1",
     "all images are counted alike. That is the accuracy. Divide by class.": "accuracy/accuracy",
     "the accuracy stands for recall. Divide within each class.": "accuracy/f1",
-    "the accuracy stands for F1. Read the formula again.": "recall/accuracy",
     "classes weigh by their number of images. Take every class once.": "accuracy/weighed f1",
-    "F1 is weighed by images. Take every class once.": "recall/weighed f1",
     "F1 is taken of the averages. First F1 of each class, then the mean.": "recall/f1 of averages",
     "precision and recall are averaged plainly. What do 1 and 0 give?": "recall/plain",
     "precision stands for F1. What was missed?": "recall/precision",
@@ -98,7 +96,6 @@ _EPOCHS = {
     "the count of bad epochs is not set back. What after a new best one?": _stopping(reset=False),
     "each epoch is compared with the one before. Which is the best yet?": _stopping(previous=True),
     "patience is one epoch too long. After how many does training stop?": _stopping(longer=1),
-    "patience is one epoch too short. After how many does training stop?": _stopping(longer=-1),
     "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
     "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", best=max),
 }
@@ -108,23 +105,18 @@ _SURE = np.round(_DRAW.uniform(0.31, 0.99, 60), 3) + 0.0004  # on no bin's edge
 _CORRECT = _DRAW.random(60) < 0.35 + 0.4 * _SURE
 _WITH_ONES = (np.append(_SURE[:30], [1.0] * 3), np.append(_CORRECT[:30], [True, False, False]))
 _SMALL = (np.array([0.9, 0.95, 1.0, 0.3]), np.array([True, True, False, True]), 4)
-_SURE_PROBE = calls(
-    _SMALL,
-    (_SURE, _CORRECT, 10),
-    (_SURE, _CORRECT, 5),
-    (*_WITH_ONES, 10),
-    about="where one is 1 and a bin is empty/where bins are empty/where bins are empty/where some are 1",
-)
+_SURE_CASES = (_SMALL, (_SURE, _CORRECT, 10), (_SURE, _CORRECT, 5), (*_WITH_ONES, 10))
+_ABOUT = "where some are 1/where none is 1/where none is 1/where some are 1"
+_SURE_PROBE = calls(*_SURE_CASES, about=_ABOUT)
 
 
 @variants
 def _binned(combined, confidence, correct, bins, place=np.multiply):
-    """Of the bins that hold images: their share, accuracy less certainty (gap) or middle (off)."""
+    """Of the bins that hold images: their share, accuracy less certainty (gap)."""
     number = np.minimum(place(confidence, bins), bins - 1).astype(int)
-    filled, inverse, n = np.unique(number, return_inverse=True, return_counts=True)
+    _, inverse, n = np.unique(number, return_inverse=True, return_counts=True)
     sure, right = (np.bincount(inverse, of) / n for of in (confidence, correct))
-    off = right - (filled + 0.5) / bins
-    return combined(SimpleNamespace(share=n / n.sum(), gap=right - sure, off=off, bins=bins))
+    return combined(SimpleNamespace(share=n / n.sum(), gap=right - sure, bins=bins))
 
 
 def _weighed(bin):
@@ -146,9 +138,6 @@ _CALIBRATION = {
     "the sign is dropped after the sum. Bin by bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
     "the worst bin stands for all. Weigh all of them.": _binned(lambda bin: abs(bin.gap).max()),
     "distances are squared. Read the formula again.": _binned(lambda bin: bin.share @ bin.gap**2),
-    "certainty is taken as the middle of the bin. What did its images say?": _binned(
-        lambda bin: bin.share @ abs(bin.off)
-    ),
     "a bin is missing. How many edges do they have?": lambda sure, right, bins: _ece(
         sure, right, bins - 1
     ),

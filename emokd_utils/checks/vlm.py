@@ -65,7 +65,6 @@ _SCORES = {
         logits.log_softmax(1)[start - 1 : -1, tokens[start:]].sum()
     ),
     "it is the mean loss. Is a sum asked for?": _scored(total=lambda terms: -terms.mean()),
-    "logarithms are multiplied. What is multiplied is probabilities.": _scored(total=torch.prod),
 }
 
 _TEXTS = {  # what is between | is one text
