@@ -24,11 +24,8 @@ def _sided(measure, rows, label_set):
 _SIDED = {
     "negative and positive are exchanged. Print POLARITY.labels.": lambda x, s: (x @ s)[:, ::-1],
     "the mean is taken over a side's labels. Do rows sum to 1?": lambda x, s: x @ (s / s.sum(0)),
-    "the likeliest emotion decides alone. Which side is likelier with 0.4 joy, 0.3 fear and 0.3 "
-    "anger?": lambda x, s: s[x.argmax(1)],
-    "only the strongest emotion of each side counts. So do the others.": lambda x, s: (
-        x[:, :, None] * s
-    ).max(1),
+    "the likeliest emotion decides alone. Add up the others.": lambda x, s: s[x.argmax(1)],
+    "only the strongest of a side counts. Add them up.": lambda x, s: (x[:, :, None] * s).max(1),
 }
 _SIDED = {text: _sided(measure) for text, measure in _SIDED.items()}
 
@@ -52,12 +49,8 @@ _MIDDLES = {
     "half a turn is lost. Which angle is the same as -90?": _hue(finish=lambda hue: hue % 180),
     "a turn is added to every hue. Which need it?": _hue(finish=lambda hue: hue + 360),
     "degrees go into sine and cosine as they are. In which unit are angles?": _hue(angles=np.array),
-    "sine and cosine are exchanged. Try one hue alone, 90.": _hue(
-        arctangent=lambda sine, cosine: np.arctan2(cosine, sine)
-    ),
-    "the arctangent of a quotient forgets the quadrant. Which takes both?": _hue(
-        arctangent=lambda sine, cosine: np.arctan(sine / cosine)
-    ),
+    "sine and cosine are exchanged. Try 90 alone.": _hue(arctangent=lambda y, x: np.arctan2(x, y)),
+    "a quotient forgets the quadrant. Take both.": _hue(arctangent=lambda y, x: np.arctan(y / x)),
 }
 
 _BALLOTS = {

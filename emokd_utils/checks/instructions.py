@@ -53,7 +53,7 @@ _LABELS = {
 
 _SAD, _AWE = ["sadness", "sad", "sadly", "saddened"], ["awe", "awed", "awestruck", "awesome"]
 _LEAK_TEXTS = {  # what is between | is one text
-    "where the label stands": "The mood is one of sadness.",
+    "where the label stands": "The mood is one of sadness",
     "where another form stands": "A sad day.|We are saddened by it.",
     "where it begins a sentence": "Sadly, it rains.|SAD it is.",
     "where a mark stands behind it": "How sad!",

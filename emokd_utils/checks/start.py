@@ -27,13 +27,8 @@ def _table(labels: str, predicted: str) -> pd.DataFrame:
     ).to_frame()
 
 
-_TABLES = [
-    (_table(*pair.split()),)
-    for pair in ("wf .f", "wfa fff", "wwffa wwf.f", "wfafw wfaww", "faaaw fa..f")
-]
-_VALID = (
-    "with an invalid answer/without one/with an invalid answer/without one/with an invalid answer"
-)
+_TABLES = [(_table(*pair.split()),) for pair in ("wf .f", "wfa fff", "wfafw wfaww", "faaaw fa..f")]
+_VALID = "with an invalid answer/with valid ones/with valid ones/with an invalid answer"
 
 
 def _right(t):
@@ -46,9 +41,7 @@ def _per_class(t, by="label"):
 
 _ACCURACY = {
     "answers that name no label are left out. They are wrong.": lambda t: _right(t[~t["invalid"]]),
-    "confidence is averaged, not correctness. Where does the label come in?": lambda t: (
-        t.filter(like="p_").max(axis=1).mean()
-    ),
+    "confidence is averaged. Where is the label?": lambda t: t.filter(like="p_").max(axis=1).mean(),
     "every class counts the same. Here every image does.": lambda t: _per_class(t).mean(),
 }
 
@@ -73,11 +66,9 @@ def _counted(measure, labels, predicted):
 _macro = _counted(lambda c: (c.hit / c.n).mean())
 _MACRO = {
     "every image counts the same. This is the ordinary accuracy.": lambda c: c.hit.sum() / sum(c.n),
-    "images are grouped by what was predicted. Of those *labelled* fear, how many are right?": (
-        lambda c: (c.hit / np.maximum(c.named, 1)).mean()
-    ),
-    "classes that are nobody's label are in the mean. Which image of such a class is right?": (
-        lambda c: (c.hit / c.n).sum() / (len(c.n) + c.other)
+    "images are grouped by prediction. By what?": lambda c: (c.hit / np.maximum(c.named, 1)).mean(),
+    "nobody's label is in the mean. Is it right?": lambda c: (
+        sum(c.hit / c.n) / (len(c.n) + c.other)
     ),
     "right images of a class are divided by all. How many has it?": lambda c: (
         c.hit.mean() / sum(c.n)

@@ -34,12 +34,8 @@ _SCALED = {
     "alpha without the rank. What does it stand over?": {"rank": lambda a: 1},
     "the division drops what is behind the point. 5 / 2 is 2.5.": {"scale": floordiv},
     "alpha times the rank. Which is below the line?": {"scale": mul},
-    "the scaling is upside down. Should alpha weaken it?": {
-        "scale": lambda alpha, rank: rank / alpha
-    },
-    "the scaling is applied twice. Is it on B and on A?": {
-        "scale": lambda *given: truediv(*given) ** 2
-    },
+    "the scaling is upside down. What is below?": {"scale": lambda alpha, rank: rank / alpha},
+    "the scaling is squared. Is it on B and A?": {"scale": lambda alpha, rank: (alpha / rank) ** 2},
     "alpha is divided by the rank's root. Where is one?": {"rank": lambda a: len(a) ** 0.5},
     "the rank is read off the wrong side of A. Which is short?": {"rank": lambda a: a.shape[1]},
     "the rank is typed in. Which shape tells it?": {"rank": lambda a: 2},
@@ -69,9 +65,7 @@ def _count(*sizes, keys=_grouped, square=2, narrow=2, wide=1, tall=1):
 
 _SIZE = {
     "keys and values are taken for square. Are they?": _count(keys=lambda width, *heads: width),
-    "the width is divided by the key-value heads. How wide is one head?": _count(
-        keys=lambda width, heads, groups: width // groups
-    ),
+    "the width is divided by key-value heads. By all?": _count(keys=lambda w, h, g: w // g),
     "heads are taken for widths. How wide is 1?": _count(keys=lambda width, heads, groups: groups),
     "two of the four matrices are missing. Which get an adapter?": _count(square=1, narrow=1),
     "the output projection is missing. What comes out of the attention?": _count(square=1),

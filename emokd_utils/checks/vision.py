@@ -49,6 +49,7 @@ _AVERAGES = {
     "F1 misses its 2. Put numbers into the formula.": "recall/half f1",
     "a class that is never predicted is left out. It has images.": "recall/f1 of named",
 }
+_macro = _averaged("recall/f1")
 _AVERAGES = {text: _averaged(names) for text, names in _AVERAGES.items()}
 
 
@@ -138,16 +139,12 @@ _CALIBRATION = {
     "the sign is dropped after the sum. Bin by bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
     "the worst bin stands for all. Weigh all of them.": _binned(lambda bin: abs(bin.gap).max()),
     "distances are squared. Read the formula again.": _binned(lambda bin: bin.share @ bin.gap**2),
-    "a bin is missing. How many edges do they have?": lambda sure, right, bins: _ece(
-        sure, right, bins - 1
-    ),
+    "a bin is missing. Count the edges.": lambda sure, right, bins: _ece(sure, right, bins - 1),
     "the bins begin at the lowest certainty. They begin at 0.": _binned(_weighed, place=_stretched),
 }
 
 EXERCISES = (
-    Exercise(
-        "2.1", "Two averages over classes", _AVERAGES_PROBE, _averaged("recall/f1"), _AVERAGES
-    ),
+    Exercise("2.1", "Two averages over classes", _AVERAGES_PROBE, _macro, _AVERAGES),
     Exercise("2.2", "The epoch to keep", _EPOCHS_PROBE, _stopping(), _EPOCHS),
     Exercise("2.3", "Expected calibration error", _SURE_PROBE, _ece, _CALIBRATION),
 )
