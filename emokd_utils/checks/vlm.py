@@ -40,6 +40,7 @@ def _score_case(length: int, start: int) -> tuple:
 
 
 SCORE_CASES = (_score_case(3, 1), _score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
+_ROWS = "with few tokens/with many tokens/where the answer is only its end/with many tokens"
 
 
 @variants
@@ -120,6 +121,6 @@ _READINGS = {
 
 EXERCISES = (
     Exercise("3.1", "How many visual tokens?", calls(*_SIZES), _tokens(), _TOKENS),
-    Exercise("3.2", "The score of an answer", calls(*SCORE_CASES), _scored(), _SCORES),
+    Exercise("3.2", "The score of an answer", calls(*SCORE_CASES, about=_ROWS), _scored(), _SCORES),
     Exercise("3.3", "A parser that never guesses", _TEXT_PROBE, _read(), _READINGS),
 )
