@@ -289,7 +289,7 @@ def test_other_findings_pass_and_slips_are_told_in_words(number, answer, says):
     assert says in str(KNOWN[number](answer))
 
 
-POWERS = checks.calls((2.0, 3), (3.0, 2), (2.0, 2))
+POWERS = checks.calls((2.0, 3), (3.0, 2), (5.0, 2))
 EXAMPLE = checks.Exercise("7.9", "Powers", POWERS, pow, {"product. Look.": operator.mul})
 CENTRED = checks.calls((np.array([[1.0, 2, 6], [3, 4, 8]]),), keep=0)
 ROWS = checks.Exercise(
@@ -300,6 +300,16 @@ ROWS = checks.Exercise(
     {"columns. Which mean?": lambda rows: rows - rows.mean(0)},
 )
 SEEDED, ENDS = KNOWN["9.2"], np.array([0, -1, 1])
+
+
+def cosine_alone(step, steps, warmup, peak):
+    return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def more_classes(classes, label):
+    return f"{', '.join(classes)}, or another? {{'emotion': 'label'}}", answer_for(label)
+
+
 STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
 
 
@@ -308,10 +318,17 @@ STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
     [
         (
             EXAMPLE,
-            lambda base, exponent: 9 * base,
-            "(base=2.0, exponent=3) gives 18.0; wanted is a nu",
+            lambda base, exponent: base + exponent,
+            "(base=2.0, exponent=3) gives 5.0; wanted is a number not below 0. Work",
         ),
-        (EXAMPLE, lambda base, exponent: f"{base}", "gives '2.0'; wanted is a number not below 0"),
+        (EXAMPLE, lambda base, exponent: 9 * base, "the argument exponent changes nothing"),
+        (EXAMPLE, lambda base, exponent: base**exponent - 3, "off by the same amount"),
+        (EXAMPLE, lambda base, exponent: base - 2 * exponent, "it is out of range: "),
+        (EXAMPLE, lambda base, exponent: base * exponent if base > 2 else 1, "product. Look."),
+        (KNOWN["5.4"], cosine_alone, "it is wrong only at step 0, in the warm-up. cosine_alone("),
+        (KNOWN["4.3"], more_classes, "not yet right: no other class is offered"),
+        (STAGES, STAGES.right | {"gating": "head"}, "not yet right: what gating trains"),
+        (EXAMPLE, lambda base, exponent: f"{base}", "it is a text, not a number. <lambda>(base"),
         (EXAMPLE, lambda base, exponent: 1.0, "the same whatever comes in"),
         (EXAMPLE, lambda base, exponent: 2 * base**exponent, "off by the same factor"),
         (EXAMPLE, lambda base, exponent: 1 / 0, "ZeroDivisionError"),

@@ -30,6 +30,7 @@ _SIDED = {
 _SIDED = {text: _sided(measure) for text, measure in _SIDED.items()}
 
 _HUES = ([350.0, 10.0, 30.0], [200.0, 240.0, 250.0], [300.0, 355.0, 20.0, 60.0], [80.0, 130.0])
+_PLACES = "for hues on both sides of 0/for hues above 180/for hues on both sides of 0/for two hues"
 
 
 @variants
@@ -38,6 +39,7 @@ def _hue(hues, *, finish=lambda hue: hue % 360, arctangent=np.arctan2, angles=np
     return finish(np.degrees(arctangent(sine, cosine)))
 
 
+_HUE_PROBE = calls(*[(hues,) for hues in _HUES], about=_PLACES)
 _MIDDLES = {
     "it is the plain mean of the numbers. What is the middle of 350 and 10 on the circle?": np.mean,
     "angles are averaged after all. Add arrows, sines and cosines each.": lambda hues: (
@@ -88,6 +90,6 @@ _VOTES = {
 
 EXERCISES = (
     Exercise("1.1", "Eight into two", _SIDED_PROBE, _sided(np.matmul), _SIDED),
-    Exercise("1.2", "The middle of a hue", calls(*[(h,) for h in _HUES]), _hue(), _MIDDLES),
+    Exercise("1.2", "The middle of a hue", _HUE_PROBE, _hue(), _MIDDLES),
     Exercise("1.3", "Votes into a label", _VOTES_PROBE, _voted(), _VOTES),
 )

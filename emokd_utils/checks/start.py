@@ -35,14 +35,12 @@ def _right(t):
     return (t["predicted"] == t["label"]).mean()
 
 
-def _per_class(t, by="label"):
-    return (t["label"] == t["predicted"]).groupby(t[by]).mean()
-
-
 _ACCURACY = {
     "answers that name no label are left out. They are wrong.": lambda t: _right(t[~t["invalid"]]),
     "confidence is averaged. Where is the label?": lambda t: t.filter(like="p_").max(axis=1).mean(),
-    "every class counts the same. Here every image does.": lambda t: _per_class(t).mean(),
+    "every class counts the same. Here every image does.": lambda t: (
+        t["correct"].groupby(t["label"]).mean().mean()
+    ),
 }
 
 _MACRO_PROBE = calls(
@@ -66,8 +64,10 @@ def _counted(measure, labels, predicted):
 _macro = _counted(lambda c: (c.hit / c.n).mean())
 _MACRO = {
     "every image counts the same. This is the ordinary accuracy.": lambda c: c.hit.sum() / sum(c.n),
-    "images are grouped by prediction. By what?": lambda c: (c.hit / np.maximum(c.named, 1)).mean(),
-    "nobody's label is in the mean. Is it right?": lambda c: (
+    "images are grouped by what was predicted. Of those *labelled* fear, how many are right?": (
+        lambda c: (c.hit / np.maximum(c.named, 1)).mean()
+    ),
+    "classes that are nobody's label are in the mean. Which of their images is right?": lambda c: (
         sum(c.hit / c.n) / (len(c.n) + c.other)
     ),
     "right images of a class are divided by all. How many has it?": lambda c: (

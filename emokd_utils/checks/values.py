@@ -223,4 +223,8 @@ def difference(found: Any, wanted: Any, right: list) -> tuple[str, str]:
         name = f"it is {kind(found)}, not {sort}"
     elif positive and is_numbers(found) and (found.min() < 0 or found.max() > 1 >= every.max()):
         name = f"it is out of range: what is wanted is{limits}"
+    elif is_numbers(found) and found.ndim == 1:
+        off = np.flatnonzero(~np.isclose(found, wanted, 1e-3 * (wanted.dtype.kind == "f"))) + 1
+        if 0 < len(off) < len(found):
+            name = f"it is right but for entry {', '.join(map(str, off))}"
     return name, f"gives {shown(found)}; wanted is {sort}{limits}. Work it out by hand and compare"

@@ -23,7 +23,6 @@ def _averages(confusion):
     return {
         "recall": recall.mean(),
         "f1": f1.mean(),
-        "half f1": f1.mean() / 2,
         "precision": precision.mean(),
         "accuracy": hit.sum() / n.sum(),
         "weighed f1": np.average(f1, weights=n),
@@ -41,12 +40,10 @@ def _averaged(names, confusion):
 _AVERAGES = {
     "rows and columns are exchanged. Are the images of one label a row of yours?": "precision/f1",
     "all images are counted alike. That is the accuracy. Divide by class.": "accuracy/accuracy",
-    "the accuracy stands for recall. Divide within each class.": "accuracy/f1",
     "classes weigh by their number of images. Take every class once.": "accuracy/weighed f1",
     "F1 is taken of the averages. First F1 of each class, then the mean.": "recall/f1 of averages",
     "precision and recall are averaged plainly. What do 1 and 0 give?": "recall/plain",
     "precision stands for F1. What was missed?": "recall/precision",
-    "F1 misses its 2. Put numbers into the formula.": "recall/half f1",
     "a class that is never predicted is left out. It has images.": "recall/f1 of named",
 }
 _macro = _averaged("recall/f1")

@@ -22,8 +22,8 @@ _TOKENS = {
     "sides are cut off. Try 150 pixels: which multiple is nearest?": _tokens(fit=math.floor),
     "sides are always rounded up. Try 100 and 333 pixels.": _tokens(fit=math.ceil),
     "a multiple is always added. Try 100 pixels.": _tokens(fit=lambda sides: sides // 1 + 1),
-    "the area is divided. Each side is to fit.": lambda h, w, p=14, m=2: round(
-        h * w / (p * m) ** 2
+    "the area is divided, not each side. Each has to fit by itself.": (
+        lambda height, width, p=14, m=2: round(height * width / (p * m) ** 2)
     ),
     "sides are brought to whole patches only. Squares of them are to fit.": (
         lambda height, width, p=14, m=2: round(height / p) * round(width / p) // m**2
@@ -40,6 +40,7 @@ def _score_case(length: int, start: int) -> tuple:
 
 
 SCORE_CASES = (_score_case(3, 1), _score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
+_ROWS = "with few tokens/with many tokens/where the answer is only its end/with many tokens"
 
 
 @variants
@@ -58,7 +59,9 @@ _SCORES = {
     "the mean over tokens is taken. How do you multiply in logarithms?": _scored(total=torch.mean),
     "probabilities are added in place of logarithms. Can it pass 0?": _scored(values=torch.softmax),
     "the logits are not normalised. Add 5 to a row.": _scored(values=lambda logits, axis: logits),
-    "the softmax runs over places. Over what?": _scored(values=lambda x, axis: x.log_softmax(0)),
+    "the softmax runs over places. What sums to 1?": _scored(
+        values=lambda x, axis: x.log_softmax(0)
+    ),
     "every row is asked about every token. Pick one number a row.": lambda logits, tokens, start: (
         logits.log_softmax(1)[start - 1 : -1, tokens[start:]].sum()
     ),
@@ -120,6 +123,6 @@ _READINGS = {
 
 EXERCISES = (
     Exercise("3.1", "How many visual tokens?", calls(*_SIZES), _tokens(), _TOKENS),
-    Exercise("3.2", "The score of an answer", calls(*SCORE_CASES), _scored(), _SCORES),
+    Exercise("3.2", "The score of an answer", calls(*SCORE_CASES, about=_ROWS), _scored(), _SCORES),
     Exercise("3.3", "A parser that never guesses", _TEXT_PROBE, _read(), _READINGS),
 )
