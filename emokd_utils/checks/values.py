@@ -190,7 +190,7 @@ def called(answer: Any, case: tuple) -> str:
     names, given = parameters(answer), map(shown, case)
     if len(names) >= len(case):
         given = (f"{name}={value}" for name, value in zip(names, given, strict=False))
-    return f"{getattr(answer, '__name__', 'it')}({', '.join(given)})"
+    return f"{getattr(answer, '__name__', 'it').strip('<>')}({', '.join(given)})"
 
 
 def size(case: tuple) -> int:
