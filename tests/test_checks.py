@@ -328,7 +328,7 @@ STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
         (KNOWN["5.4"], cosine_alone, "it is wrong only at step 0, in the warm-up. cosine_alone("),
         (KNOWN["4.3"], more_classes, "not yet right: no other class is offered"),
         (STAGES, STAGES.right | {"gating": "head"}, "not yet right: what gating trains"),
-        (EXAMPLE, lambda base, exponent: f"{base}", "it is a text, not a number. <lambda>(base"),
+        (EXAMPLE, lambda base, exponent: f"{base}", "it is a text, not a number. lambda(base"),
         (EXAMPLE, lambda base, exponent: 1.0, "the same whatever comes in"),
         (EXAMPLE, lambda base, exponent: 2 * base**exponent, "off by the same factor"),
         (EXAMPLE, lambda base, exponent: 1 / 0, "ZeroDivisionError"),
