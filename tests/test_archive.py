@@ -18,6 +18,7 @@ from emokd_utils.profiles import MINI
 from emokd_utils.run import NotMadeError, open_run
 from emokd_utils.run.card import CARD
 from emokd_utils.run.store import MANIFEST
+from emokd_utils.scale import archive as archive_module
 from emokd_utils.scale.archive import LISTING, README, export, install
 
 
@@ -105,13 +106,14 @@ def test_the_same_run_gives_the_same_bytes(archive, sender, tmp_path):
     assert again.read_bytes() == archive.read_bytes()
 
 
-def test_what_cannot_be_exported_is_told(sender, there, tmp_path):
+def test_what_cannot_be_exported_is_told(sender, there, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="ends in .zip"):
         export(sender, tmp_path / "lab.tar")
     with pytest.raises(InputError, match="was imported"):
         export(there, tmp_path / "lab.zip")
+    monkeypatch.setattr(archive_module, "MAX_MB", 0.01)
     with pytest.raises(InputError, match="leave the images out"):
-        export(sender, tmp_path / "lab.zip", max_mb=0.01, only_kept=True)
+        export(sender, tmp_path / "lab.zip", only_kept=True)
     with pytest.raises(NotMadeError, match="holds no"):
         export(sender, tmp_path / "lab.zip", seeds=[7], only_kept=True)
     assert not list(tmp_path.iterdir())
@@ -158,9 +160,9 @@ def rewritten(archive, to, change):
     return to
 
 
-def refused(path, tmp_path, words, **options):
+def refused(path, tmp_path, words):
     with pytest.raises(InputError, match=words) as error:
-        install(path, tmp_path / "runs", **options)
+        install(path, tmp_path / "runs")
     assert "\n" not in str(error.value) and "refused and nothing is installed" in str(error.value)
     assert not list((tmp_path / "runs").iterdir())
 
@@ -192,11 +194,11 @@ def test_what_a_file_manager_packed_again_installs_and_a_lost_file_is_told(archi
         install(packed(tmp_path / "lost.zip", README), tmp_path / "other")
 
 
-def test_what_is_too_large_is_refused_before_it_is_unpacked(archive, tmp_path):
-    refused(archive, tmp_path, "more than the 0.01 that --max-mb allows", max_mb=0.01)
+def test_what_is_too_large_is_refused_before_it_is_unpacked(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_module, "MAX_MB", 5)
     bomb = rewritten(archive, tmp_path / "bomb.zip", replaced(README, b"0" * 10**7))
     assert bomb.stat().st_size < 5e6
-    refused(bomb, tmp_path, "unpacks to 1[0-9] MB", max_mb=5)
+    refused(bomb, tmp_path, "unpacks to 1[0-9] MB")
 
 
 def test_any_cut_or_flipped_byte_is_noticed(archive, tmp_path):

@@ -3,6 +3,7 @@ import itertools
 import math
 import operator
 import re
+from contextlib import suppress
 from fractions import Fraction
 
 import numpy as np
@@ -51,10 +52,24 @@ def test_each_case_that_is_about_something_names_it_when_its_result_alone_is_wro
         turns = itertools.count()
 
         def wrong_once(*given, turns=turns, place=place):
-            return exercise.right(*given) if next(turns) != place else {"more": 1}
+            if next(turns) != place:
+                return exercise.right(*given)
+            with suppress(Exception):
+                return spoiled(exercise.right(*given))
+            return 0  # though an error is wanted
 
         if exercise.probe.cases[place]:
             assert exercise(wrong_once).mistake == text
+
+
+def spoiled(result):
+    """Another result of the same kind."""
+    if isinstance(result, (tuple, list)) and result and not isinstance(result[0], str):
+        return type(result)(map(spoiled, result))
+    if isinstance(result, (dict, list, tuple)):
+        return {**result, "x": 1} if isinstance(result, dict) else type(result)([*result, "x"])
+    whole = np.asarray(result).dtype.kind in "iu"
+    return result + 1 if whole or torch.is_tensor(result) else result * 0.5 + 0.01
 
 
 @by_number
@@ -274,7 +289,7 @@ def test_other_findings_pass_and_slips_are_told_in_words(number, answer, says):
     assert says in str(KNOWN[number](answer))
 
 
-POWERS = checks.calls((2.0, 3), (3.0, 2))
+POWERS = checks.calls((2.0, 3), (3.0, 2), (5.0, 2))
 EXAMPLE = checks.Exercise("7.9", "Powers", POWERS, pow, {"product. Look.": operator.mul})
 CENTRED = checks.calls((np.array([[1.0, 2, 6], [3, 4, 8]]),), keep=0)
 ROWS = checks.Exercise(
@@ -285,6 +300,16 @@ ROWS = checks.Exercise(
     {"columns. Which mean?": lambda rows: rows - rows.mean(0)},
 )
 SEEDED, ENDS = KNOWN["9.2"], np.array([0, -1, 1])
+
+
+def cosine_alone(step, steps, warmup, peak):
+    return peak * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def more_classes(classes, label):
+    return f"{', '.join(classes)}, or another? {{'emotion': 'label'}}", answer_for(label)
+
+
 STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
 
 
@@ -293,12 +318,19 @@ STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
     [
         (
             EXAMPLE,
-            lambda base, exponent: 9 * base,
-            "(base=2.0, exponent=3) gives 18.0; wanted is a nu",
+            lambda base, exponent: base + exponent,
+            "(base=2.0, exponent=3) gives 5.0; wanted is a number not below 0. Work",
         ),
-        (EXAMPLE, lambda base, exponent: f"{base}", "gives '2.0'; wanted is a number not below 0"),
+        (EXAMPLE, lambda base, exponent: 9 * base, "the argument exponent changes nothing"),
+        (EXAMPLE, lambda base, exponent: base**exponent - 3, "off by the same amount"),
+        (EXAMPLE, lambda base, exponent: base - 2 * exponent, "it is out of range: "),
+        (EXAMPLE, lambda base, exponent: base * exponent if base > 2 else 1, "product. Look."),
+        (KNOWN["5.4"], cosine_alone, "it is wrong only at step 0, in the warm-up. cosine_alone("),
+        (KNOWN["4.3"], more_classes, "not yet right: no other class is offered"),
+        (STAGES, STAGES.right | {"gating": "head"}, "not yet right: what gating trains"),
+        (EXAMPLE, lambda base, exponent: f"{base}", "it is a text, not a number. lambda(base"),
         (EXAMPLE, lambda base, exponent: 1.0, "the same whatever comes in"),
-        (EXAMPLE, lambda base, exponent: 2 * base**exponent, "twice what is wanted"),
+        (EXAMPLE, lambda base, exponent: 2 * base**exponent, "off by the same factor"),
         (EXAMPLE, lambda base, exponent: 1 / 0, "ZeroDivisionError"),
         (
             EXAMPLE,
@@ -317,8 +349,8 @@ STAGES, WRONG = KNOWN["0.3"], next(iter(KNOWN["7.3"].mistakes.values()))
         (SEEDED, lambda a, b: SEEDED.right(a, b)[[0, 2, 1]], "does not lie between the two ends"),
         (SEEDED, lambda a, b: ENDS / 200 + a.mean() - b.mean(), "is too narrow"),
         (SEEDED, lambda a, b: ENDS / 2 + a.mean() - b.mean(), "is too wide"),
-        (KNOWN["9.3"], lambda cost: f"{cost['head']:.0%}", "the result has another form"),
-        (KNOWN["9.3"], lambda cost: math.nan, "the result is undefined (nan)"),
+        (KNOWN["9.3"], lambda cost: f"{cost['head']:.0%}", "it is a text, not a number"),
+        (KNOWN["9.3"], lambda cost: math.nan, "it is undefined (nan)"),
         (STAGES, {"gating": "gate"}, "'fine-tuning' has no part"),
         (STAGES, ["gate"], "a dictionary is wanted"),
     ],

@@ -224,7 +224,11 @@ def folders(tmp_path):
 def test_imagefolder_with_other_spellings(folders, tmp_path):
     for name in ("happiness/00.png", "happy/deeper/x.png", "top.png"):
         picture(folders / name)
+    picture(folders / "angry" / "@eaDir" / "00.png")
+    (folders / "angry" / "Thumbs.db").write_bytes(b"")
     report = convert("imagefolder", folders, tmp_path / "out")
+    assert "2 passed over: put there by a system" in report.text()
+    assert "@eaDir" not in report.text()
     assert report.counts[["joy", "sadness"]].sum().tolist() == [21, 20]
     assert report.counts["anger"].to_dict() == {"train": 16, "val": 1, "test": 3}
     assert found(report, "unlisted") == ["happy/deeper/x.png", "top.png"]

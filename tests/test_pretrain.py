@@ -31,12 +31,6 @@ def test_only_answers_are_labelled(random_vlm):
     assert batch["mm_token_type_ids"].sum(1).tolist() == [16, 0]
 
 
-def test_the_matrix_product_is_the_convolution(random_vlm):
-    convolution = random_vlm.model.model.visual.patch_embed
-    patches, faster = torch.randn(64, 1176), tiny_vlm.LinearPatches(convolution)
-    torch.testing.assert_close(faster(patches), convolution(patches), atol=1e-5, rtol=1e-4)
-
-
 def test_targets_of_a_red_scene_by_hand():
     red, boxes = Image.new("RGB", (112, 112), (255, 0, 0)), ((0, 0, 30, 28), (56, 56, 56, 56))
     scene = replace(make_unlabelled_scene(0), image=red, objects=("coffin", "chair"), boxes=boxes)

@@ -8,7 +8,7 @@ right answer passes, however it is written. Each lesson has a module, which hold
 import dis
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_text
 from ..run.environment import grading, progress_file
-from .values import CUT, Raised, called, difference, plain, same, size, usual_slip
+from . import values
+from .values import Raised, plain, same
 
 _MODULES = "start emotions vision vlm instructions tuning complementarity distillation gating"
 LESSONS = {str(k): name for k, name in enumerate(f"{_MODULES} emovlm_kd datasets".split())}
@@ -34,8 +35,8 @@ class NotAttempted(Exception):
     """Raised where an answer is still empty."""
 
 
-class ReturnsNothing(Exception):
-    """Raised by a probe that cannot go on, since a function returned nothing."""
+class Slip(Exception):
+    """Raised by a probe that cannot go on: ``"name. Where to look"`` of the mistake."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Exercise:
 
     number: ``"7.1"``. probe: what to measure on an answer; a list has one entry for each case.
     right: an answer that solves it. mistakes: for each wrong answer known by name, the most
-    specific first, ``"name. Where to look"`` with an example of it.
+    specific first, ``"name. Where to look"`` with an example of it. about: for each of the first
+    cases, from the simplest on, such a text for where its result is the first that is wrong.
     rtol, atol: how far numbers may be apart; whole ones are compared exactly.
     """
 
@@ -55,6 +57,7 @@ class Exercise:
     mistakes: Mapping[str, Any]
     rtol: float = 1e-3
     atol: float = 1e-5
+    about: Iterable[str] = ()
 
     def __call__(self, answer: Any) -> "Result":
         """The result for an answer; never raises for a wrong one."""
@@ -62,17 +65,19 @@ class Exercise:
             found = self._measured(answer)
         except (NotAttempted, NotImplementedError):
             return Result(self, NOT_ATTEMPTED)
-        except ReturnsNothing:
-            return Result(self, NOT_YET, NOTHING, "Does every way through it end in a return?")
+        except Slip as slip:
+            return Result(self, NOT_YET, *str(slip).split(". ", 1))
         except Exception as error:
             return Result(self, NOT_YET, "it raises an error", Raised(error).text)
         right = self._measured(self.right)
         if self._same(found, right):
             return Result(self, PASSED)
-        for text, example in self.mistakes.items():
-            if self._same(found, self._measured(example)):
-                return Result(self, NOT_YET, *text.split(". ", 1))
-        return Result(self, NOT_YET, *self._unknown(answer, found, right))
+        share, mistake = self._nearest(found, right)
+        if share < 1:
+            mistake = self._unknown(
+                answer, found, right, mistake if share > 0.6 and not self.about else None
+            )
+        return Result(self, NOT_YET, *mistake.split(". ", 1))
 
     def _same(self, found: list, wanted: list) -> bool:
         return same(found, wanted, self.rtol, self.atol)
@@ -85,25 +90,59 @@ class Exercise:
         found = self.probe(answer)
         return [plain(case) for case in found] if type(found) is list else [plain(found)]
 
-    def _unknown(self, answer: Any, found: list, right: list) -> tuple[str, str]:
-        """Name and look of a mistake that is not one of this exercise's own."""
-        if len(found) > len(right) and self._same(found[: len(right)], right):
-            return OVERWRITTEN, "The result is right. Who else may still need what you were given?"
+    def _nearest(self, found: list, right: list) -> tuple[float, str]:
+        """The known mistake that makes most of the wrong cases what they are, and of how many."""
+        shares = {}
+        for text, example in self.mistakes.items():
+            cases = [*zip(found, self._measured(example), right, strict=False)]
+            both = [self._same(a, b) for a, b, c in cases if not self._same([a, b], [c, c])]
+            shares[text] = sum(both) / max(len(both), 1)
+        nearest = max(shares, key=shares.get)
+        return shares[nearest], nearest
+
+    def _unknown(self, answer: Any, found: list, right: list, nearest: str | None) -> str:
+        """``"name. Where to look"`` for a mistake that is not one of this exercise's own."""
+        found = found[: len(right)]
+        if self._same(found, right):  # then `calls` has left its mark behind it
+            return f"{OVERWRITTEN}. Who else may still need what you were given?"
         cases = getattr(self.probe, "cases", None) or [()] * len(right)
-        calls_made = [called(answer, case) for case in cases]
-        pairs = zip(found, right, strict=False)
-        wrong = [k for k, pair in enumerate(pairs) if not self._same(*pair)]
+        calls_made = [values.called(answer, case) for case in cases]
+        pairs = enumerate(zip(found, right, strict=False))
+        wrong = [k for k, pair in pairs if not self._same(*pair)]
         for k in wrong:
             if isinstance(found[k], Raised) and not isinstance(right[k], Raised):
-                return "it raises an error", f"{found[k].text}. Called as {calls_made[k]}"
-        smallest = min(wrong, key=lambda k: (CUT in calls_made[k], len(calls_made[k])))
-        if all(found[k] is None for k in wrong):
-            look = f"Does every way through it end in a return? Look at {calls_made[smallest]}"
-            return NOTHING, look
-        if slip := usual_slip(found, right, [*map(size, cases)], self.rtol, self.atol):
-            return tuple(slip.split(". ", 1))
-        look = difference(found[smallest], right[smallest], right)
-        return "not one of the known mistakes", f"{calls_made[smallest]} {look}"
+                return f"it raises an error. {found[k].text}. Called as {calls_made[k]}"
+        by_hand = sorted(wrong, key=lambda k: (values.CUT in calls_made[k], len(calls_made[k])))
+        silent = found if any(case is None for case in right) else [found[k] for k in wrong]
+        if all(case is None for case in silent):
+            return f"{NOTHING}. Does every way through it end in a return? {calls_made[by_hand[0]]}"
+        slip = values.usual_slip(found, right, [*map(values.size, cases)], self.rtol, self.atol)
+        if slip or nearest:
+            return slip or nearest
+        first = wrong[0]
+        for text in [*self.about][first : first + 1]:
+            if values.is_alike(found[first], right[first]):
+                look = values.difference(found[first], right[first], right)[1]
+                return text if ". " in text else f"{text}. {calls_made[first] or 'It'} {look}"
+        told = [(*values.difference(found[k], right[k], right), calls_made[k]) for k in by_hand]
+        name, look, call = min(told, key=lambda each: each[0] == values.UNKNOWN)
+        about = getattr(self.probe, "about", None) or [""] * len(right)
+        if name == values.UNKNOWN and (unused := self._unused(answer, cases)):
+            name = f"the argument {unused} changes nothing"
+        elif name == values.UNKNOWN and (here := {about[k] for k in wrong}) < {*about}:
+            only = min({*about} - here, here, key=len)
+            name = f"it is {'wrong' if only is here else 'right'} only "
+            name += ", ".join(place for place in dict.fromkeys(about) if place in only)
+        return f"{name}. {call or 'It'} {look}"
+
+    def _unused(self, answer: Any, cases: list) -> str | None:
+        """The argument that changes nothing in the answer, though it does in a right one."""
+        for k, name in enumerate(values.parameters(answer)):
+            others = [(*case[:k], None, *case[k + 1 :])[: len(case)] for case in cases]
+            if self._same(*(calls(*given)(answer) for given in (cases, others))):
+                if not self._same(*(calls(*given)(self.right) for given in (cases, others))):
+                    return name
+        return None
 
 
 @dataclass(frozen=True)
@@ -129,9 +168,9 @@ class Result:
 
 
 def returned(value: Any) -> Any:
-    """``value``; raises ReturnsNothing for None. For use in probes."""
+    """``value``; raises a Slip for None. For use in probes."""
     if value is None:
-        raise ReturnsNothing
+        raise Slip(f"{NOTHING}. Does every way through it end in a return?")
     return value
 
 
@@ -140,11 +179,14 @@ def variants(function: Callable) -> Callable:
     return partial(partial, function)
 
 
-def calls(*cases: tuple, read: Callable = lambda x: x, keep: int | None = None) -> Callable:
+def calls(
+    *cases: tuple, read: Callable = lambda x: x, keep: int | None = None, about: str = ""
+) -> Callable:
     """A probe: what the function returns for each tuple of arguments, or the error it `Raised`.
 
     A function without any code is an empty stub. read: what counts of a result, where it can be
-    read. keep: the place of an argument that must stay as it is.
+    read. keep: the place of an argument that must stay as it is. about: what each case is about
+    ("where.., with.., at.."), between slashes.
     """
 
     def probe(function: Callable) -> list:
@@ -163,7 +205,7 @@ def calls(*cases: tuple, read: Callable = lambda x: x, keep: int | None = None) 
             results = [_read(result, read) for result in results]
         return results if kept else [*results, OVERWRITTEN]
 
-    probe.cases = cases
+    probe.cases, probe.about = cases, about and about.split("/")
     return probe
 
 

@@ -6,8 +6,7 @@ import numpy as np
 from scipy.stats import binom, binomtest, chi2
 from sklearn.metrics import cohen_kappa_score
 
-from ..checks import calls, variants
-from .cases import ByCase
+from ..checks import Exercise, calls, variants
 from .looking import EXERCISES as LOOKING
 
 
@@ -121,12 +120,12 @@ _LIST_CASES = [tuple(part.split() for part in text.split("/")) for text in _LIST
 
 EXERCISES = (
     *LOOKING,
-    ByCase(
+    Exercise(
         *("6.4", "McNemar's exact test", calls(*_TESTS.values()), _of_cells(_exact), _MCNEMAR),
         about=_TESTS,
     ),
-    ByCase("6.5", "The oracle of many models", calls(*_SETS), _oracle, _ORACLE, about=_MODELS),
-    ByCase(
+    Exercise("6.5", "The oracle of many models", calls(*_SETS), _oracle, _ORACLE, about=_MODELS),
+    Exercise(
         *("6.6", "Kappa from two lists of answers", calls(*_LIST_CASES), _kappa(), _KAPPA),
         about=_LISTS,
     ),

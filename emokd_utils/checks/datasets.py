@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checks import calls, returned, variants
-from .cases import ByCase
+from ..checks import Exercise, calls, returned, variants
 
 _SPLITS = {  # images (id=pixels) of a data set; an id begins with the split
     "of a train image and its copy in test not the first alone is dropped": "train/1=x test/2=x train/3=y",
@@ -109,9 +108,11 @@ _MEMORY = {
 }
 
 EXERCISES = (
-    ByCase("10.1", "Known from training", _LEAK_PROBE, _leaked(), _LEAKS, about=_SPLITS),
-    ByCase("10.2", "Set apart, class by class", _split_probe, _drawn(), _DRAWS, about=_DRAWS_FROM),
-    ByCase(
+    Exercise("10.1", "Known from training", _LEAK_PROBE, _leaked(), _LEAKS, about=_SPLITS),
+    Exercise(
+        "10.2", "Set apart, class by class", _split_probe, _drawn(), _DRAWS, about=_DRAWS_FROM
+    ),
+    Exercise(
         *("10.3", "Gigabytes of weights", calls(*_BILLIONS.values()), _gigabytes(), _MEMORY),
         about=_BILLIONS,
     ),

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..checks import calls, variants
+from ..checks import Exercise, calls, variants
 from ..distillation import distillation_loss
-from .cases import ByCase
 
 _STUDENT = torch.tensor([[2.0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 2, 0]])
 _TEACHER = torch.tensor([[4.0, 0, 2, 0], [0, 3, 1, 0], [0, 1, 5, 0]])
@@ -156,9 +155,11 @@ _HEADS = {
 _SIZE_PROBE = calls(*_HEADS.values(), (3584, 1024, 8))
 
 EXERCISES = (
-    ByCase(
+    Exercise(
         "7.1", "The loss, from its formula", _loss_probe, distillation_loss, _LOSS, about=_SIZES
     ),
-    ByCase("7.2", "Rows and ids", calls(*_ID_CASES), _by_dictionary, _ROWS, about=_ASKED.values()),
-    ByCase("7.3", "Parameters of a head", _SIZE_PROBE, _size(), _SIZE, about=_HEADS),
+    Exercise(
+        "7.2", "Rows and ids", calls(*_ID_CASES), _by_dictionary, _ROWS, about=_ASKED.values()
+    ),
+    Exercise("7.3", "Parameters of a head", _SIZE_PROBE, _size(), _SIZE, about=_HEADS),
 )

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ..checks import calls, variants
-from .cases import ByCase
+from ..checks import Exercise, calls, variants
 from .values import Raised, is_numbers
 
 _RIGHTS = {  # where the VLM, the vision model and the combination are right
@@ -120,12 +119,12 @@ _ADDED = {
 }
 
 EXERCISES = (
-    ByCase("9.1", "The share of the gap", calls(*_GAP_CASES), _gap(), _GAP, about=_RIGHTS),
-    ByCase(
+    Exercise("9.1", "The share of the gap", calls(*_GAP_CASES), _gap(), _GAP, about=_RIGHTS),
+    Exercise(
         *("9.2", "An interval when there are seeds", _interval_probe, _paired, _WIDTHS, 0.11),
         about=_FACTS,
     ),
-    ByCase(
+    Exercise(
         *("9.3", "What is added", calls(*_COST_CASES), _added(_OURS, _OLD), _ADDED),
         about=_LINE,
     ),

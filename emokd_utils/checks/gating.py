@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from ..checks import calls, variants
-from .cases import ByCase
+from ..checks import Exercise, calls, variants
 
 _ANSWERS = {
     "an answer that is a class comes out wrong": (["awe"], ["fear", "awe", "anger"]),
@@ -114,9 +113,9 @@ _IMAGES = {
 _right_ids = _chosen(lambda ids, vlm, head, reported: ids - vlm - head - reported)
 
 EXERCISES = (
-    ByCase("8.1", "An answer as numbers", _ANSWERS_PROBE, _right_rows, _ONE_HOT, about=_ANSWERS),
-    ByCase("8.2", "Two experts and a router", _GATED_PROBE, _mixture(), _EXPERTS, about=_GATED),
-    ByCase(
+    Exercise("8.1", "An answer as numbers", _ANSWERS_PROBE, _right_rows, _ONE_HOT, about=_ANSWERS),
+    Exercise("8.2", "Two experts and a router", _GATED_PROBE, _mixture(), _EXPERTS, about=_GATED),
+    Exercise(
         *("8.3", "Which images may train the gate?", _IMAGES_PROBE, _right_ids, _IMAGES),
         about=_SOURCES,
     ),

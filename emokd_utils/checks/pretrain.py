@@ -5,8 +5,7 @@ from collections import Counter
 
 import torch
 
-from ..checks import calls, variants
-from .cases import ByCase
+from ..checks import Exercise, calls, variants
 
 _UNDER_CASES = {  # token and boxes
     "two boxes over token 0 are not both found": (0, [(0, 0, 28, 28), (0, 0, 40, 40)]),
@@ -117,7 +116,7 @@ _MERGES = {
 }
 
 EXERCISES = (
-    ByCase("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER, about=_UNDER_CASES),
-    ByCase("A1.2", "The next-token loss", calls(*_LOSS_CASES), _loss(), _LOSSES, about=_ANSWERS),
-    ByCase("A1.3", "One merge of the tokenizer", _MERGE_PROBE, _step(), _MERGES, about=_WORDS),
+    Exercise("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER, about=_UNDER_CASES),
+    Exercise("A1.2", "The next-token loss", calls(*_LOSS_CASES), _loss(), _LOSSES, about=_ANSWERS),
+    Exercise("A1.3", "One merge of the tokenizer", _MERGE_PROBE, _step(), _MERGES, about=_WORDS),
 )

@@ -1,12 +1,12 @@
 """Checks of lesson 0: accuracy from a table, the macro-average, what is trained when."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import f1_score
 
-from ..checks import Exercise, calls, variants
+from ..checks import Exercise, Slip, calls, variants
 from ..predictions import Predictions
 
 _CLASSES = {"w": "awe", "f": "fear", "a": "anger"}
@@ -27,67 +27,55 @@ def _table(labels: str, predicted: str) -> pd.DataFrame:
     ).to_frame()
 
 
-_TABLES = [
-    (_table(*pair.split()),) for pair in ("wwffa wwf.f", "wfafw wfaww", "aaawf ..aff", "wf .f")
-]
+_TABLES = [(_table(*pair.split()),) for pair in ("wf .f", "wfa fff", "wfafw wfaww", "faaaw fa..f")]
+_VALID = "with an invalid answer/with valid ones/with valid ones/with an invalid answer"
 
 
-def _right(table):
-    return (table["predicted"] == table["label"]).mean()
+def _right(t):
+    return (t["predicted"] == t["label"]).mean()
 
 
 _ACCURACY = {
-    "answers that name no label are left out. An invalid answer is wrong; "
-    "dropped, it would pay to say nothing.": lambda table: _right(table[~table["invalid"]]),
-    "answers that name no label count as right. A missing "
-    "prediction is not equal to any label.": lambda table: _right(table) + table["invalid"].mean(),
-    "right images are counted, their share is not taken. "
-    "A share lies in 0 to 1. What is missing?": lambda table: _right(table) * len(table),
-    "wrong images are counted in place of right ones. "
-    "A model that is always right should get 1.": lambda table: 1 - _right(table),
-    "the likeliest class stands for the prediction. Where no label was named all are equally "
-    "likely, and the first is nobody's answer.": lambda table: (
-        table.filter(like="p_").idxmax(axis=1).str[2:] == table["label"]
-    ).mean(),
-    "confidence is averaged in place of correctness. That is how sure it is. "
-    "Where does the label come in?": lambda table: table.filter(like="p_").max(axis=1).mean(),
+    "answers that name no label are left out. They are wrong.": lambda t: _right(t[~t["invalid"]]),
+    "confidence is averaged. Where is the label?": lambda t: t.filter(like="p_").max(axis=1).mean(),
+    "every class counts the same. Here every image does.": lambda t: (
+        t["correct"].groupby(t["label"]).mean().mean()
+    ),
 }
 
-_LABELS = ["awe"] * 6 + ["fear"] * 2 + ["anger"] * 2
 _MACRO_PROBE = calls(
-    (_LABELS, ["awe"] * 5 + ["fear"] * 2 + [None, "anger", "joy"]),
-    (["joy"] * 9 + ["fear"], ["joy"] * 7 + [None, "awe", "joy"]),
     (["fear", "joy", "joy", "joy"], ["fear", "fear", "joy", "joy"]),
+    (["joy"] * 9 + ["fear"], ["joy"] * 7 + [None, "awe", "joy"]),
+    (["fear"] * 3 + ["joy", "awe", "awe"], ["fear"] * 2 + ["awe", "joy", None, "awe"]),
+    about="where every class is named/where none is right in a class/where a prediction is None",
 )
 
 
 @variants
-def _framed(measure, labels, predicted):
-    return measure(pd.DataFrame({"label": labels, "predicted": predicted}))
+def _counted(measure, labels, predicted):
+    """hit, n, named: of each label the right images, all, and those called so; other: more classes."""
+    names, pairs = [*dict.fromkeys(labels)], [*zip(labels, predicted, strict=True)]
+    hit = np.array([pairs.count((name, name)) for name in names])
+    n, named = (np.array([*map(side.count, names)]) for side in (labels, predicted))
+    other = len({*predicted} - {*names, None})
+    return measure(SimpleNamespace(hit=hit, n=n, named=named, other=other))
 
 
-def _per_class(table, by="label"):
-    return (table["label"] == table["predicted"]).groupby(table[by]).mean()
-
-
-def _macro_f1(table):
-    label, predicted = table["label"], table["predicted"].fillna("none")
-    return f1_score(label, predicted, labels=label.unique(), average="macro")
-
-
-_macro = _framed(lambda table: _per_class(table).mean())
+_macro = _counted(lambda c: (c.hit / c.n).mean())
 _MACRO = {
-    "every image counts the same. This is the ordinary accuracy.": _framed(_right),
-    "images are grouped by what was predicted. Of the images *labelled* "
-    "fear, how many are right?": _framed(lambda table: _per_class(table, "predicted").mean()),
-    "classes that are nobody's label are in the mean. Such a class has no image of its own "
-    "to be right about.": _framed(lambda table: _per_class(table).sum() / table.stack().nunique()),
-    "images without a prediction are left out. A missing prediction "
-    "is a wrong one, not none at all.": _framed(lambda table: _per_class(table.dropna()).mean()),
-    "the classes' shares are added, not averaged. An average "
-    "of shares is a share, between 0 and 1.": _framed(lambda table: _per_class(table).sum()),
-    "it is the macro F1. That counts false alarms too.": _framed(_macro_f1),
+    "every image counts the same. This is the ordinary accuracy.": lambda c: c.hit.sum() / sum(c.n),
+    "images are grouped by what was predicted. Of those *labelled* fear, how many are right?": (
+        lambda c: (c.hit / np.maximum(c.named, 1)).mean()
+    ),
+    "classes that are nobody's label are in the mean. Which of their images is right?": lambda c: (
+        sum(c.hit / c.n) / (len(c.n) + c.other)
+    ),
+    "right images of a class are divided by all. How many has it?": lambda c: (
+        c.hit.mean() / sum(c.n)
+    ),
+    "false alarms count too. That is F1.": lambda c: (2 * c.hit / (c.n + c.named)).mean(),
 }
+_MACRO = {text: _counted(measure) for text, measure in _MACRO.items()}
 
 _PARTS = ("visual encoder", "language model", "adapter", "head", "gate", "vision model")
 _STAGES = ("fine-tuning", "instruction tuning", "distillation", "gating")
@@ -96,30 +84,26 @@ _TRAINED = dict(zip(_STAGES, ("vision model", "adapter", "head", "gate"), strict
 
 def _stages_probe(answer):
     if not isinstance(answer, Mapping):
-        raise TypeError(f"a dictionary is wanted here, this is {type(answer).__name__}")
+        raise Slip(f"a dictionary is wanted here. This is a {type(answer).__name__}")
     parts = {str(k).strip().lower(): str(v).strip().lower() for k, v in answer.items()}
     if missing := [stage for stage in _STAGES if stage not in parts]:
-        raise ValueError(f"the stage {missing[0]!r} has no part yet")
+        raise Slip(f"the stage {missing[0]!r} has no part yet. The stages are the keys")
     if unknown := [part for part in parts.values() if part not in _PARTS]:
-        raise ValueError(f"{unknown[0]!r} is no box of the map")
-    return [parts[stage] for stage in _STAGES]
+        raise Slip(f"{unknown[0]!r} is no box of the map. Copy a name in bold")
+    return {f"what {stage} trains": parts[stage] for stage in _STAGES}
 
 
 _WRONG_STAGES = {
     "the language model's own weights are said to be tuned. Is its box filled or outlined? "
     "What lies right under it?": _TRAINED | {"instruction tuning": "language model"},
-    "the encoder is said to be trained in distillation. The head reads what the encoder gives. "
-    "Is the encoder's box filled?": _TRAINED | {"distillation": "visual encoder"},
     "the teacher is said to be trained while it teaches. Its number says when it was trained. "
     "Is that before distillation?": _TRAINED | {"distillation": "vision model"},
     "adapter and head are exchanged. Which of the two lies beside the language model on the "
     "map?": _TRAINED | {"instruction tuning": "head", "distillation": "adapter"},
-    "the head is said to be trained once more with the gate. "
-    "When the gate is trained, what comes to it is already fixed.": _TRAINED | {"gating": "head"},
 }
 
 EXERCISES = (
-    Exercise("0.1", "Accuracy, from a table", calls(*_TABLES), _right, _ACCURACY),
+    Exercise("0.1", "Accuracy, from a table", calls(*_TABLES, about=_VALID), _right, _ACCURACY),
     Exercise("0.2", "Every class counts the same", _MACRO_PROBE, _macro, _MACRO),
     Exercise("0.3", "What is trained when", _stages_probe, _TRAINED, _WRONG_STAGES),
 )

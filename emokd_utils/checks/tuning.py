@@ -9,18 +9,20 @@ from ..checks import Exercise, calls, variants
 
 
 def _case(alpha: float, outputs: int, inputs: int, rank: int) -> tuple:
-    """x (4, inputs), W (outputs, inputs), A (rank, inputs), B (outputs, rank), alpha."""
+    """x (rank + 1, inputs), W (outputs, inputs), A (rank, inputs), B (outputs, rank), alpha."""
     draw = torch.Generator().manual_seed(rank)
-    shapes = ((4, inputs), (outputs, inputs), (rank, inputs), (outputs, rank))
-    return (*(torch.randn(shape, generator=draw) for shape in shapes), alpha)
+    shapes = ((rank + 1, inputs), (outputs, inputs), (rank, inputs), (outputs, rank))
+    return (*(torch.randint(-3, 4, shape, generator=draw).float() for shape in shapes), alpha)
 
 
-_CASES = [_case(16.0, 6, 6, 2), _case(6.0, 6, 6, 3), _case(12.0, 4, 7, 3), _case(5.0, 2, 3, 2)]
+_CASES = [_case(3.0, 1, 2, 2), _case(16.0, 6, 6, 2), _case(10.0, 6, 6, 3)]
+_CASES += [_case(12.0, 4, 7, 3), _case(5.0, 2, 3, 2)]
 
 
 @variants
-def _merged(w, a, b, alpha, *, scale=truediv, rank=len, power=1, base=1, add=torch.matmul):
-    return base * w + scale(alpha, rank(a)) ** power * add(b, a)
+def _merged(w, a, b, alpha, *, scale=truediv, rank=len, base=1, add=torch.matmul):
+    factor = scale(alpha, rank(a))
+    return (factor if base is None else base) * w + factor * add(b, a)
 
 
 @variants
@@ -28,20 +30,24 @@ def _layer(x, *weights, **wrong):
     return x @ _merged(**wrong)(*weights).T
 
 
-_LAYER = {
-    "the scaling is missing. What else stands before B A?": _layer(power=0),
-    "alpha without the rank. What does it stand over?": _layer(rank=lambda a: 1),
-    "the division drops what is behind the point. 5 / 2 is 2.5.": _layer(scale=floordiv),
-    "alpha times the rank. Which is below the line?": _layer(scale=mul),
-    "the scaling is upside down. A larger alpha should make a larger correction.": _layer(power=-1),
-    "the rank is read off the wrong side of A. Which is short?": _layer(rank=lambda a: a.shape[1]),
-    "the frozen matrix is missing. With B = 0 the layer should answer as before.": _layer(base=0),
-    "W is scaled as well. With B = 0 nothing should change, whatever "
-    "the value of alpha may be.": lambda x, w, a, b, alpha: alpha / len(a) * (x @ (w + b @ a).T),
-    "A and B are exchanged. Which makes a row of x narrow?": _layer(add=lambda b, a: (b @ a).T),
-    "W is used without its transpose. A layer keeps W as (outputs, inputs). "
-    "What of rows x?": lambda x, w, a, b, alpha: x @ (w + alpha / len(a) * (b @ a).T),
+_SCALED = {
+    "alpha without the rank. What does it stand over?": {"rank": lambda a: 1},
+    "the division drops what is behind the point. 5 / 2 is 2.5.": {"scale": floordiv},
+    "alpha times the rank. Which is below the line?": {"scale": mul},
+    "the scaling is upside down. What is below?": {"scale": lambda alpha, rank: rank / alpha},
+    "the scaling is squared. Is it on B and A?": {"scale": lambda alpha, rank: (alpha / rank) ** 2},
+    "alpha is divided by the rank's root. Where is one?": {"rank": lambda a: len(a) ** 0.5},
+    "the rank is read off the wrong side of A. Which is short?": {"rank": lambda a: a.shape[1]},
+    "the rank is typed in. Which shape tells it?": {"rank": lambda a: 2},
+    "W is counted twice. With B = 0 nothing should change.": {"base": 2},
+    "W is scaled as well. With B = 0 nothing should change.": {"base": None},
+    "the correction is taken away. It is to be added.": {"add": lambda b, a: -(b @ a)},
+    "the correction is transposed. Note the shapes.": {"add": lambda b, a: (b @ a).T},
 }
+_LAYER = {text: _layer(**wrong) for text, wrong in _SCALED.items()}
+_LAYER["W is used without its transpose. A layer keeps W as (outputs, inputs). What of rows x?"] = (
+    lambda x, w, a, b, alpha: x @ w + alpha / len(a) * x @ (b @ a).T
+)
 
 _SIZES = ((256, 4, 2, 4, 8), (3584, 28, 4, 28, 8), (64, 8, 2, 3, 4))
 
@@ -51,49 +57,38 @@ def _grouped(width, heads, groups):
 
 
 @variants
-def _count(*sizes, keys=_grouped, square=2, narrow=2):
+def _count(*sizes, keys=_grouped, square=2, narrow=2, wide=1, tall=1):
     width, heads, groups, layers, rank = sizes
-    sides = square * 2 * width + narrow * (width + keys(width, heads, groups))
-    return layers * rank * sides
-
-
-def _frozen(width, heads, groups, layers, rank):
-    return layers * 2 * width * (width + _grouped(width, heads, groups))
+    outputs = square * width + narrow * keys(width, heads, groups)
+    return layers * rank * (wide * (square + narrow) * width + tall * outputs)
 
 
 _SIZE = {
     "keys and values are taken for square. Are they?": _count(keys=lambda width, *heads: width),
-    "the width is divided by the number of key-value heads. How wide is one head? "
-    "And how many are there?": _count(keys=lambda width, heads, groups: width // groups),
+    "the width is divided by key-value heads. By all?": _count(keys=lambda w, h, g: w // g),
     "heads are taken for widths. How wide is 1?": _count(keys=lambda width, heads, groups: groups),
     "two of the four matrices are missing. Which get an adapter?": _count(square=1, narrow=1),
     "the output projection is missing. What comes out of the attention?": _count(square=1),
-    "A is counted without B. Each adapted matrix gets two small ones, "
-    "one wide and one tall.": lambda width, heads, groups, layers, rank: layers * rank * 4 * width,
-    "one layer only. How many layers are there?": lambda *sizes: _count()(*sizes) // sizes[3],
-    "the whole matrices are counted. What does yours have to do with the rank?": _frozen,
-    "the frozen matrices are counted as well. Only what is "
-    "trained counts here, and that is little.": lambda *sizes: _frozen(*sizes) + _count()(*sizes),
+    "A is counted without B. Each matrix gets two small ones.": _count(tall=0),
+    "B is counted without A. Each matrix gets two small ones.": _count(wide=0),
+    "the output projection is taken for narrow. What comes out of it?": _count(square=1, narrow=3),
+    "keys or values are missing. Which four get an adapter?": _count(narrow=1),
 }
 
 _MERGE_PROBE = calls(*[case[1:] for case in _CASES], keep=0)
-_MERGE = {
-    "the scaling is missing. What stands before B A?": _merged(power=0),
-    "alpha without the rank. What does it stand over?": _merged(rank=lambda a: 1),
-    "the division drops what is behind the point. 5 / 2 is 2.5.": _merged(scale=floordiv),
-    "alpha times the rank. Which stands below?": _merged(scale=mul),
-    "the scaling is applied twice. Does it stand on both B and A?": _merged(power=2),
-    "only the correction is returned. With B = 0 you should return W.": _merged(base=0),
-    "the correction is transposed. Try a W not square.": _merged(add=lambda b, a: (b @ a).T),
-    "the correction is taken away. So it is taken out again.": _merged(add=lambda b, a: -(b @ a)),
-}
+_MERGE = {text: _merged(**wrong) for text, wrong in _SCALED.items()}
 
 _STEPS = [(step, 200, 20, 2.0) for step in (0, 5, 19, 20, 65, 110, 170, 200)]
-_STEPS.append((30, 90, 30, 3.0))
+_STEPS_PROBE = calls(
+    *_STEPS,
+    (30, 90, 30, 3.0),
+    about="at step 0/in the warm-up/in the warm-up/at the peak/on the way down/half-way down/"
+    "on the way down/at the end/at the peak",
+)
 
 
-def _wave(share, lift=1, turn=math.pi):
-    return (lift + math.cos(turn * share)) / (lift + 1)
+def _wave(share, lift=1, turn=math.pi, height=1):
+    return height * (lift + math.cos(turn * share)) / (lift + 1)
 
 
 @variants
@@ -104,13 +99,11 @@ def _rate(step, steps, warmup, peak, *, course=_wave, rise=float, lead=1, **wave
 
 
 _RATES = {
-    "the warm-up is missing. Look at step 0: there the rate should be 0. "
-    "What is it in yours?": lambda step, steps, warmup, peak: peak * _wave(step / steps),
     "the cosine counts from step 0. When should the rate be at its peak?": _rate(lead=0),
     "the cosine is not lifted. How is one brought to 1 and 0?": _rate(lift=0),
     "a quarter of a wave. How flat should its end be?": _rate(lift=0, turn=math.pi / 2),
-    "a straight line. What is between is no cosine.": _rate(course=lambda share: 1 - share),
-    "the warm-up goes downwards. It should begin gently.": _rate(rise=lambda share: 1 - share),
+    "the cosine is lifted and not halved. How high is the peak?": _rate(height=2),
+    "a whole wave. At the end the rate should be 0.": _rate(turn=2 * math.pi),
     "the angle is in degrees. In which unit does Python's cosine want it?": _rate(turn=180),
 }
 
@@ -118,5 +111,5 @@ EXERCISES = (
     Exercise("5.1", "The low-rank layer", calls(*_CASES), _layer(), _LAYER),
     Exercise("5.2", "The size of an adapter", calls(*_SIZES), _count(), _SIZE),
     Exercise("5.3", "Merging the adapter", _MERGE_PROBE, _merged(), _MERGE),
-    Exercise("5.4", "The course of the learning rate", calls(*_STEPS), _rate(), _RATES),
+    Exercise("5.4", "The course of the learning rate", _STEPS_PROBE, _rate(), _RATES),
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 CUT = "numbers of shape"  # what `shown` says in place of numbers that are too many
+UNKNOWN = "not one of the known mistakes"
 
 
 class Raised(str):
@@ -86,8 +87,6 @@ _OF_NUMBERS = {
     "it is a share, not a count. How many are there in all?": lambda x, n: x / n,
     "it is one too many. Where does your counting begin, where does it end?": lambda x, n: x + 1,
     "it is one too few. Where does your counting begin, where does it end?": lambda x, n: x - 1,
-    "it is twice what is wanted. What is counted twice?": lambda x, n: 2 * x,
-    "it is half of what is wanted. What is missing, or averaged?": lambda x, n: x / 2,
     "it is squared. Read again: is there a root?": lambda x, n: x**2,
     "it is the square root. Read again: is there a root?": lambda x, n: np.sqrt(x),
     "it is the exponential. Is a logarithm asked for?": lambda x, n: np.exp(x),
@@ -99,11 +98,7 @@ _OF_NUMBERS = {
     "it is rounded to thousandths. Return the number as it is.": lambda x, n: np.round(x, 3),
 }
 _OF_OTHERS = {
-    "yes and no are exchanged. What does True stand for?": lambda x, n: not x,
-    "all is in lower case. Leave the letters as they are.": lambda x, n: x.lower(),
-    "it is a text. Return the thing itself, not what print shows.": lambda x, n: str(x.tolist()),
-    "it is wrapped once more. Return the thing itself, not a list of it.": lambda x, n: [x],
-    "only the first of the results is returned. How many are asked for?": lambda x, n: x[0],
+    "yes and no are exchanged. What does True stand for?": lambda x, n: np.invert(x, dtype=bool),
 }
 
 
@@ -112,10 +107,10 @@ def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: fl
     sizes: how many images (say) each case is about."""
     if any(map(is_undefined, found)):
         return None
-    changes = _OF_OTHERS
-    if all(is_numbers(case) and case.dtype.kind != "b" for case in right):
-        changes = _OF_NUMBERS | _OF_OTHERS
-        right = [case.astype(float) for case in right]
+    if all(same(case, found[0]) for case in found) and any(not same(x, right[0]) for x in right):
+        return "it is the same whatever comes in. Which arguments does your code use?"
+    numbers = all(is_numbers(case) and case.dtype.kind != "b" for case in right)
+    changes = _OF_NUMBERS | _OF_OTHERS if numbers else _OF_OTHERS
     for text, change in changes.items():
         with np.errstate(all="ignore"), suppress(Exception):  # where it makes no sense
             changed = [plain(change(*pair)) for pair in zip(right, sizes, strict=True)]
@@ -123,8 +118,19 @@ def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: fl
                 return text
     if same([_ordered(case) for case in found], [_ordered(case) for case in right], rtol, atol):
         return "the order is another one. Read again in which order they are wanted."
-    if len(right) > 1 and all(same(case, found[0]) for case in found):
-        return "it is the same whatever comes in. Which arguments does your code use?"
+    pairs = [*zip(found, right, strict=False)]
+    if numbers and all(is_numbers(case) and case.shape == wanted.shape for case, wanted in pairs):
+        return _apart(*(np.concatenate([*map(np.ravel, cases)]) for cases in (found, right)))
+    return None
+
+
+def _apart(found: np.ndarray, right: np.ndarray) -> str | None:
+    """That numbers are off by the same factor or amount everywhere."""
+    with np.errstate(all="ignore"):
+        for what, apart in (("factor", found / right), ("amount", found - right)):
+            apart = apart[(found != 0) | (right != 0)]
+            if len({*right}) > 2 and np.allclose(apart, apart[:1], 1e-6):
+                return f"it is off by the same {what} in every case. What is there once too often?"
     return None
 
 
@@ -152,33 +158,39 @@ def shown(value: Any) -> str:
     return repr(value)
 
 
-def kind(wanted: Any, right: list) -> str:
-    """What is wanted of a case, without the value: type and shape, and the range over all cases."""
-    if not is_numbers(wanted):
-        size = f" of length {len(wanted)}" if isinstance(wanted, (list, set, dict)) else ""
-        if wanted is None or isinstance(wanted, str):
-            return "a text or None" if any(case is None for case in right) else "a text"
-        return f"a {type(wanted).__name__}{size}"
-    if wanted.dtype.kind == "b":
-        noun = "True or False"
-    else:
-        noun = "number" if wanted.dtype.kind == "f" else "whole number"
-        noun = f"{noun}s" if wanted.ndim else f"a {noun}"
-    every = np.concatenate([np.ravel(case).astype(float) for case in right if is_numbers(case)])
-    positive = every.size and every.min() >= 0 and wanted.dtype.kind != "b"
-    limits = (" from 0 to 1" if every.max() <= 1 else " not below 0") if positive else ""
-    return noun + limits + (f", of shape {wanted.shape}" if wanted.ndim else "")
+def kind(value: Any) -> str:
+    """What a plain value is, without the value: type and shape."""
+    if not is_numbers(value):
+        length = f" of length {len(value)}" if isinstance(value, (list, set, dict)) else ""
+        texts = {"str": "a text", "NoneType": "None"}
+        return texts.get(name := type(value).__name__, f"a {name}{length}")
+    if value.dtype.kind == "b":
+        return "True or False" + (f" of shape {value.shape}" if value.ndim else "")
+    noun = "number" if value.dtype.kind == "f" else "whole number"
+    return f"{noun}s of shape {value.shape}" if value.ndim else f"a {noun}"
+
+
+def is_alike(found: Any, wanted: Any) -> bool:
+    """Whether a plain result is of the wanted kind: of its type, an array of its shape, and no nan."""
+    if is_numbers(found) and is_numbers(wanted):
+        return found.shape == wanted.shape and not is_undefined(found)
+    return isinstance(wanted, Raised) or type(found) is type(wanted)
+
+
+def parameters(answer: Any) -> tuple[str, ...]:
+    """The names of a function's parameters, without those of ``*args``."""
+    code = getattr(answer, "__code__", None)
+    return code.co_varnames[: code.co_argcount] if code else ()
 
 
 def called(answer: Any, case: tuple) -> str:
     """A call as a student would write it: ``f(a=1, b=[2, 3])``; '' without a case."""
     if not len(case):
         return ""
-    names = getattr(getattr(answer, "__code__", None), "co_varnames", ())[: len(case)]
-    given = map(shown, case)
-    if len(names) == len(case):
-        given = (f"{name}={value}" for name, value in zip(names, given, strict=True))
-    return f"{getattr(answer, '__name__', 'it')}({', '.join(given)})"
+    names, given = parameters(answer), map(shown, case)
+    if len(names) >= len(case):
+        given = (f"{name}={value}" for name, value in zip(names, given, strict=False))
+    return f"{getattr(answer, '__name__', 'it').strip('<>')}({', '.join(given)})"
 
 
 def size(case: tuple) -> int:
@@ -188,13 +200,31 @@ def size(case: tuple) -> int:
     return len(first) if hasattr(first, "columns") else (shape[-1] if shape else 1)
 
 
-def difference(found: Any, wanted: Any, right: list) -> str:
-    """How a plain result differs from the wanted one, without telling the latter."""
+def difference(found: Any, wanted: Any, right: list) -> tuple[str, str]:
+    """Name and look of how a plain result differs from the wanted one, without telling the latter."""
     if isinstance(wanted, Raised):
-        return f"gives {shown(found)}; here it should raise a {wanted}"
+        return f"it should raise a {wanted} here", f"gives {shown(found)}"
     if isinstance(found, dict) and isinstance(wanted, dict) and found.keys() == wanted.keys():
         wrong = [key for key in wanted if not same(found[key], wanted[key])]
-        return "does not hold: " + ", ".join(map(str, wrong))
+        return "not yet right: " + ", ".join(map(str, wrong)), "has the rest right"
+    every = np.concatenate([[0.0], *(np.ravel(case) for case in right if is_numbers(case))])
+    positive = is_numbers(wanted) and every.min() >= 0
+    limits = (" from 0 to 1" if every.max() <= 1 else " not below 0") if positive else ""
+    sort, name, fits = kind(wanted), UNKNOWN, found
+    if wanted is None or isinstance(wanted, str):
+        sort = "a text or None" if any(case is None for case in right) else "a text"
+    if is_numbers(found) and is_numbers(wanted) and found.dtype.kind != "b":
+        with np.errstate(invalid="ignore"):
+            whole = found.astype(wanted.dtype)
+        fits = whole if (found == whole).all() else found
     if is_undefined(found):
-        return f"gives {shown(found)}, which is undefined (nan)"
-    return f"gives {shown(found)}; wanted is {kind(wanted, right)}. Work it out by hand and compare"
+        name = "it is undefined (nan)"
+    elif kind(fits) not in sort:
+        name = f"it is {kind(found)}, not {sort}"
+    elif positive and is_numbers(found) and (found.min() < 0 or found.max() > 1 >= every.max()):
+        name = f"it is out of range: what is wanted is{limits}"
+    elif is_numbers(found) and found.ndim == 1:
+        off = np.flatnonzero(~np.isclose(found, wanted, 1e-3 * (wanted.dtype.kind == "f"))) + 1
+        if 0 < len(off) < len(found):
+            name = f"it is right but for entry {', '.join(map(str, off))}"
+    return name, f"gives {shown(found)}; wanted is {sort}{limits}. Work it out by hand and compare"

@@ -9,36 +9,45 @@ from scipy.stats import hmean
 from ..checks import Exercise, calls, variants
 
 _AVERAGES_PROBE = calls(
+    (np.array([[3, 1], [0, 2]]),),
     (np.array([[50, 3, 7], [6, 10, 4], [1, 5, 4]]),),
-    (np.array([[8, 2, 0], [3, 7, 0], [1, 4, 0]]),),  # the last class is never predicted
+    (np.array([[8, 2, 0], [3, 7, 0], [1, 4, 0]]),),
+    about="for two classes/for three/where a class is never predicted",
 )
 
 
-@variants
-def _averaged(averages, confusion):
+def _averages(confusion):
+    """The two averages, and what is taken for them."""
     hit, n, named = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     recall, precision, f1 = hit / n, hit / np.maximum(named, 1), 2 * hit / (n + named)
-    parts = {"recall": recall, "precision": precision, "f1": f1, "n": n}
-    return averages(SimpleNamespace(**parts, undefined=np.where(named, 0, np.nan)))
+    return {
+        "recall": recall.mean(),
+        "f1": f1.mean(),
+        "precision": precision.mean(),
+        "accuracy": hit.sum() / n.sum(),
+        "weighed f1": np.average(f1, weights=n),
+        "f1 of averages": hmean([recall.mean(), precision.mean()]),
+        "plain": (recall + precision).mean() / 2,
+        "f1 of named": f1[named > 0].mean(),
+    }
 
 
-_macro = _averaged(lambda c: (c.recall.mean(), c.f1.mean()))
+@variants
+def _averaged(names, confusion):
+    return [_averages(confusion)[name] for name in names.split("/")]
+
+
 _AVERAGES = {
-    "rows and columns are exchanged. Recall asks about images with a label. Are "
-    "those of one label a row of yours?": _averaged(lambda c: (c.precision.mean(), c.f1.mean())),
-    "all images are counted alike. That is the accuracy. Ten images of a class "
-    "should weigh as a thousand.": _averaged(lambda c: [np.average(c.recall, weights=c.n)] * 2),
-    "classes weigh by their number of images. A macro average takes every class once, however "
-    "many it has.": _averaged(lambda c: [np.average(x, weights=c.n) for x in (c.recall, c.f1)]),
-    "F1 is taken of the averages. The order matters: first F1 of each class, then the "
-    "mean.": _averaged(lambda c: (c.recall.mean(), hmean([c.recall.mean(), c.precision.mean()]))),
-    "precision and recall are averaged plainly. What should a class with precision 1 and "
-    "recall 0 get?": _averaged(lambda c: (c.recall.mean(), (c.recall + c.precision).mean() / 2)),
-    "a class that is never predicted makes it undefined. Its precision is 0 / 0. "
-    "Write F1 with counts.": _averaged(lambda c: (c.recall.mean(), (c.f1 + c.undefined).mean())),
-    "a class that is never predicted is left out. Then it pays to give up on a class. "
-    "It has images.": _averaged(lambda c: (c.recall.mean(), np.nanmean(c.f1 + c.undefined))),
+    "rows and columns are exchanged. Are the images of one label a row of yours?": "precision/f1",
+    "all images are counted alike. That is the accuracy. Divide by class.": "accuracy/accuracy",
+    "classes weigh by their number of images. Take every class once.": "accuracy/weighed f1",
+    "F1 is taken of the averages. First F1 of each class, then the mean.": "recall/f1 of averages",
+    "precision and recall are averaged plainly. What do 1 and 0 give?": "recall/plain",
+    "precision stands for F1. What was missed?": "recall/precision",
+    "a class that is never predicted is left out. It has images.": "recall/f1 of named",
 }
+_macro = _averaged("recall/f1")
+_AVERAGES = {text: _averaged(names) for text, names in _AVERAGES.items()}
 
 
 def _history(best_on_test, *val_losses):
@@ -49,30 +58,29 @@ def _history(best_on_test, *val_losses):
     return table.rename_axis("epoch").reset_index().to_dict("records")
 
 
-_HISTORIES = (
-    (_history(6, 2.0, 1.5, 1.7, 1.4, 1.6, 1.55, 1.45, 1.5, 1.2), 3),
-    (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
+_EPOCHS_PROBE = calls(
+    (_history(1, 2.0, 1.0, 0.99, 1.1, 1.2), 1),
+    (_history(3, 2.0, 1.0, 2.5), 3),
+    (_history(4, 2.0, 1.0, 1.0, 1.2, 0.9), 2),
     (_history(7, 2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4), 2),
-    (_history(3, 2.0, 1.0, 1.5), 3),  # ends while there is patience
-    (_history(4, 2.0, 1.0, 1.0, 1.2, 0.9), 2),  # an equal loss is none below
+    (_history(6, 2.0, 1.5, 1.7, 1.6, 1.4, 1.6, 1.55, 1.45, 1.2), 3),
+    (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
+    about="where a loss is just below/where the list ends while there is patience/"
+    "where a loss comes again/in long runs/in long runs/in long runs",
 )
 
 
 @variants
-def _stopping(
-    history, patience, *, reset=True, previous=False, last=False, step=0, longer=0, equal=False
-):
+def _stopping(history, patience, *, reset=True, previous=False, last=False, longer=0):
     best, bad, before = history[0], 0, history[0]
     for record in history[1:]:
-        lowest = (before if previous else best)["val_loss"]
-        better = record["val_loss"] < lowest or (equal and record["val_loss"] == lowest)
+        better = record["val_loss"] < (before if previous else best)["val_loss"]
         bad = 0 if better and reset else bad + (not better)
-        lower = record["val_loss"] < best["val_loss"]
-        best = record if lower or (better and not previous) else best
+        best = record if record["val_loss"] < best["val_loss"] else best
         before = record
-        if bad == patience + longer:
+        if bad and bad >= patience + longer:
             break
-    return (before if last else best)["epoch"] + step
+    return (before if last else best)["epoch"]
 
 
 @variants
@@ -83,16 +91,9 @@ def _lowest(key, history, patience, *, best=min):
 _EPOCHS = {
     "the test split chooses. What is then left to judge it?": _lowest("test_accuracy", best=max),
     "the epoch at which training stops is kept. Is it the best one?": _stopping(last=True),
-    "the last epoch of the list is kept. Training ends earlier, "
-    "and where it ends need not be the best.": lambda history, patience: history[-1]["epoch"],
-    "training does not stop. Where does patience come in?": _lowest("val_loss"),
-    "training stops at the first epoch that is not better. "
-    "How many in a row are allowed?": lambda history, patience: _stopping()(history, 1),
     "the count of bad epochs is not set back. What after a new best one?": _stopping(reset=False),
     "each epoch is compared with the one before. Which is the best yet?": _stopping(previous=True),
     "patience is one epoch too long. After how many does training stop?": _stopping(longer=1),
-    "an equal loss counts as better. Is it below the lowest?": _stopping(equal=True),
-    "epochs are counted from 0. The epoch's number is in its record.": _stopping(step=-1),
     "the training loss chooses. It falls as long as one trains.": _lowest("train_loss"),
     "the highest loss is taken for the best. Is a high loss good?": _lowest("val_loss", best=max),
 }
@@ -102,30 +103,29 @@ _SURE = np.round(_DRAW.uniform(0.31, 0.99, 60), 3) + 0.0004  # on no bin's edge
 _CORRECT = _DRAW.random(60) < 0.35 + 0.4 * _SURE
 _WITH_ONES = (np.append(_SURE[:30], [1.0] * 3), np.append(_CORRECT[:30], [True, False, False]))
 _SMALL = (np.array([0.9, 0.95, 1.0, 0.3]), np.array([True, True, False, True]), 4)
-_SURE_CASES = ((_SURE, _CORRECT, 10), (*_WITH_ONES, 10), (_SURE, _CORRECT, 5), _SMALL)
+_SURE_CASES = (_SMALL, (_SURE, _CORRECT, 10), (_SURE, _CORRECT, 5), (*_WITH_ONES, 10))
+_ABOUT = "where some are 1/where none is 1/where none is 1/where some are 1"
+_SURE_PROBE = calls(*_SURE_CASES, about=_ABOUT)
 
 
 @variants
-def _binned(combined, confidence, correct, bins, top=1):
-    """Of the bins that hold images: their share, accuracy less certainty (gap) or middle (off)."""
-    place = np.minimum((confidence * bins).astype(int), bins - top)
-    filled, inverse, n = np.unique(place, return_inverse=True, return_counts=True)
+def _binned(combined, confidence, correct, bins, place=np.multiply):
+    """Of the bins that hold images: their share, accuracy less certainty (gap)."""
+    number = np.minimum(place(confidence, bins), bins - 1).astype(int)
+    _, inverse, n = np.unique(number, return_inverse=True, return_counts=True)
     sure, right = (np.bincount(inverse, of) / n for of in (confidence, correct))
-    off = right - (filled + 0.5) / bins
-    return combined(SimpleNamespace(share=n / n.sum(), gap=right - sure, off=off, bins=bins))
+    return combined(SimpleNamespace(share=n / n.sum(), gap=right - sure, bins=bins))
 
 
-_ece = _binned(lambda bin: bin.share @ abs(bin.gap))
+def _weighed(bin):
+    return bin.share @ abs(bin.gap)
 
 
-def _equal_counts(confidence, correct, bins):
-    parts = np.array_split(np.argsort(confidence), bins)
-    return sum(abs((correct[part] - confidence[part]).sum()) for part in parts) / len(correct)
+_ece = _binned(_weighed)
 
 
-def _certain_lost(confidence, correct, bins):
-    inside = confidence < 1
-    return _ece(confidence[inside], correct[inside], bins) * inside.mean()
+def _stretched(sure, bins):
+    return bins * (sure - sure.min()) / np.ptp(sure)
 
 
 _CALIBRATION = {
@@ -136,21 +136,12 @@ _CALIBRATION = {
     "the sign is dropped after the sum. Bin by bin.": _binned(lambda bin: abs(bin.share @ bin.gap)),
     "the worst bin stands for all. Weigh all of them.": _binned(lambda bin: abs(bin.gap).max()),
     "distances are squared. Read the formula again.": _binned(lambda bin: bin.share @ bin.gap**2),
-    "certainty is taken as the middle of the bin. What "
-    "did the images in that bin say on average?": _binned(lambda bin: bin.share @ abs(bin.off)),
-    "the distance is taken image by image. That of one image is never small. Average "
-    "over the bin first.": lambda confidence, correct, bins: abs(correct - confidence).mean(),
-    "bins hold equally many images. Here they are equally wide, from 0 to 1.": _equal_counts,
-    "an empty bin makes it undefined. A bin without images has no mean and no weight: pass over "
-    "it.": _binned(lambda bin: bin.share @ abs(bin.gap) if len(bin.gap) == bin.bins else np.nan),
-    "a certainty of 1 has a bin of its own. How many bins are there then?": (
-        lambda *given: _ece(*given, top=0)
-    ),
-    "a certainty of 1 falls out of the last bin. In which of your bins is 1.0?": _certain_lost,
+    "a bin is missing. Count the edges.": lambda sure, right, bins: _ece(sure, right, bins - 1),
+    "the bins begin at the lowest certainty. They begin at 0.": _binned(_weighed, place=_stretched),
 }
 
 EXERCISES = (
     Exercise("2.1", "Two averages over classes", _AVERAGES_PROBE, _macro, _AVERAGES),
-    Exercise("2.2", "The epoch to keep", calls(*_HISTORIES), _stopping(), _EPOCHS),
-    Exercise("2.3", "Expected calibration error", calls(*_SURE_CASES), _ece, _CALIBRATION),
+    Exercise("2.2", "The epoch to keep", _EPOCHS_PROBE, _stopping(), _EPOCHS),
+    Exercise("2.3", "Expected calibration error", _SURE_PROBE, _ece, _CALIBRATION),
 )

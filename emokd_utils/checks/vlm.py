@@ -21,155 +21,108 @@ _TOKENS = {
     "merging is counted along one side only. It is by squares.": _tokens(times=lambda merge: merge),
     "sides are cut off. Try 150 pixels: which multiple is nearest?": _tokens(fit=math.floor),
     "sides are always rounded up. Try 100 and 333 pixels.": _tokens(fit=math.ceil),
-    "the area is divided, not each side. Each side has to fit by "
-    "itself.": lambda height, width, p=14, m=2: round(height * width / (p * m) ** 2),
-    "patch and merge are fixed. Another encoder may have patches of 16 pixels. Which numbers "
-    "of yours should come in as arguments?": lambda height, width, *sizes: _tokens()(height, width),
+    "a multiple is always added. Try 100 pixels.": _tokens(fit=lambda sides: sides // 1 + 1),
+    "the area is divided, not each side. Each has to fit by itself.": (
+        lambda height, width, p=14, m=2: round(height * width / (p * m) ** 2)
+    ),
+    "sides are brought to whole patches only. Squares of them are to fit.": (
+        lambda height, width, p=14, m=2: round(height / p) * round(width / p) // m**2
+    ),
 }
 
 
 def _score_case(length: int, start: int) -> tuple:
     """Logits of a whole row of tokens, the tokens (the last one ends the answer), where it starts."""
     draw = torch.Generator().manual_seed(length)
-    logits = 2 * torch.randn(length, 11, generator=draw)
-    return logits, torch.randint(11, (length,), generator=draw), start
+    words = min(length, 11)
+    logits = (2 * torch.randn(length, words, generator=draw)).round()
+    return logits, torch.randint(words, (length,), generator=draw), start
 
 
-SCORE_CASES = (_score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
+SCORE_CASES = (_score_case(3, 1), _score_case(9, 5), _score_case(7, 6), _score_case(12, 1))
+_ROWS = "with few tokens/with many tokens/where the answer is only its end/with many tokens"
 
 
 @variants
 def _scored(
-    logits, tokens, start, *, values=torch.log_softmax, total=torch.sum, shift=1, first=None, end=0
+    logits, tokens, start, *, values=torch.log_softmax, total=torch.sum, shift=1, begin=0, end=0
 ):
-    places = torch.arange(first or start, len(tokens) - end)
+    places = torch.arange(max(start + begin, 1), len(tokens) - end)
     return total(values(logits, 1)[places - shift, tokens[places]])
 
 
 _SCORES = {
     "the shift by one is missing. About which token does row t speak?": _scored(shift=0),
-    "the prompt is scored as well. Where does your sum begin?": _scored(first=1),
+    "the prompt is scored as well. Where does your sum begin?": _scored(begin=-99),
+    "the first token of the answer is not scored. It is the one at start.": _scored(begin=1),
     "the token that ends the answer is forgotten. It is scored as well.": _scored(end=1),
     "the mean over tokens is taken. How do you multiply in logarithms?": _scored(total=torch.mean),
     "probabilities are added in place of logarithms. Can it pass 0?": _scored(values=torch.softmax),
     "the logits are not normalised. Add 5 to a row.": _scored(values=lambda logits, axis: logits),
-    "the softmax runs over the places, not over the vocabulary. "
-    "Which dimension must sum to 1?": _scored(values=lambda logits, axis: logits.log_softmax(0)),
-    "a probability is returned, not its logarithm. You "
-    "went a step too far: it should be below zero.": _scored(total=lambda terms: terms.sum().exp()),
-    "the sign is that of a loss. Is likelier higher?": _scored(total=lambda terms: -terms.sum()),
+    "the softmax runs over places. What sums to 1?": _scored(
+        values=lambda x, axis: x.log_softmax(0)
+    ),
+    "every row is asked about every token. Pick one number a row.": lambda logits, tokens, start: (
+        logits.log_softmax(1)[start - 1 : -1, tokens[start:]].sum()
+    ),
+    "it is the mean loss. Is a sum asked for?": _scored(total=lambda terms: -terms.mean()),
 }
 
-_TEXTS = (
-    "{'emotion': 'anger'}",
-    "The answer is {'emotion': 'fear'}, not anger.",
-    "{'emotion': 'sadness",
-    'Anger or fear? {"emotion": "Awe"}',
-    "{'emotion': 'joy'}",
-    "{'emotion': 'nothing'}",
-    "{'emotion': 'conten",
+_TEXTS = {  # what is between | is one text
+    "where the form is whole": "{'emotion': 'anger'}|The answer is {'emotion': 'fear'}, not anger.",
+    "where the quotes are double": 'Anger or fear? {"emotion": "Awe"}',
+    "where the form is cut short": "{'emotion': 'sadness",
+    "where a label is cut": "{'emotion': 'conten",
+    "where a form holds no label": "{'emotion': 'joy'}|It is fear. {'emotion': 'rage'}|"
     "{'emotion': 'fear, anger'}",
-    "{'emotion': 'fear'}. Looking again: {'emotion': 'awe'}",
+    "where there are two forms": "{'emotion': 'fear'}. Looking again: {'emotion': 'awe'}|"
     "{'emotion': 'awe'}, or so they say: {'emotion': 'joy'}",
-    "<think>Is it {'emotion': 'fear'}?</think> Awe.",
-    "Disgust.",
-    "either anger or fear",
-    "fear, nothing but fear",
-    "It evokes awe, not fear.",
-    "An awesome clown on a street.",
-    "Nothing but discontentment.",
-    "I am sorry, I cannot say whether it is fear.",
-    "a chair in a room",
+    "behind a thought": "<think>Is it {'emotion': 'fear'}?</think> Awe.|"
+    "<think>Hm.</think> Fear?</think> Awe.",
+    "where one word is a label": "Disgust.",
+    "where two labels are named": "either anger or fear",
+    "where a label is named twice": "fear, nothing but fear",
+    "where a label is inside another word": "An awesome clown.|Nothing but discontentment.",
+    "where no label is named": "a chair in a room",
+    "where a label is denied": "It evokes awe, not fear.|No anger, but sadness.",
+    "where a text declines": "I cannot say whether it is fear.|I can't see anger.|"
+    "Sorry, awe is a guess.",
+    "where a word declines beside a form": "Sorry for the wait: {'emotion': 'awe'}",
+    "where the labels are others": "{'emotion': 'joy'}|Surprise!|Awe.",
+}
+_ABOUT = [(about, text) for about, texts in _TEXTS.items() for text in texts.split("|")]
+_TEXT_PROBE = calls(
+    *[(text, list(EKMAN if "others" in about else MIKELS)) for about, text in _ABOUT],
+    about="/".join(about for about, _ in _ABOUT),
 )
-_TEXT_CASES = [(text, list(MIKELS.labels)) for text in _TEXTS]
-_TEXT_CASES += [(text, list(EKMAN.labels)) for text in ("{'emotion': 'joy'}", "Surprise!", "Awe.")]
 _FORM = r"""['"]?emotion['"]?\s*:\s*['"]([^'"}]*)"""
-_WORD = "[A-Za-z']+"
-_REFUSING = {"sorry", "cannot", "can't"}
-
-
-def _words(text, labels, negating=("not", "no")):
-    words = re.findall(_WORD, text)
-    pairs = zip(["", *words], words, strict=False)
-    return [word for before, word in pairs if word in labels and before not in negating]
-
-
-def _all_words(text, labels):
-    return _words(text, labels, ())
-
-
-def _parts(text, labels):
-    return [label for label in labels if label in text]
 
 
 @variants
-def _read(
-    text,
-    labels,
-    *,
-    find=_words,
-    most=None,
-    counted=set,
-    fold=str.lower,
-    form=_FORM,
-    which=-1,
-    thought="</think>",
-    refusing=_REFUSING,
-    known=None,
-    begun=False,
-    valid=True,
-):
-    labels = known or labels
-    text = fold(text).rpartition(thought)[2]
-    declared = re.findall(form, text)
-    if begun:
-        declared = [label for word in declared for label in labels if label.startswith(word)]
-    if declared:
-        named = [word for word in declared if word in labels or not valid]
-        return named[which] if named else None
-    if refusing & set(re.findall(_WORD, text)):
+def _read(text, labels, *, fold=str.lower, form=_FORM, most=None):
+    text = fold(text).rpartition("</think>")[2]
+    if declared := re.findall(form, text):
+        return next((word for word in declared[::-1] if word in labels), None)
+    words = re.findall("[A-Za-z']+", text)
+    if {"sorry", "cannot", "can't"} & set(words):
         return None
-    named = find(text, labels)[:most]
-    return named[0] if len(counted(named)) == 1 else None
+    pairs = zip(["", *words], words, strict=False)
+    named = [word for before, word in pairs if word in labels and before not in ("not", "no")]
+    return named[0] if len(set(named[:most])) == 1 else None
 
 
-def _whole_form_only(text, labels):
-    asked = re.fullmatch(r"""\{['"]emotion['"]: ['"](\w+)['"]\}""", text.lower())
-    return asked[1] if asked and asked[1] in labels else None
-
-
-_NO_FORM = "(?!)"
 _READINGS = {
-    "an answer without a label becomes a class. What do you return for a chair in a room? "
-    "It hides in the confusion matrix.": lambda text, labels: _read()(text, labels) or labels[0],
-    "whatever stands in the form is returned. Is joy one of the labels?": _read(valid=False),
     "the first label that occurs anywhere is taken. Try 'either anger or fear' and 'awesome': "
-    "there are two faults at once.": _read(find=_parts, most=1, form=_NO_FORM, refusing=set()),
+    "there are two faults at once.": lambda text, labels: next(
+        (label for label in labels if label in text.lower()), None
+    ),
     "the first label word wins. Try 'either anger or fear'.": _read(most=1),
-    "a label is found inside another word. Search 'awesome' for awe.": _read(find=_parts),
-    "the same label twice counts as two labels. Count labels, not words.": _read(counted=list),
     "capital letters are not read. Try 'Disgust.' and 'Awe'.": _read(fold=str),
-    "words beside the form count as much as the form. Is the form read first?": _read(
-        form=_NO_FORM
-    ),
-    "only the whole form is read. Try one cut short, and a bare word.": _whole_form_only,
-    "only single quotes are read. A model may write double ones.": _read(
-        form=r"'emotion': '([^']*)"
-    ),
-    "only double quotes are read. A model may write single ones.": _read(
-        form=r'"emotion": "([^"]*)'
-    ),
-    "the closing brace is waited for. Try an answer cut short.": _read(form=_FORM + r"""['"]\}"""),
-    "a label that was cut is completed. Did the model write it?": _read(begun=True),
-    "the labels are typed in. Ask with another label set.": _read(known=list(MIKELS.labels)),
-    "the first form counts. A model that corrects itself means the last.": _read(which=0),
-    "what was thought aloud is read. What does </think> end?": _read(thought="\0"),
-    "a refusal is read. Does 'I cannot say whether it is fear' name fear?": _read(refusing=set()),
-    "a label that is denied counts. Try 'awe, not fear'.": _read(find=_all_words),
+    "words beside the form count as much as the form. Is it read first?": _read(form="(?!)"),
 }
 
 EXERCISES = (
     Exercise("3.1", "How many visual tokens?", calls(*_SIZES), _tokens(), _TOKENS),
-    Exercise("3.2", "The score of an answer", calls(*SCORE_CASES), _scored(), _SCORES),
-    Exercise("3.3", "A parser that never guesses", calls(*_TEXT_CASES), _read(), _READINGS),
+    Exercise("3.2", "The score of an answer", calls(*SCORE_CASES, about=_ROWS), _scored(), _SCORES),
+    Exercise("3.3", "A parser that never guesses", _TEXT_PROBE, _read(), _READINGS),
 )

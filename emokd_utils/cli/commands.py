@@ -150,20 +150,14 @@ def plan_run(args: Namespace) -> int:
 def export(args: Namespace) -> None:
     """Write a run as an archive."""
     pictures = "none" if args.no_images else "thumbnails"
-    path = archive.export(
-        opened(args),
-        args.out,
-        seeds_of(args),
-        pictures=pictures,
-        max_mb=args.max_mb,
-        only_kept=args.only_kept,
-    )
+    options = {"pictures": pictures, "only_kept": args.only_kept}
+    path = archive.export(opened(args), args.out, seeds_of(args), **options)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, pictures: {pictures}")
 
 
 def import_archive(args: Namespace) -> None:
     """Check an archive and install it as a run."""
-    target = archive.install(args.archive, args.runs, args.name, args.max_mb)
+    target = archive.install(args.archive, args.runs, args.name)
     card = read_card((target / CARD).read_bytes())
     known = target.parent.resolve() == runs_folder().resolve()
     print(

@@ -76,11 +76,6 @@ def _seed(parser: Parser, text: str = "whose (default: 0)") -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help=text)
 
 
-def _bound(parser: Parser) -> None:
-    text = "10^6 bytes, unpacked, at most (default: 2000)"
-    parser.add_argument("--max-mb", type=count, default=2000, metavar="N", help=text)
-
-
 def _run(parser: Parser) -> None:
     for add_options in (_profile, _models, _data, _further):
         add_options(parser)
@@ -118,14 +113,12 @@ def _export(parser: Parser) -> None:
     parser.add_argument("--no-images", action="store_true", help="no thumbnails of the images")
     text = "make no explanations and reasons for the lessons"
     parser.add_argument("--only-kept", action="store_true", help=text)
-    _bound(parser)
 
 
 def _import(parser: Parser) -> None:
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="what `export` wrote")
     parser.add_argument("--name", metavar="NAME", help="of the run (default: the archive's)")
     _runs(parser)
-    _bound(parser)
 
 
 def _bench(parser: Parser) -> None:

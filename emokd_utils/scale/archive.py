@@ -39,12 +39,12 @@ from ..images import open_image, webp
 from ..predictions import Predictions
 from ..run.card import CARD, RunCard, need, read_card, write_card
 from ..run.run import Run
-from ..run.sources import CHEAP, ArchiveSource, picture_name
+from ..run.sources import ArchiveSource, picture_name
 from ..run.store import MANIFEST, STAGES, NotMadeError
 
 FORMAT = "emokd-archive-2"
 LISTING, README = "manifest.json", "README.txt"
-MAX_MB = 2000
+MAX_MB = 4000  # 10^6 bytes of an archive, packed and unpacked
 SIDE = 256  # pixels, the longer one of a thumbnail
 
 _ARTEFACT = r"[a-z_]+(?:-[a-z0-9_.-]{1,80})?-[0-9a-f]{16}"
@@ -58,7 +58,6 @@ def export(
     seeds: Iterable[int] = (0,),
     *,
     pictures: str = "thumbnails",
-    max_mb: float = MAX_MB,
     only_kept: bool = False,
 ) -> Path:
     """Write what a run has kept for some seeds as a .zip; the same inputs give the same bytes.
@@ -66,11 +65,10 @@ def export(
     Explanations and reasons of the first seed, which the lessons show and a run does not make, are
     made here if need be (some thousand passes of the VLM), unless only_kept.
 
-    pictures: 'thumbnails' (WebP, longer side at most SIDE pixels, without metadata) or 'none'. max_mb:
-    10^6 bytes unpacked, at most.
+    pictures: 'thumbnails' (WebP, longer side at most SIDE pixels, without metadata) or 'none'.
 
     Raises NotMadeError where something that `Run.predictions` needs is not kept, and InputError for
-    another suffix, a run that was itself imported, or more than max_mb.
+    another suffix, a run that was itself imported, or more than MAX_MB.
     """
     path, seeds = Path(path), tuple(seeds)
     if path.suffix != ".zip":
@@ -82,17 +80,15 @@ def export(
         run.explanations(seeds[0]), run.reasons(seeds[0])
     kept = run.kept()
     listing: dict[str, dict] = {}
-    left = max_mb * 1e6
+    left = MAX_MB * 1e6
     images = _pictures(kept.dataset, pictures, run.progress)
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as file:
         for name, content in itertools.chain(_results(kept, seeds, pictures), images):
             listing[name] = _mark(content)
             left -= len(content)
             if left < 0:
-                raise InputError(
-                    f"the run is larger than {max_mb:g} MB: leave the images out (--no-images) or "
-                    "raise the bound (--max-mb)"
-                )
+                mend = "leave the images out (--no-images)"
+                raise InputError(f"the run is larger than {MAX_MB} MB: {mend}")
             _write(file, name, content)
         about = {"format": FORMAT, "version": __version__, "members": listing}
         _write(file, LISTING, json.dumps(about, indent=1).encode())
@@ -134,23 +130,7 @@ def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
                 ask(seed)
         with contextlib.suppress(NotMadeError):
             run.tuned(seed, "generate")
-    asked = [
-        artefact
-        for artefact in run.artefacts.values()
-        if artefact.stage.travels and artefact.is_kept
-    ]
-    folders = {artefact.key: artefact.folder for artefact in asked}
-    for _ in CHEAP:  # heads and gates of other settings on the same inputs, as the lessons train
-        for folder in run.folder.glob("*/"):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                about = json.loads((folder / MANIFEST).read_bytes())
-                of = {value for name, value in about["inputs"].items() if name in _KEYS}
-                if about["stage"] in CHEAP and of <= folders.keys():
-                    folders[about["key"]] = folder
-    return sorted(folders.values())
-
-
-_KEYS = ("features", "teacher", "head", "first", "vlm", "gate")  # inputs that are others' keys
+    return sorted(a.folder for a in run.artefacts.values() if a.stage.travels and a.is_kept)
 
 
 def _pictures(dataset: ImageDataset, pictures: str, progress: bool) -> Iterator[tuple[str, bytes]]:
@@ -179,14 +159,12 @@ where those allow it. `python -m emokd_utils export --no-images` leaves the imag
 """
 
 
-def install(
-    archive: str | os.PathLike, runs: Path, name: str | None = None, max_mb: float = MAX_MB
-) -> Path:
+def install(archive: str | os.PathLike, runs: Path, name: str | None = None) -> Path:
     """Check an archive that `export` wrote and install it as ``<runs>/<name>``; returns that folder.
 
-    name: by default the archive's. max_mb: 10^6 bytes, packed and unpacked, at most. Raises
-    InputError, in one sentence and with nothing installed, for an archive that is damaged, too
-    large, of another version or not of this form, and where the name is taken or unusable.
+    name: by default the archive's. Raises InputError, in one sentence and with nothing installed,
+    for an archive that is damaged, larger than MAX_MB, of another version or not of this form, and
+    where the name is taken or unusable.
     """
     archive, runs = Path(archive), Path(runs)
     name = archive.stem if name is None else name
@@ -201,7 +179,7 @@ def install(
     with tempfile.TemporaryDirectory(prefix=".importing-", dir=runs) as scratch:
         fresh = Path(scratch) / "run"
         try:
-            _unpack(archive, fresh, int(max_mb * 1e6))
+            _unpack(archive, fresh)
             _check(fresh)
             os.rename(fresh, target)
         except Exception as error:  # hostile bytes make many kinds of errors
@@ -214,15 +192,12 @@ def install(
     return target
 
 
-def _unpack(archive: Path, to: Path, limit: int) -> None:
+def _unpack(archive: Path, to: Path) -> None:
     """Write the members, each as the listing says, into a new folder."""
-    too_large = f"MB, more than the {limit / 1e6:g} that --max-mb allows"
-    if archive.stat().st_size > limit:
-        raise InputError(f"it has {archive.stat().st_size / 1e6:.0f} {too_large}")
     with zipfile.ZipFile(archive) as file:
         sizes = {info.filename: info.file_size for info in file.infolist() if not info.is_dir()}
-        if (total := sum(sizes.values())) > limit:
-            raise InputError(f"it unpacks to {total / 1e6:.0f} {too_large}")
+        if (total := sum(sizes.values()) / 1e6) > MAX_MB:
+            raise InputError(f"it unpacks to {total:.0f} MB, more than the {MAX_MB} that are taken")
         # A file manager may have put a folder around it, and files of its own inside.
         inside = min((name for name in sizes if name.endswith(LISTING)), key=len, default="")
         inside = inside.removesuffix(LISTING)

@@ -42,6 +42,7 @@ KINDS = {
     "outside": "leads out of the source folder: not followed",
     "odd row": "a line of a list that cannot be read: left out",
     "unlisted": "in no list, or in no class folder: left out",
+    "passed over": "put there by a system or program, not on purpose",
     "duplicate across splits": "known from an earlier split: a run leaves it out",
     "duplicate": "the same image twice in one split",
 }
@@ -87,6 +88,8 @@ class ConversionReport:
         for kind, meaning in KINDS.items():
             rows = self.problems[self.problems["kind"] == kind]
             lines += [f"{len(rows):,} {kind}: {meaning}"] if len(rows) else []
+            if kind == "passed over":  # counted, not listed
+                continue
             for _, name, detail in rows.head(8).to_numpy():
                 lines.append(f"  {name}  ({detail})" if detail else f"  {name}")
             lines += [f"  ... and {len(rows) - 8:,} more, all in source.json"] * (len(rows) > 8)
@@ -114,13 +117,13 @@ def convert(
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as draft:
             labels = LABEL_SETS.get(_FORMS[name].label_set)
-            taken, rest = [], dict.fromkeys(files)
+            taken = []
             for number, row in enumerate(rows, 1):
                 taken.append(_take(Path(source), labels, Path(draft, str(number - 1)), row))
-                rest.pop(row.file, None)
+                files.pop(row.file, None)
                 if number % 5000 == 0:
                     say(f"{number:,} read")
-            taken += [(_plain(file), "", "", "unlisted", "", "", "") for file in rest]
+            taken += [(_plain(file), "", "", kind, "", "", "") for file, kind in files.items()]
             table = pd.DataFrame(taken, columns=_TAKEN, dtype=str)
             report = _lay_out(name, out, Path(draft), table, labels, seed)
             if out.exists():
@@ -132,18 +135,20 @@ def convert(
     return report
 
 
-def _opened(name: str, source: Path | str) -> tuple[list[str], Iterator[Row]]:
+def _opened(name: str, source: Path | str) -> tuple[dict[str, str], Iterator[Row]]:
+    """What each file is a problem of where no row names it, and the rows."""
     if name not in _FORMS:
         raise InputError(f"no data set {name!r} to convert: choose one of {', '.join(_FORMS)}")
     if name == "datasets":
-        return [], read_library(source)
+        return {}, read_library(source)
     if not Path(source).is_dir():
         raise InputError(f"{source}: no such folder; give the one that holds the unpacked release")
     folder, about = Folder(Path(source)), _FORMS[name]
     for form in map(dict, about.read):
         rows = READERS[form.pop("as")](folder, LABEL_SETS.get(about.label_set), **form)
         if first := next(rows, None):
-            return folder.images, chain([first], rows)
+            files = dict.fromkeys(folder.images, "unlisted")
+            return files | dict.fromkeys(folder.litter, "passed over"), chain([first], rows)
     raise InputError(f"{source} does not hold {name} as it is released. Wanted: {about.form}")
 
 
@@ -184,7 +189,7 @@ def _lay_out(
     problems = table[table["kind"] != ""][["kind", "id", "detail"]].sort_values(["id", "detail"])
     published = {"listed": about.listed, "images": about.images} | about.per_class
     published |= about.per_split if released else {}
-    listed = int((table["kind"] != "unlisted").sum())
+    listed = int((~table["kind"].isin(["unlisted", "passed over"])).sum())
     here = {"listed": listed, "images": len(images), **counts.sum(), **counts.sum(axis=1)}
     compared = [
         f"{what}: {here[what]:,} where {n:,} are published ({here[what] / n - 1:+.1%})"

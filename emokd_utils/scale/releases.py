@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ..emotions import LabelSet
 from ..errors import InputError
-from ..folders import SPLITS
+from ..folders import SPLITS, is_litter
 from ..images import FORMATS
 
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "testing": "test"}
@@ -24,7 +24,6 @@ _SPLIT_OF |= dict.fromkeys(("validation", "valid", "dev"), "val")
 _FOLDER = rf"(?:(?P<split>{'|'.join(_SPLIT_OF)})/)?(?P<label>[^/]+)/[^/]+"
 _LABELS = ("label", "labels", "emotion", "class", "category")  # columns of data sets on the hub
 _FOLDERS = (_FOLDER, "[^/]+/" + _FOLDER)
-_HIDDEN = re.compile(r"(?i)(?:^|/)(?:\.|__macosx/)")
 
 
 class Row(NamedTuple):
@@ -51,11 +50,14 @@ class Row(NamedTuple):
 
 
 class Folder:
-    """The files below `root`, without hidden ones: relative paths, sorted."""
+    """The files below `root`, relative paths, sorted; apart from them the `litter`."""
 
     def __init__(self, root: Path):
         paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-        self.root, self.files = root, sorted(path for path in paths if not _HIDDEN.search(path))
+        self.root, self.files, self.litter = root, [], []
+        for path in sorted(paths):
+            litter = any(map(is_litter, path.split("/")))
+            (self.litter if litter else self.files).append(path)
         self.images = [file for file in self.files if _is_image(file)]
         self._named = {end: file for file in reversed(self.images) for end in _ends(file)}
 

@@ -39,7 +39,6 @@ from .tiny_vlm import (
     build_model,
     build_processor,
     build_tokenizer,
-    linear_patches,
 )
 
 _PER_ROW = SIZE // CELL
@@ -203,7 +202,6 @@ def pretrain(out: Path, work: Path, steps: Mapping[str, int] = {}, batch=64, see
     tokenizer = build_tokenizer(tokenizer_corpus(read))
     processor, model = build_processor(tokenizer), build_model(tokenizer, seed)
     heads = SeeingHeads()
-    linear_patches(model)
     model.train()
     modules, seconds = nn.ModuleDict({"model": model, "heads": heads}), 0.0
     for stage in stages:

@@ -58,24 +58,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Qwen2VL:
     return Qwen2VL(config)
 
 
-class LinearPatches(nn.Module):
-    """The patch embedding as the matrix product it is, faster backwards than a convolution."""
-
-    def __init__(self, embedding: nn.Module):
-        super().__init__()
-        self.proj = embedding.proj
-
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """patches (n, 3 * 2 * 14 * 14) to (n, width)."""
-        weight = self.proj.weight.flatten(1)  # (width, 3 * 2 * 14 * 14)
-        return F.linear(patches.to(weight.dtype), weight)
-
-
-def linear_patches(model: Qwen2VL) -> None:
-    """Give the visual encoder of a model `LinearPatches`."""
-    model.model.visual.patch_embed = LinearPatches(model.model.visual.patch_embed)
-
-
 class SeeingHeads(nn.Module):
     """Auxiliary outputs: a token's objects and 8 pixel statistics; the mean token's look."""
 

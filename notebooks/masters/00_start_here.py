@@ -399,7 +399,7 @@ for text, result in results.items():
     print(f"{text:8} {result.status:14} {told}".rstrip())
 
 # %% [markdown]
-# A mistake that it does not know is told by how far it is off, and never by the right answer. An empty stub is
+# A mistake that it does not know is told by a case to work out by hand, and never by the right answer. An empty stub is
 # "not attempted" and stops nothing, so a notebook always runs from top to bottom. Help stands under each
 # exercise, titled by symptom: open only what fits yours. Exercises marked *open* have no check but a rubric.
 

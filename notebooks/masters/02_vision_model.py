@@ -760,8 +760,8 @@ checks.check("2.2", epoch_to_keep)
 # not make a calibrated model. Where do you take the absolute value?</details>
 # <details><summary>My error is nan</summary>A model with eight classes never says 5 %. What is the mean of a bin
 # without images?</details>
-# <details><summary>It is right on the first case and not on the second</summary>There, three certainties are
-# exactly 1. In which of your bins are they?</details>
+# <details><summary>It is wrong only where some are 1</summary>A certainty of exactly 1 is the upper edge of the last
+# bin. In which of your bins is it?</details>
 
 
 # %% nbgrader={"grade_id": "2-3-ece", "solution": true}

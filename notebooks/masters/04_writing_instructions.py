@@ -590,12 +590,12 @@ checks.check("4.2", names_a_form)
 # | ●○○ | 10 | a question that asks for all it wants and gives nothing away |
 #
 # Write a categorical instruction in words of your own, for any list of classes. Return the question and the
-# answer. The question offers exactly these classes and shows the form `{'emotion': 'label'}`; the answer is in
-# this form, letter by letter.
+# answer, two texts. The question offers exactly these classes (no "neutral", no "other") and shows the form
+# `{'emotion': 'label'}`; the answer is in this form, letter by letter.
 #
 # <details><summary>Python complains about my braces</summary>In an f-string braces mean something. How does one
 # write a brace there, or can the string be put together without an f?</details>
-# <details><summary>The check speaks of other data</summary>Are the classes typed into your question, or do they
+# <details><summary>The check says that the classes are typed in</summary>Are the classes typed into your question, or do they
 # come from the argument?</details>
 
 

@@ -368,7 +368,6 @@ print(f"by hand {ours:.5f}, library {theirs:.5f}; tokens {tuple(tokens.shape)}")
 # %%
 processor = pretrain.build_processor(pieces)
 fresh, heads = pretrain.build_model(pieces, seed=0), pretrain.SeeingHeads()
-pretrain.linear_patches(fresh)  # the same numbers, in less time
 young = [make_unlabelled_scene(number, varied=False) for number in range(640)]
 visual = fresh.model.visual
 
