@@ -1,7 +1,7 @@
 """The settings of each stage, and the ranges of their values; `profiles` names sets of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import InputError
 
@@ -36,6 +36,7 @@ INF = float("inf")
 ABOVE_0 = (1e-12, 1e38)
 SHARE = (0.0, 1.0)
 COUNT = (1, INF)
+PRETRAINED_LR = 3e-4
 
 
 def one_of(settings: object, **choices: Sequence[str]) -> None:
@@ -111,6 +112,13 @@ class VisionSettings:
         within(self, layer_decay=(1e-6, 1))
         within(self, warmup=(0, 0.999), label_smoothing=(0, 0.999))
         one_of(self, monitor=MONITORS)
+
+    def of(self, model: str) -> "VisionSettings":
+        """Those of another model, ``name`` or ``name@weights``; steps from pretrained weights on are
+        small, so PRETRAINED_LR takes the place of a rate for random ones."""
+        name, _, weights = model.partition("@")
+        lr = PRETRAINED_LR if weights and not self.weights else self.lr
+        return replace(self, name=name, weights=weights, lr=lr)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
@@ -133,7 +134,9 @@ def fine_tune(
         groups = param_groups_weight_decay(network, settings.weight_decay)  # not biases, not norms
         if settings.weights:
             _start_from_probe(network, pixels, labels, val_pixels, val_labels)
-            groups = _groups_by_layer(network, settings)
+            decay = {"layer_decay": settings.layer_decay}
+            groups = param_groups_layer_decay(network, settings.weight_decay, **decay)
+            groups = [group | {"lr": settings.lr * group["lr_scale"]} for group in groups]
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=True)
         rates = LambdaLR(optimizer, lambda step: schedule(step, steps, settings.warmup))
 
@@ -145,8 +148,8 @@ def fine_tune(
             return F.cross_entropy(logits.float(), truth, label_smoothing=epsilon)
 
         def train_epoch() -> float:
-            if settings.weights:
-                _freeze_statistics(network)
+            if settings.weights:  # few images tell less of a channel than many that came before
+                network.apply(lambda m: m.eval() if isinstance(m, _BatchNorm) else m)
             batches = torch.randperm(len(labels), generator=generator).tensor_split(per_epoch)
             return gradient_steps(batches, loss_of, optimizer, lambda: (rates.step(), bar.update()))
 
@@ -188,17 +191,3 @@ def _start_from_probe(network: nn.Module, *examples: Pixels | torch.Tensor) -> N
     known = rows[0], labels.cpu(), rows[1], val_labels.cpu()
     weight, bias = linear_probe(*known, num_classes=classifier.out_features)
     classifier.load_state_dict({"weight": weight, "bias": bias})
-
-
-def _groups_by_layer(network: nn.Module, settings: VisionSettings) -> list[dict]:
-    """For AdamW: the nearer a layer is to the pixels, the smaller its rate."""
-    about = {"weight_decay": settings.weight_decay, "layer_decay": settings.layer_decay}
-    groups = param_groups_layer_decay(network, **about)
-    return [group | {"lr": settings.lr * group["lr_scale"]} for group in groups]
-
-
-def _freeze_statistics(network: nn.Module) -> None:
-    """Few images tell less of a channel's mean than those that the network was pretrained on."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()

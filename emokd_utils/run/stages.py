@@ -74,8 +74,7 @@ def vision_model(run, seed: int, further: str = "") -> Recipe:
     if further == PROBE:
         settings = replace(settings, epochs=0)
     elif further:
-        name, _, weights = further.partition("@")
-        settings = replace(settings, name=name, weights=weights)
+        settings = settings.of(further)
     mark = run.source.mark_of(settings.weights)
 
     def make(to: Path) -> None:

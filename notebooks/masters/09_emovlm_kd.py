@@ -747,6 +747,59 @@ for name, mended in bounds.items():
 # curator decides, sees the picture, and can see what each side of the model said.
 # ### END SOLUTION
 
+# %% [markdown]
+# ### Exercise 9.6 What would you notice from outside? (open)
+#
+# | difficulty | minutes | trains |
+# | --- | --- | --- |
+# | ●●○ | 20 | reading released code as evidence |
+#
+# The authors released their code, which is more than most do. As it stood on 20 March 2025 it could not have made the
+# paper's numbers. This concerns that code and not the paper's claims, since what ran may have been another copy. Found
+# in it:
+#
+# a. the function that builds the categorical question returns nothing;
+#
+# b. with two classes a label that is made binary has one column, so that its argmax is always class 0;
+#
+# c. the head's labels follow the order of a directory listing, the teacher's are sorted;
+#
+# d. the file of the annotations is written under one name and read under another;
+#
+# e. the prompt of the gate lacks the mark after which the answer begins;
+#
+# f. answers are sampled at temperature 0.8, and one that cannot be read becomes zeros;
+#
+# g. the validation part of four data sets is augmented.
+#
+# Which of them end the program, which lower a number, and which make it look better or only different? For each that
+# does not end it: which single thing, measured from outside (a number, a curve, a second run), would have shown it?
+#
+# *Rubric (4 points): those that end the program are told from the rest (1); for c it is seen that it depends on the
+# machine (1); each of b, f and g has a measurement that would show it, and that a correct program passes (2).*
+
+# %% [markdown] nbgrader={"grade_id": "9-6-argument", "grade": true, "solution": true, "points": 4}
+# ### BEGIN SOLUTION
+# *They end it:* a (there is no question to ask) and d (the file is not there). Nobody who ran the code could miss them.
+#
+# *b* lowers a number and hides: on a data set of two classes the label is always class 0, so accuracy is the share
+# of class 0 in whatever the model says. A confusion matrix with one empty row shows it at once; so does a model that
+# answers at random, which should get one half.
+#
+# *c* may lower the distillation or do nothing: a directory listing is sorted on some file systems and not on others.
+# Where it is not, teacher and labels pull the head to different classes: the KL of a head trained with alpha 1
+# falls while its accuracy stays near chance. A second run on another machine that gives other numbers is the sign.
+#
+# *e* makes answers worse, and more of them unreadable: the share of answers without a label shows it, which is why that
+# share belongs beside every accuracy.
+#
+# *f* makes every run another one: two runs with the same weights differ, by how much is the measurement. The zeros are
+# wrong answers for an accuracy, but for the gate they are an input that means "trust the head".
+#
+# *g* gives a val accuracy that is too low and noisy, so that another epoch is chosen than the best: judge the same
+# weights twice on val; a correct program gives the same number.
+# ### END SOLUTION
+
 # %%
 checks.progress()
 
