@@ -16,7 +16,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from .data import ImageDataset
 from .errors import InputError
-from .families import family_of
+from .families import lora_targets
 from .instructions import AnswerCollator, Instruction, check_texts
 from .processes import first, world
 from .settings import TuningSettings
@@ -31,7 +31,7 @@ def add_lora(model, settings: TuningSettings):
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=family_of(model.config).lora_targets(settings.projections),
+        target_modules=lora_targets(model, settings.projections),
         bias="none",
         task_type="CAUSAL_LM",
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..costs import count_parameters, flops
 from ..errors import InputError
-from ..families import family_of
+from ..families import language_model, lora_targets
 from ..instructions import chat_text
 from ..loading import limit_pixels
 from ..settings import TuningSettings, VisionSettings
@@ -47,9 +47,9 @@ class SizedVLM:
         with torch.device("meta"):
             model = transformers.AutoModelForImageTextToText.from_config(self.config)
         self.parameters, self.adapter = count_parameters(model).total, 0
-        self.products, family = Counter(), family_of(self.config)
-        inside = _INSIDE | {f".{family.text}.": "token", "lm_head": "output"}
-        adapted = re.compile(family.lora_targets(settings.projections))
+        self.products = Counter()
+        inside = _INSIDE | {language_model(model) + ".": "token", "lm_head": "output"}
+        adapted = re.compile(lora_targets(model, settings.projections))
         for name, module in model.named_modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
                 part = next((part for key, part in inside.items() if key in name), "patch")
