@@ -33,7 +33,7 @@ def check_model(config, processor=None) -> None:
         missing = "no get_image_features, by which a model hands out what it sees"
     elif not {"cache", "mm_encoder_outputs"} <= inspect.signature(kind.forward).parameters.keys():
         missing = "no decoder that takes encoded images and continues from a cache"
-    elif processor is not None and not processor.chat_template:
+    elif processor is not None and not getattr(processor, "chat_template", None):
         missing = "no chat template in its processor"
     if missing:
         raise InputError(f"{config.model_type!r} has {missing}: choose another model")
