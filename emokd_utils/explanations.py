@@ -8,6 +8,7 @@ None of them is the reason for an answer; `Explanation.caveat` says what each le
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -82,14 +83,18 @@ def attention(vlm: VLM, image: Image.Image, label_set: LabelSet) -> Explanation:
 def explain(
     image: Image.Image, label: str, vlm: VLM, vision: VisionModel, label_set: LabelSet
 ) -> dict[str, Explanation]:
-    """Four maps by name: for `label` occlusion of both models and Grad-CAM; attention."""
+    """Four maps by name: for `label` occlusion of both models and Grad-CAM; attention, which is left
+    out with a warning where no map of a VLM's visual tokens is known (`families.grid`)."""
     place = label_set.index(label)
     maps = [
         ("VLM", occlusion(answers_of(vlm, label_set), image, place, label=label)),
         ("vision model", occlusion(answers_of(vision, label_set), image, place, label=label)),
         ("vision model", grad_cam(vision, image, label)),
-        ("VLM", attention(vlm, image, label_set)),
     ]
+    try:
+        maps.append(("VLM", attention(vlm, image, label_set)))
+    except InputError as error:
+        warnings.warn(str(error), stacklevel=2)
     return {f"{model}, {shown.method}": replace(shown, model=model) for model, shown in maps}
 
 

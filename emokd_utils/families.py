@@ -1,87 +1,142 @@
-"""What differs from one family of vision-language models to another (lesson 10).
-
-Transformers' models agree on most. Here is what is left: where the language model is, how positions
-are counted, how visual tokens lie over the image.
+"""What a vision-language model is asked for, by transformers' interface and no list of models
+(lesson 10). Only how visual tokens lie over an image has to be known of a way of building.
 """
 
-import math
+import inspect
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import torch
+import transformers
 
 from .errors import InputError
 
-
-@dataclass(frozen=True)
-class Family:
-    """types: `model_type` of the configs. text: the language model's name inside of ``model.model``.
-    grid: (config, inputs of one image, count of its visual tokens) -> (rows, columns, first): the
-    tokens from ``first`` on lie row by row over what is seen of the image. area: (processor, width
-    and height of an image) -> left, top, right and bottom of what is seen, in shares of them."""
-
-    types: tuple[str, ...]
-    text: str
-    grid: Callable[[object, dict, int], tuple[int, int, int]]
-    area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]] = (
-        lambda processor, size: (0.0, 0.0, 1.0, 1.0)
-    )
-
-    def lora_targets(self, projections: Sequence[str]) -> str:
-        """A pattern for these projections (of `settings.PROJECTIONS`) of the language model."""
-        return rf".*\b{self.text}\.layers\.\d+\.self_attn\.(?:{'|'.join(projections)})_proj"
+TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+"""Of a processor's output what has a value for each token; the rest is for the visual encoder."""
 
 
-def _qwen_grid(config, inputs, count):
-    merged = inputs["image_grid_thw"][0] // config.vision_config.spatial_merge_size
-    return *merged[1:].tolist(), 0
+def answer_value(inputs: dict, name: str) -> int:
+    """What the tokens of an answer have in one of TEXT_INPUTS but the first. Of two types of tokens
+    models set apart either an image's (1 in the prompt) or an answer's (0 there)."""
+    return 1 if name == "attention_mask" else 1 - int(inputs[name].max())
 
 
-def _llava_grid(config, inputs, count):
-    rows = columns = math.isqrt(count)  # of CLIP; Pixtral sees a rectangle
-    if "image_sizes" in inputs:
-        rows, columns = (inputs["image_sizes"][0] // config.vision_config.patch_size).tolist()
-    return rows, columns, count - rows * columns
+def check_model(config, processor=None) -> None:
+    """InputError, which says what is missing, for a model that cannot do what the lessons ask:
+    answer to an image and a text, hand out what it sees, and go on from a cache; or whose processor,
+    where given, writes no chat."""
+    kind = transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    missing = ""
+    if kind is None:
+        missing = "no model that answers to an image and a text"
+    elif not hasattr(kind, "get_image_features"):
+        missing = "no get_image_features, by which a model hands out what it sees"
+    elif not {"cache", "mm_encoder_outputs"} <= inspect.signature(kind.forward).parameters.keys():
+        missing = "no decoder that takes encoded images and continues from a cache"
+    elif processor is not None and not getattr(processor, "chat_template", None):
+        missing = "no chat template in its processor"
+    if missing:
+        raise InputError(f"{config.model_type!r} has {missing}: choose another model")
 
 
-def _tiled_grid(config, inputs, count):
-    """Idefics3 cuts a large image into tiles and appends the whole image, made small."""
-    side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor
-    return side, side, count - side * side
+def _call(function: Callable, inputs: dict, **more):
+    """A function of those inputs that it has a parameter for."""
+    names = inspect.signature(function).parameters
+    return function(**{name: inputs[name] for name in names if name in inputs}, **more)
 
 
-def _llava_area(processor, size):
-    """CLIP's processor takes the middle square; LLaVA's own, if told to, adds to a square first."""
+def encode(model, inputs: dict):
+    """What the visual encoder makes of a processor's output, as ``mm_encoder_outputs`` takes it."""
+    return _call(model.base_model.get_image_features, inputs, return_dict=True)
+
+
+def tokens_of(encoded, counts: Sequence[int]) -> Sequence[torch.Tensor]:
+    """What the language model is handed of each image, (tokens, width), by the number of its tokens;
+    the mean over the maps where a model hands several to its layers. InputError where the numbers
+    do not add up: the processor's settings are not the model's."""
+    maps = [
+        getattr(encoded, "pooler_output", None),
+        *(getattr(encoded, "deepstack_features", None) or ()),
+    ]
+    rows = [torch.cat(_tensors(part)) for part in maps if part is not None]  # (all tokens, width)
+    if len(rows[0]) != sum(counts):
+        told = f"{len(rows[0])} visual tokens, its processor makes room for {sum(counts)}"
+        raise InputError(f"this model makes {told}: give it the processor it was published with")
+    return torch.stack(rows).mean(0).split(list(counts))
+
+
+def _tensors(part) -> list[torch.Tensor]:
+    """The tensors (..., width) in a nesting of them, each as (tokens, width)."""
+    if isinstance(part, torch.Tensor):
+        return [part.flatten(0, -2)]
+    return [one for inner in part if not isinstance(inner, int) for one in _tensors(inner)]
+
+
+def positions(model, inputs: dict) -> torch.Tensor:
+    """Rotary positions (r, n, L): r = 3 (time, row, column) where the model counts so, else 1."""
+    if hasattr(model.base_model, "get_rope_index"):
+        return _call(model.base_model.get_rope_index, inputs)[0]
+    return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[None]
+
+
+def language_model(model) -> str:
+    """The name of the language model in a model's modules."""
+    decoder = model.get_decoder()
+    return next(name for name, module in model.named_modules() if module is decoder)
+
+
+def lora_targets(model, projections: Sequence[str]) -> str:
+    """A pattern for the names of these projections (of `settings.PROJECTIONS`) in the attention layers
+    of the language model; a fused one is taken if one of its parts is, one that is not named by its
+    parts if all four are. InputError, with what there is, where there are none."""
+    start = language_model(model) + "."
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.startswith(start)
+    ]
+    found = []
+    for name in linear:
+        *_, layer, own = name.split(".")
+        parts = set(own[:1] if re.match("o|query$|key$|value$", own) else "")
+        parts |= set("".join(re.findall("(?:^|_|w)([qkv]+)(?:_|$)", own)))
+        if "att" in layer and (parts or set("qkvo")) & set(projections):
+            found.append(name)
+    if not found:
+        there = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"
+        raise InputError(
+            f"no attention projections {', '.join(projections)}; linear layers: {there}"
+        )
+    return "|".join(sorted({re.sub(r"\d+", r"\\d+", re.escape(name)) for name in found}))
+
+
+def grid(config, inputs: dict, count: int) -> tuple[int, int, int]:
+    """Rows, columns and first of an image's ``count`` visual tokens: from ``first`` on they lie row by
+    row over what is seen of it. InputError where that is not known."""
+    vision, tiles = config.vision_config, hasattr(config, "scale_factor")
+    shape, rows, columns = [*inputs["pixel_values"].shape], 0, 0
+    if "image_grid_thw" in inputs:  # Qwen2-VL, and many since
+        rows, columns = (inputs["image_grid_thw"][0, 1:] // vision.spatial_merge_size).tolist()
+    elif tiles:  # Idefics3 cuts a large image into tiles and appends the whole image, made small
+        rows = columns = vision.image_size // vision.patch_size // config.scale_factor
+    elif "image_sizes" in inputs and len(shape) == 4:  # Pixtral sees a rectangle
+        rows, columns = (inputs["image_sizes"][0] // vision.patch_size).tolist()
+    elif shape == [1, 3] + [getattr(vision, "image_size", 0)] * 2:  # CLIP: a token for each patch
+        rows = columns = vision.image_size // vision.patch_size
+    first = count - rows * columns
+    if not rows or first < 0 or first > 1 and not tiles:  # 1: CLIP's class token
+        raise InputError(
+            f"{config.model_type!r}: no map, for where its visual tokens lie is not known"
+        )
+    return rows, columns, first
+
+
+def area(processor, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what is seen of an image of this size, in shares of it. CLIP's
+    processor takes the middle square; LLaVA's own, if told to, adds to a square first."""
     image_processor = processor.image_processor
-    if not image_processor.do_center_crop:
+    if not getattr(image_processor, "do_center_crop", False):
         return 0.0, 0.0, 1.0, 1.0
     side = max(size) if getattr(image_processor, "do_pad", False) else min(size)
     x, y = ((1 - side / length) / 2 for length in size)
     return x, y, 1 - x, 1 - y
-
-
-FAMILIES = {
-    "Qwen2-VL": Family(("qwen2_vl", "qwen2_5_vl"), "language_model", _qwen_grid),
-    "SmolVLM": Family(("smolvlm", "idefics3"), "text_model", _tiled_grid),
-    "LLaVA": Family(("llava",), "language_model", _llava_grid, _llava_area),
-}
-
-
-def family_of(config) -> Family:
-    """The family of a model, by its config. Raises InputError for a model of none of them."""
-    of_type = {kind: family for family in FAMILIES.values() for kind in family.types}
-    if config.model_type not in of_type:
-        raise InputError(f"no family has {config.model_type!r}, only {', '.join(of_type)}")
-    return of_type[config.model_type]
-
-
-def image_inputs(inputs: dict) -> dict:
-    """Of a processor's output what the visual encoder needs."""
-    names = ("pixel_values", "image_grid_thw", "pixel_attention_mask", "image_sizes")
-    return {name: inputs[name] for name in names if name in inputs}
-
-
-def positions(model, inputs: dict):
-    """Rotary positions (r, n, L): r = 3 (time, row, column) where the model counts so, else 1."""
-    if not hasattr(model.model, "get_rope_index"):
-        return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[None]
-    names = ("input_ids", "image_grid_thw", "attention_mask", "mm_token_type_ids")
-    return model.model.get_rope_index(**{name: inputs[name] for name in names})[0]

@@ -20,7 +20,7 @@ from .answers import mentions, words_as_labels
 from .data import ImageDataset
 from .emotions import LabelSet, normalise
 from .errors import InputError
-from .families import image_inputs
+from .families import TEXT_INPUTS, answer_value
 from .files import checksum, load_lines
 from .settings import KINDS
 
@@ -177,10 +177,10 @@ class AnswerCollator:
         for number, example in enumerate(examples):
             answer = tokenizer(example["answer"], add_special_tokens=False)["input_ids"]
             answer = torch.tensor([*answer, tokenizer.eos_token_id])  # (a,)
-            zeros, known = torch.zeros_like(answer), asked["attention_mask"][number].bool()
-            ends = {"input_ids": answer, "attention_mask": zeros + 1, "mm_token_type_ids": zeros}
-            for name in [name for name in ends if name in asked]:
-                rows[name].append(torch.cat([asked[name][number, known], ends[name]]))  # (q + a,)
+            known = asked["attention_mask"][number].bool()
+            for name in [name for name in TEXT_INPUTS if name in asked]:
+                end = answer if name == "input_ids" else answer * 0 + answer_value(asked, name)
+                rows[name].append(torch.cat([asked[name][number, known], end]))  # (q + a,)
             question = torch.full((int(known.sum()),), IGNORED)  # (q,)
             rows["labels"].append(torch.cat([question, answer]))  # (q + a,)
         padding = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
@@ -188,7 +188,7 @@ class AnswerCollator:
             name: pad_sequence(values, batch_first=True, padding_value=padding.get(name, 0))
             for name, values in rows.items()
         }
-        return batch | image_inputs(asked)
+        return {name: value for name, value in asked.items() if name not in batch} | batch
 
 
 def trained_text(batch: dict[str, torch.Tensor], tokenizer) -> list[str]:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils import logging
 
 from .errors import InputError
-from .families import family_of
+from .families import check_model
 from .training import bf16_is_fast, default_device
 
 # peft causes it by asking transformers for a name that these are about to drop
@@ -33,10 +33,10 @@ def readable_errors(source: str) -> Iterator[None]:
 
 
 def read_config(source: str, revision: str = ""):
-    """A model's configuration; InputError where there is none, or of a family not in `families`."""
+    """A model's configuration; InputError where there is none, or as `families.check_model`."""
     with readable_errors(source):
         config = AutoConfig.from_pretrained(source, revision=revision or "main")
-    family_of(config)
+    check_model(config)
     return config
 
 
@@ -52,10 +52,11 @@ def load_model(
     the checkpoint's type. quantize "nf4": the linear layers but the last in 4 bits with double
     quantisation (Dettmers et al. 2023, arXiv:2305.14314). Raises InputError where that fails."""
     logging.disable_progress_bar()
-    read_config(source, revision)
+    config = read_config(source, revision)
     device, options = device or default_device().type, {"revision": revision or "main"}
     with readable_errors(source):  # what is small, before gigabytes are fetched
         processor = AutoProcessor.from_pretrained(source, **options)
+    check_model(config, processor)
     if pixels:
         limit_pixels(processor.image_processor, pixels)
     options["dtype"] = "auto"

@@ -1,7 +1,7 @@
-"""Label scoring in one pass: all answers side by side, as a tree in the attention mask (lesson 3).
+"""Label scoring: the prompt once, then all answers from there (lesson 3).
 
-After the prompt and the beginning that all answers share (the trunk) come the K endings (the
-branches), each where it would stand alone and blind to the others, as if scored by itself.
+The prompt and the beginning that all answers share (the trunk) pass the model and leave their cache;
+repeated, it is where the K endings (the branches) go on, each as if scored by itself.
 """
 
 import os.path
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
-from .families import image_inputs
+from .families import TEXT_INPUTS, answer_value, positions
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
@@ -35,11 +36,18 @@ def tree_mask(trunk: torch.Tensor, branches: int, length: int) -> torch.Tensor:
 
 
 def append_tokens(inputs: dict[str, torch.Tensor], tokens: list[int]) -> dict[str, torch.Tensor]:
-    """A model's inputs with the same text tokens after every row."""
+    """A model's inputs with the same tokens of an answer after every row."""
     ids = inputs["input_ids"]  # (n, L)
     added = torch.tensor(tokens, dtype=torch.long, device=ids.device).expand(len(ids), -1)
-    ends = {"input_ids": added, "attention_mask": added * 0 + 1, "mm_token_type_ids": added * 0}
-    longer = [(name, inputs[name], end) for name, end in ends.items() if name in inputs]
+    longer = [
+        (
+            name,
+            inputs[name],
+            added if name == "input_ids" else added * 0 + answer_value(inputs, name),
+        )
+        for name in TEXT_INPUTS
+        if name in inputs
+    ]
     return inputs | {name: torch.cat([start, end.to(start)], 1) for name, start, end in longer}
 
 
@@ -64,39 +72,47 @@ class AnswerTree:
         real = torch.arange(padded.shape[1]) < lengths
         return cls(prefix, padded.to(device), real.to(device))
 
-    @property
-    def branches(self) -> torch.Tensor:
-        """int64 (K, S - 1): the endings but for their last token, after which nothing is asked."""
-        return self.endings[:, :-1]
-
-    @property
-    def kept(self) -> int:
-        """Of how many tokens, counted from the last, the logits are needed: P + 1 + K (S - 1)."""
-        return len(self.prefix) + 1 + self.branches.numel()
-
-    def inputs(
-        self, trunk: dict[str, torch.Tensor], rotary: torch.Tensor, dtype: torch.dtype
-    ) -> dict[str, torch.Tensor]:
-        """The model's inputs but for the images': the branches after every row of a trunk (n, T) that
-        ends with `prefix`. rotary: its positions (r, n, T). dtype: the model's."""
-        count, length = self.branches.shape
-        steps = torch.arange(1, length + 1, device=rotary.device).repeat(count)  # (K (S - 1),)
-        further = rotary.amax((0, 2))[:, None] + steps  # (n, K (S - 1))
-        places = torch.cat([rotary, further.expand(len(rotary), -1, -1)], 2)  # (r, n, L)
-        tree = append_tokens(trunk, self.branches.flatten().tolist())
-        text = {name: value for name, value in tree.items() if name not in image_inputs(trunk)}
-        return text | {
-            "attention_mask": tree_mask(trunk["attention_mask"], count, length).to(dtype),
-            "position_ids": places if len(places) > 1 else places[0],
-        }
-
-    def log_likelihood(self, logits: torch.Tensor) -> torch.Tensor:
-        """(n, K) in nats, from the logits (n, kept, vocabulary) of the last `kept` tokens."""
-        log_p = logits.float().log_softmax(-1)
-        shared, fork, rest = log_p.split([len(self.prefix), 1, self.branches.numel()], dim=1)
-        prefix = torch.tensor(self.prefix, dtype=torch.long, device=logits.device)
-        total = shared.gather(2, prefix.expand(len(logits), -1)[..., None]).sum((1, 2))  # (n,)
-        total = total[:, None] + fork[:, 0, self.endings[:, 0]]  # (n, K)
-        rest = rest.unflatten(1, self.branches.shape)  # (n, K, S - 1, vocabulary)
-        after = self.endings[:, 1:, None].expand(len(logits), -1, -1, -1)
+    def log_likelihood(self, model, inputs: dict[str, torch.Tensor], encoded) -> torch.Tensor:
+        """(n, K) in nats: each answer's after each prompt of a processor's output, whose images are
+        `families.encode`d."""
+        trunk = append_tokens(inputs, self.prefix)  # input_ids (n, T)
+        places, kept = positions(model, trunk), len(self.prefix) + 1
+        cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+        logits = model(
+            **{name: trunk[name] for name in TEXT_INPUTS if name in trunk},
+            position_ids=places if len(places) > 1 else places[0],
+            mm_encoder_outputs={"image": encoded},
+            cache=cache,
+            use_cache=True,
+            logits_to_keep=kept,
+        ).logits
+        log_p = logits[:, -kept:].float().log_softmax(-1)  # (n, P + 1, vocabulary)
+        prefix = torch.tensor(self.prefix, dtype=torch.long, device=log_p.device)
+        total = (
+            log_p[:, :-1].gather(2, prefix.expand(len(log_p), -1)[..., None]).sum((1, 2))
+        )  # (n,)
+        total = total[:, None] + log_p[:, -1, self.endings[:, 0]]  # (n, K)
+        if self.endings.shape[1] == 1:
+            return total
+        rest = self._endings(model, cache, trunk["attention_mask"], places).unflatten(
+            0, total.shape
+        )
+        after = self.endings[:, 1:, None].expand(len(rest), -1, -1, -1)  # (n, K, S - 1, 1)
         return total + (rest.gather(3, after)[..., 0] * self.real[:, 1:]).sum(2)
+
+    def _endings(self, model, cache, trunk: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """(n * K, S - 1, vocabulary): what follows each token of each ending but its last, after which
+        nothing is asked. The cache of the trunk, whose mask is (n, T), becomes one for each answer."""
+        n, branches = len(trunk), self.endings[:, :-1]  # (K, S - 1)
+        rows = torch.arange(n, device=trunk.device).repeat_interleave(len(branches))
+        cache.reorder_cache(rows)
+        steps = torch.arange(1, branches.shape[1] + 1, device=trunk.device)
+        further = (places.amax((0, 2))[:, None] + steps)[rows]  # (n * K, S - 1)
+        logits = model(
+            input_ids=branches.repeat(n, 1),
+            attention_mask=torch.cat([trunk[rows], torch.ones_like(further)], 1),
+            position_ids=further.expand(len(places), -1, -1) if len(places) > 1 else further,
+            cache=cache,
+            use_cache=True,
+        ).logits
+        return logits.float().log_softmax(-1)

@@ -16,7 +16,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from .data import ImageDataset
 from .errors import InputError
-from .families import family_of
+from .families import lora_targets
 from .instructions import AnswerCollator, Instruction, check_texts
 from .processes import first, world
 from .settings import TuningSettings
@@ -31,11 +31,19 @@ def add_lora(model, settings: TuningSettings):
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=family_of(model.config).lora_targets(settings.projections),
+        target_modules=lora_targets(model, settings.projections),
         bias="none",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def adapted(model) -> str:
+    """What LoRA was put on: how many layers of which names, and how many weights it has."""
+    weights = {name: w.numel() for name, w in model.named_parameters() if ".lora_" in name}
+    layers = {name.partition(".lora_")[0] for name in weights}
+    names = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
+    return f"LoRA: {sum(weights.values()):,} weights on {len(layers)} layers named {names}"
 
 
 def recompute_layers(model) -> None:
@@ -81,14 +89,17 @@ def instruction_tune(
 ) -> list[dict]:
     """Tune ``vlm``, write the adapter to ``out`` and return the log, one dict a logged step.
     ``checkpoints``: a folder for the state after every ``settings.checkpoint_steps`` steps, from
-    which it goes on. InputError for no instructions, one that holds a special token, or a batch
-    that the processes cannot share."""
+    which it goes on. InputError for no instructions, one that holds a special token, an image that
+    `vlm` and its processor count otherwise, or a batch that the processes cannot share."""
     if not instructions:
         raise InputError("there are no instructions to tune on: none were written for this data")
     check_texts(instructions, vlm.processor.tokenizer)
+    _check_images(vlm, dataset, [item.image_id for item in instructions[: settings.batch_size]])
     arguments = _arguments(settings, seed, vlm.device, out, checkpoints)
     torch.manual_seed(seed)
     model = add_lora(vlm.core, settings)
+    if progress and first():
+        print(adapted(model))
     if settings.recompute:
         recompute_layers(model.get_base_model())
     trainer = Trainer(
@@ -105,6 +116,17 @@ def instruction_tune(
     # The Trainer leaves its lower precision on the model; here it answers as when loaded.
     vlm.model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
     return trainer.state.log_history
+
+
+def _check_images(vlm: VLM, dataset: ImageDataset, image_ids: Sequence[str]) -> None:
+    """InputError, before hours are spent, where a processor is not the model's: for the first image
+    of each size, as the size decides how many tokens stand for an image."""
+    images = [(image_id, dataset.open(image_id)) for image_id in image_ids]
+    for image_id, image in {image.size: (image_id, image) for image_id, image in images}.values():
+        try:
+            vlm.visual_tokens([image])
+        except InputError as error:
+            raise InputError(f"{image_id}: {error}") from error
 
 
 def _arguments(

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .answers import one_hot, parse_answer
 from .data import ImageDataset
 from .errors import InputError
-from .families import family_of, image_inputs, positions
+from .families import area, check_model, encode, grid, tokens_of
 from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, chat_text
 from .loading import load_model
 from .predictions import Predictions, versions
@@ -28,12 +28,12 @@ Images = Sequence[Image.Image]
 
 class VLM:
     """A vision-language model with its processor; at most ``batch_size`` images pass it at once.
-    Raises InputError for a model of a family that `families` does not know."""
+    Raises InputError as `families.check_model`."""
 
     def __init__(self, model, processor, name: str = "", adapter: str = "", batch_size: int = 32):
         self.model, self.processor, self.name, self.adapter = model.eval(), processor, name, adapter
         self.batch_size = batch_size
-        self.family = family_of(self.core.config)
+        check_model(self.core.config, processor)
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
 
@@ -64,16 +64,17 @@ class VLM:
             padding_side="left",
             return_tensors="pt",
         )
-        return {name: value.to(self.device) for name, value in batch.items()}
+        return {name: value.to(self.device) for name, value in batch.items() if name != "labels"}
 
     @torch.inference_mode()
     def visual_tokens(self, images: Images) -> Sequence[torch.Tensor]:
-        """Per image what the visual encoder hands to the language model: (tokens, width)."""
-        batch = self.processor.image_processor(images=[[i] for i in images], return_tensors="pt")
-        return self._encode(batch.to(self.device)).pooler_output
+        """Per image what the language model is handed of it (`families.tokens_of`): (tokens, width)."""
+        inputs = self.inputs(images, "")
+        return self._tokens(inputs, encode(self.core, inputs))
 
-    def _encode(self, inputs):
-        return self.core.get_image_features(**image_inputs(inputs), return_dict=True)
+    def _tokens(self, inputs: dict[str, torch.Tensor], encoded) -> Sequence[torch.Tensor]:
+        visual = inputs["input_ids"] == self.core.config.image_token_id
+        return tokens_of(encoded, visual.sum(1).tolist())
 
     def features(self, images: Images) -> np.ndarray:
         """(n, width) float32: the mean over an image's visual tokens, what the head reads."""
@@ -107,38 +108,33 @@ class VLM:
         tree = AnswerTree.of(answers, self.processor.tokenizer, self.device)
         scores, features = [], []
         for batch in self._batches(images):
-            trunk = append_tokens(self.inputs(batch, prompt), tree.prefix)  # input_ids (b, T)
-            encoded = self._encode(trunk)
-            logits = self.model(
-                **tree.inputs(trunk, positions(self.core, trunk), self.model.dtype),
-                mm_encoder_outputs={"image": encoded},
-                use_cache=False,
-                logits_to_keep=tree.kept,
-            ).logits  # (b, at least tree.kept, vocabulary)
-            scores.append(tree.log_likelihood(logits[:, -tree.kept :]))  # (b, K)
-            features.append(_pool(encoded.pooler_output))
+            inputs = self.inputs(batch, prompt)
+            encoded = encode(self.core, inputs)
+            scores.append(tree.log_likelihood(self.core, inputs, encoded))  # (b, K)
+            features.append(_pool(self._tokens(inputs, encoded)))
         return torch.cat(scores).double().cpu().numpy(), np.concatenate(features)
 
     @torch.inference_mode()
     def attention(self, image: Image.Image, prompt: str, answers: Sequence[str]) -> np.ndarray:
         """(layers, heads, rows, columns): attention to each visual token of the token after which
-        the ``answers`` part. What is missing to 1 goes to the text."""
+        the ``answers`` part. What is missing to 1 goes to the text. Errors as `families.grid`."""
         prefix = AnswerTree.of(answers, self.processor.tokenizer, self.device).prefix
         inputs = append_tokens(self.inputs([image], prompt), prefix)
+        visual = inputs["input_ids"][0] == self.core.config.image_token_id
+        rows, columns, start = grid(self.core.config, inputs, int(visual.sum()))
         before = self.core.config._attn_implementation
         self.core.set_attn_implementation("eager")  # the others do not give their weights
         try:
             layers = self.model(**inputs, output_attentions=True, use_cache=False).attentions
         finally:
             self.core.set_attn_implementation(before)
-        visual = inputs["input_ids"][0] == self.core.config.image_token_id
-        rows, columns, start = self.family.grid(self.core.config, inputs, int(visual.sum()))
-        weights = torch.stack([layer[0, :, -1, visual] for layer in layers])[..., start:]
+        weights = torch.stack([layer[0, :, -1, visual] for layer in layers if layer is not None])
+        weights = weights[..., start:]
         return weights.unflatten(2, (rows, columns)).float().cpu().numpy()
 
     def area(self, image: Image.Image) -> tuple[float, float, float, float]:
         """Left, top, right and bottom, in shares of an image, of what `attention` lies over."""
-        return self.family.area(self.processor, image.size)
+        return area(self.processor, image.size)
 
     def predict(
         self,

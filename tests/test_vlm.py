@@ -5,6 +5,7 @@ Scoring against one plain pass for each answer, and the same over all families: 
 
 import shutil
 import sys
+from functools import wraps
 
 import numpy as np
 import pytest
@@ -37,13 +38,14 @@ def test_no_more_images_than_a_batch_pass_at_once(random_vlm, images, monkeypatc
     asked = images, "Which?", ANSWERS[:2]
     whole = random_vlm.score_with_features(*asked)
     written = random_vlm.generate(images, "Which?", 3)
-    seen, encode = [], type(random_vlm.core).get_image_features
+    seen, encode = [], type(random_vlm.core.model).get_image_features
 
+    @wraps(encode)
     def watched(model, **inputs):
         seen.append(len(inputs["image_grid_thw"]))
         return encode(model, **inputs)
 
-    monkeypatch.setattr(type(random_vlm.core), "get_image_features", watched)
+    monkeypatch.setattr(type(random_vlm.core.model), "get_image_features", watched)
     small = VLM(random_vlm.model, random_vlm.processor, batch_size=2)
     for mine, all_at_once in zip(small.score_with_features(*asked), whole, strict=True):
         np.testing.assert_allclose(mine, all_at_once, atol=1e-4)

@@ -41,7 +41,6 @@ from .sources import ArchiveSource, FolderSource
 from .store import Artefact, NotMadeError, Stage, Store
 
 emovlm_kd = lazy("emovlm_kd")
-families = lazy("families")
 loading = lazy("loading")
 training = lazy("training")
 vision = lazy("vision")
@@ -174,8 +173,8 @@ class Run:
         Qwen2-VL, for which lessons are written, or did not come along, the built-in one."""
         why = self.source.without_weights and f"{self.source.name} was imported without weights"
         if not why:
-            family = families.family_of(loading.read_config(self.source.vlm, self.source.revision))
-            if family is families.FAMILIES["Qwen2-VL"]:
+            config = loading.read_config(self.source.vlm, self.source.revision)
+            if config.model_type in ("qwen2_vl", "qwen2_5_vl"):
                 return self
             why = f"{self.profile.vlm.name} is built otherwise than Qwen2-VL"
         self.store.say(

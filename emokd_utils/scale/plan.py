@@ -101,7 +101,7 @@ class Plan:
         stages = {
             "features": self._answering(images.total, 0, 0),
             f"tuning, {profile.tuning.epochs} epochs": self._tuning(),
-            "answers": self._answering(judged, question + tree, tree),
+            "answers": self._answering(judged, question + tree, tree, classes),
         }
         for text, network in networks.items():
             name, _, start = text.partition("@")
@@ -155,12 +155,12 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
         peak = CONTEXT * (not self.on_cpu) + (held + IDLE * step) / 1e9
         return math.ceil(steps), (half + single) / 1e12, hours / fast, hours / slow, peak
 
-    def _answering(self, count: int, text: int, kept: int) -> tuple[float, ...]:
+    def _answering(self, count: int, text: int, kept: int, k: int = 0) -> tuple[float, ...]:
         vlm, batch = self.vlm, self.profile.vlm.batch_size
         work = vlm.seeing(self.usual)
         work += vlm.reading(self.usual.tokens + text, kept) if text else 0
         half, single = (0.0, count * work) if self.on_cpu else (count * work, 0.0)
-        step = batch * vlm.answering_bytes(self.largest, text, kept, self.size)
+        step = batch * vlm.answering_bytes(self.largest, text, kept, k, self.size)
         held = self.weights + self.waiting * bool(text)
         return self._row(count / batch, half, single, held, step)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..costs import count_parameters, flops
 from ..errors import InputError
-from ..families import family_of
+from ..families import language_model, lora_targets
 from ..instructions import chat_text
 from ..loading import limit_pixels
 from ..settings import TuningSettings, VisionSettings
@@ -47,9 +47,9 @@ class SizedVLM:
         with torch.device("meta"):
             model = transformers.AutoModelForImageTextToText.from_config(self.config)
         self.parameters, self.adapter = count_parameters(model).total, 0
-        self.products, family = Counter(), family_of(self.config)
-        inside = _INSIDE | {f".{family.text}.": "token", "lm_head": "output"}
-        adapted = re.compile(family.lora_targets(settings.projections))
+        self.products = Counter()
+        inside = _INSIDE | {language_model(model) + ".": "token", "lm_head": "output"}
+        adapted = re.compile(lora_targets(model, settings.projections))
         for name, module in model.named_modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
                 part = next((part for key, part in inside.items() if key in name), "patch")
@@ -102,13 +102,15 @@ class SizedVLM:
         kept = size * (self.parameters - quantised)
         return quantised * NF4_BITS / 8 + kept + 4 * self.adapter
 
-    def answering_bytes(self, view: View, text: int, kept: int, size: int) -> float:
-        """Bytes of the widest layer; or of the output, a copy in 32 bits and its logarithm."""
+    def answering_bytes(self, view: View, text: int, kept: int, k: int, size: int) -> float:
+        """Bytes of the widest layer; or of the output, a copy in 32 bits and its logarithm, beside
+        the keys and values of all that was read, once for each of k answers."""
         pixels = 3 * self.vision.patch_size**2 * getattr(self.vision, "temporal_patch_size", 1)
         layer = 2 * self.text.hidden_size + 3 * self.text.intermediate_size
         read = (view.tokens + text) * layer if text else 0
         seen = view.patches * ((4 + size) * pixels + size * 12 * self.eye)
-        return max(seen, size * read, (size + 4 + 4) * kept * self.text.vocab_size)
+        cache = 2 * size * k * (view.tokens + text) * self.keys * self.text.num_hidden_layers
+        return max(seen, size * read, cache + (size + 4 + 4) * kept * self.text.vocab_size)
 
     def tuning_bytes(self, tokens: int, size: int, settings: TuningSettings) -> float:
         """Bytes that the backward pass needs of a row of tokens, with values of ``size`` bytes."""
