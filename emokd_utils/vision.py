@@ -131,13 +131,9 @@ def fine_tune(
     with seeded(seed) as generator, bar:
         network = build_network(settings, len(dataset.label_set))
         network.to(default_device(), memory_format=torch.channels_last)
-        groups = param_groups_weight_decay(network, settings.weight_decay)  # not biases, not norms
         if settings.weights:
             _start_from_probe(network, pixels, labels, val_pixels, val_labels)
-            decay = {"layer_decay": settings.layer_decay}
-            groups = param_groups_layer_decay(network, settings.weight_decay, **decay)
-            groups = [group | {"lr": settings.lr * group["lr_scale"]} for group in groups]
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+        optimizer = torch.optim.AdamW(_rates(network, settings), lr=settings.lr, fused=True)
         rates = LambdaLR(optimizer, lambda step: schedule(step, steps, settings.warmup))
 
         def loss_of(rows: torch.Tensor) -> torch.Tensor:
@@ -191,3 +187,13 @@ def _start_from_probe(network: nn.Module, *examples: Pixels | torch.Tensor) -> N
     known = rows[0], labels.cpu(), rows[1], val_labels.cpu()
     weight, bias = linear_probe(*known, num_classes=classifier.out_features)
     classifier.load_state_dict({"weight": weight, "bias": bias})
+
+
+def _rates(network: nn.Module, settings: VisionSettings) -> list[dict]:
+    """The parameters in groups: biases and norms do not decay; from pretrained weights on, the nearer
+    a layer is to the pixels, the smaller its steps."""
+    if not settings.weights:
+        return param_groups_weight_decay(network, settings.weight_decay)
+    decay = {"layer_decay": settings.layer_decay}
+    groups = param_groups_layer_decay(network, settings.weight_decay, **decay)
+    return [group | {"lr": settings.lr * group["lr_scale"]} for group in groups]
