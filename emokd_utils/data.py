@@ -80,8 +80,8 @@ class ImageDataset:
         """The same images with their splits drawn anew, class by class: a quarter of all for test,
         15 % for val. The draw follows from the ids and the seed; copies of a file stay together."""
         content = pd.Series({image_id: checksum(self.root / image_id) for image_id in self.ids})
-        table = _drawn(self.table.assign(split="train"), "test", TEST_SHARE, content, seed)
-        table = _drawn(table, "val", VAL_SHARE / (1 - TEST_SHARE), content, seed)
+        table = drawn(self.table.assign(split="train"), "test", TEST_SHARE, content, seed)
+        table = drawn(table, "val", VAL_SHARE / (1 - TEST_SHARE), content, seed)
         key = fingerprint({"of": self.fingerprint, "resplit": [seed, TEST_SHARE, VAL_SHARE]})
         return ImageDataset(self.root, self.label_set, table, key)
 
@@ -113,7 +113,7 @@ def load_dataset(
     images = report.images.drop(index=report.problems["path"][left_out], errors="ignore")
     table = images[["split", "label"]]
     if "val" not in set(table["split"]):
-        table = _drawn(table, "val", VAL_FRACTION, images["pixels"])
+        table = drawn(table, "val", VAL_FRACTION, images["pixels"])
     if without := sorted(set(SPLITS) - set(table["split"])):
         raise InputError(f"{root}: no image is left for {without[0]}: add some to each class")
     content = zip(table.index, table["label"], table["split"], images["sha256"], strict=True)
@@ -123,7 +123,7 @@ def load_dataset(
     return ImageDataset(root, report.label_set, described(table, metadata), key)
 
 
-def _drawn(
+def drawn(
     table: pd.DataFrame, split: str, share: float, content: pd.Series, seed: int = 0
 ) -> pd.DataFrame:
     """`table` with a share of each class of train in `split`; images of one content go together."""

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pandas as pd
 from huggingface_hub.constants import HF_HOME
 
-from ..data import stratified_split
+from ..data import drawn
 from ..emotions import LABEL_SETS, LabelSet, infer_label_set
 from ..errors import InputError
 from ..folders import SPLITS
@@ -42,6 +42,7 @@ KINDS = {
     "outside": "leads out of the source folder: not followed",
     "odd row": "a line of a list that cannot be read: left out",
     "unlisted": "in no list, or in no class folder: left out",
+    "passed over": "put there by a system or program, not on purpose",
     "duplicate across splits": "known from an earlier split: a run leaves it out",
     "duplicate": "the same image twice in one split",
 }
@@ -87,6 +88,8 @@ class ConversionReport:
         for kind, meaning in KINDS.items():
             rows = self.problems[self.problems["kind"] == kind]
             lines += [f"{len(rows):,} {kind}: {meaning}"] if len(rows) else []
+            if kind == "passed over":  # counted, not listed
+                continue
             for _, name, detail in rows.head(8).to_numpy():
                 lines.append(f"  {name}  ({detail})" if detail else f"  {name}")
             lines += [f"  ... and {len(rows) - 8:,} more, all in source.json"] * (len(rows) > 8)
@@ -110,17 +113,17 @@ def convert(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there and not empty: give a new folder, or remove it")
     try:
-        files, rows = _opened(name, source)
+        rest, rows = _opened(name, source)
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as draft:
             labels = LABEL_SETS.get(_FORMS[name].label_set)
-            taken, rest = [], dict.fromkeys(files)
+            taken = []
             for number, row in enumerate(rows, 1):
                 taken.append(_take(Path(source), labels, Path(draft, str(number - 1)), row))
                 rest.pop(row.file, None)
                 if number % 5000 == 0:
                     say(f"{number:,} read")
-            taken += [(_plain(file), "", "", "unlisted", "", "", "") for file in rest]
+            taken += [(_plain(file), "", "", kind, "", "", "") for file, kind in rest.items()]
             table = pd.DataFrame(taken, columns=_TAKEN, dtype=str)
             report = _lay_out(name, out, Path(draft), table, labels, seed)
             if out.exists():
@@ -132,18 +135,20 @@ def convert(
     return report
 
 
-def _opened(name: str, source: Path | str) -> tuple[list[str], Iterator[Row]]:
+def _opened(name: str, source: Path | str) -> tuple[dict[str, str], Iterator[Row]]:
+    """The files, with what is wrong with those that no row names, and the rows."""
     if name not in _FORMS:
         raise InputError(f"no data set {name!r} to convert: choose one of {', '.join(_FORMS)}")
     if name == "datasets":
-        return [], read_library(source)
+        return {}, read_library(source)
     if not Path(source).is_dir():
         raise InputError(f"{source}: no such folder; give the one that holds the unpacked release")
     folder, about = Folder(Path(source)), _FORMS[name]
     for form in map(dict, about.read):
         rows = READERS[form.pop("as")](folder, LABEL_SETS.get(about.label_set), **form)
         if first := next(rows, None):
-            return folder.images, chain([first], rows)
+            litter = dict.fromkeys(folder.litter, "passed over")
+            return dict.fromkeys(folder.images, "unlisted") | litter, chain([first], rows)
     raise InputError(f"{source} does not hold {name} as it is released. Wanted: {about.form}")
 
 
@@ -184,7 +189,7 @@ def _lay_out(
     problems = table[table["kind"] != ""][["kind", "id", "detail"]].sort_values(["id", "detail"])
     published = {"listed": about.listed, "images": about.images} | about.per_class
     published |= about.per_split if released else {}
-    listed = int((table["kind"] != "unlisted").sum())
+    listed = int((~table["kind"].isin(["unlisted", "passed over"])).sum())
     here = {"listed": listed, "images": len(images), **counts.sum(), **counts.sum(axis=1)}
     compared = [
         f"{what}: {here[what]:,} where {n:,} are published ({here[what] / n - 1:+.1%})"
@@ -213,12 +218,11 @@ def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> 
         table.loc[images.index[images["split"] == ""], "kind"] = "no split"
         images = images[images["split"] != ""]
     else:
-        label_of = images.drop_duplicates("sha256").set_index("sha256")["label"]
-        drawn = dict.fromkeys(label_of.index, "train")
+        one = images.drop_duplicates("sha256").set_index("sha256", drop=False)
+        one["split"] = "train"
         for split, share in (("test", shares[0]), ("val", shares[1] / (1 - shares[0]))):
-            rest = [content for content in label_of.index if drawn[content] == "train"]
-            drawn |= dict.fromkeys(stratified_split(rest, label_of[rest], share, seed), split)
-        images = images.assign(split=images["sha256"].map(drawn))
+            one = drawn(one, split, share, one["sha256"], seed)
+        images = images.assign(split=images["sha256"].map(one["split"]))
     by_split = images.sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
     copies = by_split[by_split.duplicated("sha256")]
     across = copies["split"] != by_split.groupby("sha256")["split"].transform("first")[copies.index]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ..emotions import LabelSet
 from ..errors import InputError
-from ..folders import SPLITS
+from ..folders import SPLITS, is_litter
 from ..images import FORMATS
 
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "testing": "test"}
@@ -24,7 +24,6 @@ _SPLIT_OF |= dict.fromkeys(("validation", "valid", "dev"), "val")
 _FOLDER = rf"(?:(?P<split>{'|'.join(_SPLIT_OF)})/)?(?P<label>[^/]+)/[^/]+"
 _LABELS = ("label", "labels", "emotion", "class", "category")  # columns of data sets on the hub
 _FOLDERS = (_FOLDER, "[^/]+/" + _FOLDER)
-_HIDDEN = re.compile(r"(?i)(?:^|/)(?:\.|__macosx/)")
 
 
 class Row(NamedTuple):
@@ -51,11 +50,15 @@ class Row(NamedTuple):
 
 
 class Folder:
-    """The files below `root`, without hidden ones: relative paths, sorted."""
+    """The files below `root`, sorted, and the litter, with all in it passed over: relative paths."""
 
     def __init__(self, root: Path):
-        paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-        self.root, self.files = root, sorted(path for path in paths if not _HIDDEN.search(path))
+        self.root, self.files, self.litter = root, [], []
+        for path in sorted(root.rglob("*")):
+            name = path.relative_to(root).as_posix()
+            *above, own = map(is_litter, name.split("/"))
+            if not any(above) and (own or path.is_file()):
+                (self.litter if own else self.files).append(name)
         self.images = [file for file in self.files if _is_image(file)]
         self._named = {end: file for file in reversed(self.images) for end in _ends(file)}
 
@@ -156,9 +159,7 @@ def _read_entries(folder: Folder, labels: LabelSet) -> Iterator[Row]:
                 yield Row(f"{path.name}, entry {number}", odd="names no image")
 
 
-def _read_paths(
-    folder: Folder, labels: LabelSet | None, patterns: Sequence[str] = _FOLDERS
-) -> Iterator[Row]:
+def _read_paths(folder: Folder, labels: LabelSet | None, patterns=_FOLDERS) -> Iterator[Row]:
     for pattern in patterns:
         found = [m for f in folder.images if (m := re.fullmatch(pattern, f, re.IGNORECASE))]
         found = [m for m in found if m["label"].lower() not in _SPLIT_OF]  # no class is called so
