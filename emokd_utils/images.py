@@ -43,12 +43,12 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         raise InputError(f"{path} ({kind}: {detail}) {BAD_FILES[kind]}") from error
 
 
-def webp(image: Image.Image, side: int, quality: int) -> bytes:
-    """A copy as WebP, its longer side at most `side` pixels, without colour profile, EXIF or XMP."""
+def shrunk(image: Image.Image, side: int, quality: int, form: str = "WEBP") -> bytes:
+    """A copy, its longer side at most `side` pixels, without colour profile, EXIF or XMP."""
     small, buffer = image.convert("RGB"), io.BytesIO()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     small.info = {}
-    small.save(buffer, "WEBP", quality=quality, method=4)
+    small.save(buffer, form, quality=quality)
     return buffer.getvalue()
 
 

@@ -17,13 +17,13 @@ are those of the models it names is its sender's word.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,10 @@ from safetensors.numpy import load_file
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..data import ImageDataset
 from ..errors import InputError
 from ..files import fingerprint, written_aside
 from ..folders import is_litter
-from ..images import open_image, webp
+from ..images import open_image, shrunk
 from ..predictions import Predictions
 from ..run.card import CARD, RunCard, need, read_card, write_card
 from ..run.run import Run
@@ -83,9 +82,8 @@ def export(
     kept = run.kept()
     listing: dict[str, dict] = {}
     left = max_mb * 1e6
-    images = _pictures(kept.dataset, pictures, run.progress)
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as file:
-        for name, content in itertools.chain(_results(kept, seeds, pictures), images):
+        for name, content in _members(kept, seeds, pictures, run.progress):
             listing[name] = _mark(content)
             left -= len(content)
             if left < 0:
@@ -104,14 +102,13 @@ def _mark(content: bytes) -> dict[str, int | str]:
 
 
 def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """A member, without a date: the same content gives the same bytes."""
-    packed = name.startswith("pictures/")
-    kind = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
-    file.writestr(zipfile.ZipInfo(name), content, kind)
+    undated = zipfile.ZipInfo(name)  # the same content gives the same bytes
+    file.writestr(undated, content, zipfile.ZIP_DEFLATED)
 
 
-def _results(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each member but the pictures, by name."""
+def _members(
+    run: Run, seeds: tuple[int, ...], pictures: str, progress: bool
+) -> Iterator[tuple[str, bytes]]:
     yield README, _readme(run, seeds, pictures).encode()
     for folder in travelling(run, seeds):
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -120,6 +117,9 @@ def _results(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[
         yield f"{folder.name}/{MANIFEST}", json.dumps(manifest, indent=1).encode()
         yield from ((f"{folder.name}/{name}", (folder / name).read_bytes()) for name in names)
     yield CARD, write_card(run, seeds, pictures)
+    images = {} if pictures == "none" else {picture_name(k): k for k in run.dataset.ids}
+    for name in tqdm(sorted(images), "pictures", unit="image", disable=not (progress and images)):
+        yield name, shrunk(run.dataset.open(images[name]), SIDE, quality=80)
 
 
 def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
@@ -129,17 +129,12 @@ def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
         run.zero_shot("generate")
     for seed in seeds:
         run.predictions(seed)
-        for ask in (run.costs, run.explanations, run.reasons):
+        written = partial(run.tuned, method="generate")
+        for ask in (run.costs, run.explanations, run.reasons, written):
             with contextlib.suppress(NotMadeError):
                 ask(seed)
-        with contextlib.suppress(NotMadeError):
-            run.tuned(seed, "generate")
-    asked = [
-        artefact
-        for artefact in run.artefacts.values()
-        if artefact.stage.travels and artefact.is_kept
-    ]
-    folders = {artefact.key: artefact.folder for artefact in asked}
+    kept = [each for each in run.artefacts.values() if each.stage.travels and each.is_kept]
+    folders = {artefact.key: artefact.folder for artefact in kept}
     for _ in CHEAP:  # heads and gates of other settings on the same inputs, as the lessons train
         for folder in run.folder.glob("*/"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -151,13 +146,6 @@ def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
 
 
 _KEYS = ("features", "teacher", "head", "first", "vlm", "gate")  # inputs that are others' keys
-
-
-def _pictures(dataset: ImageDataset, pictures: str, progress: bool) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each picture, by name."""
-    images = {} if pictures == "none" else {picture_name(k): k for k in dataset.ids}
-    for name in tqdm(sorted(images), "pictures", unit="image", disable=not (progress and images)):
-        yield name, webp(dataset.open(images[name]), SIDE, quality=80)
 
 
 def _readme(run: Run, seeds: tuple[int, ...], pictures: str) -> str:

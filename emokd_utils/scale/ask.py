@@ -5,7 +5,6 @@ way; what may have been paid for without an answer is kept with its cost at most
 """
 
 import base64
-import io
 import math
 import re
 import time
@@ -19,12 +18,12 @@ from pathlib import Path
 from threading import Thread, get_ident
 
 from filelock import FileLock, Timeout
-from PIL import Image
 from tqdm.auto import tqdm
 
 from ..data import ImageDataset
 from ..errors import InputError
 from ..files import fingerprint
+from ..images import shrunk
 from ..instructions import JOURNAL_FORMAT
 from ..settings import ABOVE_0, COUNT, INF, within
 from .journal import Journal, WriterReport, entry
@@ -189,9 +188,9 @@ class _Run:
         self.failures, self.failed_in_a_row, self.why, self.turn = Counter(), 0, "", 0.0
         self.limit = "max_completion_tokens"  # as the server calls it
 
-    def all(self, progress: bool) -> None:
+    def all(self) -> None:
         self.journal.save()  # without a torn end
-        with tqdm(total=len(self.queue), unit="image", disable=not progress) as self.bar:
+        with tqdm(total=len(self.queue), unit="image") as self.bar:
             try:
                 while self._send():
                     self._settle(FIRST_COMPLETED)
@@ -230,16 +229,14 @@ class _Run:
 
     def _ask(self, image: str) -> tuple[dict, str, bool]:
         """What goes to the journal, why it failed, and whether every other one will."""
-        dataset, jpeg = self.journal.dataset, io.BytesIO()
+        dataset = self.journal.dataset
         self.thread_of[image] = get_ident()
         prompt = PROMPT.format(label=dataset.table.at[image, "label"])
         earlier = self.journal.answers.get(image) or [{"wrong": ""}]
         if hint := HINTS.get(earlier[-1]["wrong"]):
             prompt += AGAIN.format(hint=hint)
-        shown = dataset.open(image)
-        shown.thumbnail([self.settings.image_side] * 2, Image.Resampling.LANCZOS)
-        shown.save(jpeg, "JPEG", quality=90)
-        url = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+        jpeg = shrunk(dataset.open(image), self.settings.image_side, 90, "JPEG")
+        url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
         picture = {"type": "image_url", "image_url": {"url": url}}
         content = [picture, {"type": "text", "text": prompt}]
         try:
@@ -252,11 +249,8 @@ class _Run:
         except EOFError as error:
             return self._lost(image), f"an answer was lost on the way: {error}", False
         except (ValueError, LookupError, TypeError, AttributeError):
-            return (
-                self._lost(image),
-                "what came is no chat completion; is the address right?",
-                False,
-            )
+            failure = "what came is no chat completion; is the address right?"
+            return self._lost(image), failure, False
         except Exception as error:  # of openai: the server turned it away or is not there
             body = getattr(error, "body", None) or ""
             if isinstance(body, dict) and str(body.get("message")) in str(error):
@@ -307,7 +301,6 @@ def write_with_model(
     *,
     base_url: str | None = None,
     api_key: str | None = None,
-    progress: bool = True,
 ) -> WriterReport:
     """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks.
 
@@ -321,7 +314,7 @@ def write_with_model(
     try:
         with FileLock(f"{path}.lock", timeout=0):
             run = _Run(Journal(path, dataset), settings, client, sending, key)
-            run.all(progress)
+            run.all()
     except Timeout:
         raise InputError(f"another process is writing to {path}: wait for it") from None
     counts = Journal(path, dataset).counts()
