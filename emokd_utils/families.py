@@ -21,9 +21,7 @@ class Family:
     types: tuple[str, ...]
     text: str
     grid: Callable[[object, dict, int], tuple[int, int, int]]
-    area: Callable[[object, tuple[int, int]], tuple[float, float, float, float]] = (
-        lambda processor, size: (0.0, 0.0, 1.0, 1.0)
-    )
+    area: Callable[[object, tuple[int, int]], tuple] = lambda processor, size: (0.0, 0.0, 1.0, 1.0)
 
     def lora_targets(self, projections: Sequence[str]) -> str:
         """A pattern for these projections (of `settings.PROJECTIONS`) of the language model."""

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,7 +126,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 def is_litter(name: str) -> bool:
     """Whether a system, an editor or an archiver put it there, and no one on purpose."""
-    return name[0] == "." or name.lower() in _LITTER
+    return (name.startswith(".") and name != "..") or name.lower() in _LITTER
 
 
 def _is_image(name: str) -> bool:
@@ -195,9 +195,7 @@ def described(table: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
     return table.join(rows.reindex(table.index.map(_composed)).set_axis(table.index))
 
 
-def metadata_problems(
-    root: Path, files: Sequence[ImageFile], label_set: LabelSet
-) -> Iterator[Problem]:
+def metadata_problems(root: Path, files: list[ImageFile], labels: LabelSet) -> Iterator[Problem]:
     """Each contradiction between metadata.csv and the folders, and each gap."""
     try:
         metadata = read_metadata(root)
@@ -206,7 +204,7 @@ def metadata_problems(
         return
     there = pd.DataFrame(files)
     there = there.set_index(there["id"].map(_composed))
-    there["label"] = there["folder"].map(label_set.canonical)
+    there["label"] = there["folder"].map(labels.canonical)
     for image_id in metadata.index.difference(there.index):
         yield Problem("metadata", image_id, "a row of metadata.csv, but no such image")
     without = there.index.difference(metadata.index)
@@ -214,7 +212,7 @@ def metadata_problems(
         detail = f"no row for {len(without):,} images, the first {without[0]}"
         yield Problem("metadata", "metadata.csv", detail)
     known = metadata[metadata.index.isin(there.index)]
-    reading = {"split": lambda text: text.strip().lower(), "label": label_set.canonical}
+    reading = {"split": lambda text: text.strip().lower(), "label": labels.canonical}
     for column, read in reading.items():
         for image_id, text in known.get(column, pd.Series()).dropna().astype(str).items():
             if read(text) != there.at[image_id, column]:

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -109,17 +110,13 @@ def journal_answers(requests: Sequence[dict], dataset: ImageDataset) -> dict[str
     another label or other bytes do not count. Each request has image, label, sha256 (16 digits), in
     and out (tokens), measured (whether the server told these); an answer has text, finish (why it
     ended), wrong ("" or what is), else conversation and reasoning. lost: 1 where none arrived."""
-    asked = {request["image"] for request in requests}
-    present = {
-        image_id: (label, checksum(dataset.root / image_id)[:16])
-        for image_id, label in zip(dataset.ids, dataset.labels, strict=True)
-        if image_id in asked
-    }
+    digest = cache(lambda image: checksum(dataset.root / image)[:16])
     answers = defaultdict(list)
     for request in requests:
-        current = present.get(request["image"]) == (request["label"], request["sha256"])
+        image, label = request["image"], request["label"]
+        current = dataset.table["label"].get(image) == label and digest(image) == request["sha256"]
         if current and "text" in request:
-            answers[request["image"]].append(request)
+            answers[image].append(request)
     return answers
 
 
@@ -141,9 +138,8 @@ def check_texts(instructions: Sequence[Instruction], tokenizer) -> None:
     """InputError for a text that holds a token with a meaning of its own, such as the one that ends an
     answer: the model would take it for that."""
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), "<think>", "</think>"}
-    pattern = re.compile(
-        "|".join(map(re.escape, sorted(filter(str.strip, special), key=len)[::-1]))
-    )
+    longest_first = sorted(filter(str.strip, special), key=len)[::-1]
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
     for item in instructions:
         if match := pattern.search(item.answer) or pattern.search(item.prompt):
             where = f"the {item.kind} of {item.image_id}"

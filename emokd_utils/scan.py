@@ -119,11 +119,9 @@ class ScanReport:
 
 
 def _problem_table(problems: Iterable[Sequence[str]]) -> pd.DataFrame:
-    """Sorted by kind, in the order of KINDS, then by path."""
     order = list(KINDS)
-    rows = sorted(
-        ([*row, KINDS[row[0]][0]] for row in problems), key=lambda r: (order.index(r[0]), r)
-    )
+    problems = sorted(problems, key=lambda row: (order.index(row[0]), row))
+    rows = [(*row, KINDS[row[0]][0]) for row in problems]
     return pd.DataFrame(rows, columns=["kind", "path", "detail", "severity"], dtype=str)
 
 

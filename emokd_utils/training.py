@@ -43,9 +43,8 @@ def fit(
             logits = val_logits()  # (m, C)
         loss = F.cross_entropy(logits, val_labels).item()
         accuracy = (logits.argmax(dim=1) == val_labels).double().mean().item()
-        history.append(
-            {"epoch": epoch, "train_loss": train_loss, "val_loss": loss, "val_accuracy": accuracy}
-        )
+        record = {"epoch": epoch, "train_loss": train_loss}
+        history.append(record | {"val_loss": loss, "val_accuracy": accuracy})
         after_epoch(history[-1])
         score = (-loss, accuracy) if monitor == "val_loss" else (accuracy, -loss)
         if score > best_score and math.isfinite(loss):

@@ -7,7 +7,7 @@ the val split says which epoch is kept and when to stop. The test split is never
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -109,7 +109,7 @@ class VisionModel:
     def logits(self, dataset: ImageDataset) -> np.ndarray:
         """Logits (n, C) float32 of the images of a data set, in its order."""
         pixels = Pixels(dataset, self.settings.image_size, cache_megabytes=0)
-        return _logits(self.network, pixels.batches()).cpu().numpy()
+        return _logits(self.network, pixels).cpu().numpy()
 
     def image_logits(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Logits (n, C) float32 of RGB images of any size, n > 0, all in one batch."""
@@ -151,7 +151,7 @@ def fine_tune(
     """Train on the train split and keep the epoch that is best on the val split; the same seed, the
     same numbers. Raises InputError for an empty split or a diverging training."""
     pixels, labels = _examples(dataset, "train", settings)  # labels (n,)
-    val_pixels, val_labels = _examples(dataset, "val", settings)
+    val, val_labels = _examples(dataset, "val", settings)
     per_epoch = max(1, len(labels) // settings.batch_size)
     steps = settings.epochs * per_epoch
     bar = tqdm(total=steps, desc=settings.name, unit="step", disable=not progress)
@@ -169,17 +169,12 @@ def fine_tune(
             truth, epsilon = labels[rows.to(labels.device)], settings.label_smoothing
             return F.cross_entropy(logits.float(), truth, label_smoothing=epsilon)
 
-        def train_epoch() -> float:
+        def epoch() -> float:
             batches = torch.randperm(len(labels), generator=generator).tensor_split(per_epoch)
             return gradient_steps(batches, loss_of, optimizer, lambda: (rates.step(), bar.update()))
 
         history, best, _ = fit(
-            network,
-            train_epoch,
-            lambda: _logits(network, val_pixels.batches()),
-            val_labels,
-            settings,
-            bar.set_postfix,
+            network, epoch, lambda: _logits(network, val), val_labels, settings, bar.set_postfix
         )
     classes = tuple(dataset.label_set)
     return VisionModel(network, classes, settings, seed, best, history, dataset.fingerprint)
@@ -195,9 +190,9 @@ def _examples(
     return pixels, torch.from_numpy(part.label_index).to(default_device())
 
 
-def _logits(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+def _logits(network: nn.Module, pixels: Pixels) -> torch.Tensor:
     with torch.inference_mode():
-        return torch.cat([network(_normalise(batch, network)) for batch in batches])
+        return torch.cat([network(_normalise(batch, network)) for batch in pixels.batches()])
 
 
 def _normalise(pixels: torch.Tensor, network: nn.Module) -> torch.Tensor:

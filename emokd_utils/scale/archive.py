@@ -87,23 +87,16 @@ def export(
             listing[name] = _mark(content)
             left -= len(content)
             if left < 0:
-                raise InputError(
-                    f"the run is larger than {max_mb:g} MB: leave the images out (--no-images) or "
-                    "raise the bound (--max-mb)"
-                )
-            _write(file, name, content)
+                mend = "leave the images out (--no-images) or raise the bound (--max-mb)"
+                raise InputError(f"the run is larger than {max_mb:g} MB: {mend}")
+            file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # without a date
         about = {"format": FORMAT, "version": __version__, "members": listing}
-        _write(file, LISTING, json.dumps(about, indent=1).encode())
+        file.writestr(zipfile.ZipInfo(LISTING), json.dumps(about, indent=1), zipfile.ZIP_DEFLATED)
     return path
 
 
 def _mark(content: bytes) -> dict[str, int | str]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
-    undated = zipfile.ZipInfo(name)  # the same content gives the same bytes
-    file.writestr(undated, content, zipfile.ZIP_DEFLATED)
 
 
 def _members(
@@ -196,14 +189,12 @@ def install(
             reason = str(error) if isinstance(error, InputError) else repr(error)
             reason = reason.replace(f"{fresh}{os.sep}", "")
             reason = "".join(c if c.isprintable() else " " for c in reason)[:400]
-            raise InputError(
-                f"{archive.name} is refused and nothing is installed: {reason}"
-            ) from error
+            what = f"{archive.name} is refused and nothing is installed"
+            raise InputError(f"{what}: {reason}") from error
     return target
 
 
 def _unpack(archive: Path, to: Path, limit: int) -> None:
-    """Write the members, each as the listing says, into a new folder."""
     too_large = f"MB, more than the {limit / 1e6:g} that --max-mb allows"
     if archive.stat().st_size > limit:
         raise InputError(f"it has {archive.stat().st_size / 1e6:.0f} {too_large}")
@@ -214,19 +205,16 @@ def _unpack(archive: Path, to: Path, limit: int) -> None:
         # A file manager may have put a folder around it, and files of its own inside.
         inside = min((name for name in sizes if name.endswith(LISTING)), key=len, default="")
         inside = inside.removesuffix(LISTING)
-        sizes = {
-            name.removeprefix(inside): size
-            for name, size in sizes.items()
-            if not any(is_litter(part) for part in name.split("/") if part not in ("", ".."))
-        }
-        if odd := [name for name in sizes if not _MEMBER.fullmatch(name)]:
+        own = (name for name in sizes if not any(map(is_litter, name.split("/"))))
+        names = {name.removeprefix(inside) for name in own}
+        if odd := [name for name in names if not _MEMBER.fullmatch(name)]:
             raise InputError(f"{odd[0][:80]!r} is not one of the files of a run")
-        if not {LISTING, CARD} <= sizes.keys():
+        if not {LISTING, CARD} <= names:
             raise InputError(f"it has no {LISTING} or no {CARD}")
         about = json.loads(file.read(inside + LISTING))
-        if lost := sorted(about["members"].keys() - sizes.keys()):
+        if lost := sorted(about["members"].keys() - names):
             raise InputError(f"{lost[0]} is missing, {len(lost)} files in all")
-        if about["format"] != FORMAT or about["members"].keys() != sizes.keys() - {LISTING}:
+        if about["format"] != FORMAT or about["members"].keys() != names - {LISTING}:
             raise InputError(f"its members are not those of its {LISTING}")
         for name, mark in about["members"].items():
             content = file.read(inside + name)  # no more than the size that was added up
@@ -258,10 +246,8 @@ def _check(folder: Path) -> None:
 def _check_artefact(path: Path, card: RunCard) -> None:
     about, stage = json.loads((path / MANIFEST).read_bytes()), STAGES[path.name.partition("-")[0]]
     if about["stage"] != stage.name or about["version"] != stage.version:
-        raise InputError(
-            f"it was made by another version of the stage {stage.name}: use the same version of "
-            "emokd_utils on both sides"
-        )
+        mend = "use the same version of emokd_utils on both sides"
+        raise InputError(f"it was made by another version of the stage {stage.name}: {mend}")
     key = fingerprint({name: about[name] for name in ("stage", "version", "inputs")})
     if about["key"] != key or not path.name.endswith(f"-{key}"):
         raise InputError("its name is not what its key says")

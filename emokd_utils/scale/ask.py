@@ -13,9 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from threading import Thread, get_ident
+from threading import Thread, current_thread
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
@@ -105,9 +104,8 @@ def estimate(dataset: ImageDataset, settings: WriterSettings, folder: Path | str
 
 
 def _connected(settings: WriterSettings, base_url: str | None, key: str):
-    """A client that tries again what the server turns away, but not what was lost; and the threads
-    that have sent something and wait for the answer, a set that changes."""
-    sending: set[int] = set()
+    """A client that tries again what the server turns away, but not what was lost; and the names of
+    the threads that have sent something and wait for the answer, a set that changes."""
     try:
         import openai
     except ModuleNotFoundError:
@@ -119,9 +117,11 @@ def _connected(settings: WriterSettings, base_url: str | None, key: str):
     if base_url and not base_url.startswith(("http://", "https://")):
         raise InputError(f"OPENAI_BASE_URL is {base_url}: give an address, as http://HOST/v1")
 
+    sending: set[str] = set()
+
     class Client(openai.DefaultHttpxClient):
         def send(self, request, **options):
-            sending.add(get_ident())
+            sending.add(current_thread().name)
             try:
                 response = super().send(request, **options)
             except Exception as error:
@@ -129,7 +129,7 @@ def _connected(settings: WriterSettings, base_url: str | None, key: str):
                     raise
                 raise EOFError(f"{type(error).__name__} {error}") from error
             finally:
-                sending.discard(get_ident())
+                sending.discard(current_thread().name)
             response.status_code = _true_status(response)
             if response.status_code >= 400 and _is_out_of_credit(response.text):
                 response.headers["x-should-retry"] = "false"
@@ -164,17 +164,17 @@ def _is_out_of_credit(words: str) -> bool:
     return bool(_NO_CREDIT.search(words)) and not soon
 
 
-def _started(work: Callable[[], tuple]) -> Future:
-    """What a thread of its own is doing, which keeps no process from ending."""
+def _started(ask: Callable[[str], tuple], image: str) -> Future:
+    """What a thread of this image's name is doing; it keeps no process from ending."""
     future = Future()
 
     def carry_out() -> None:
         try:
-            future.set_result(work())
+            future.set_result(ask(image))
         except Exception as error:
             future.set_exception(error)
 
-    Thread(target=carry_out, daemon=True).start()
+    Thread(target=carry_out, name=image, daemon=True).start()
     return future
 
 
@@ -183,8 +183,8 @@ class _Run:
 
     def __init__(self, journal: Journal, settings: WriterSettings, client, sending: set, key: str):
         self.journal, self.settings, self.client, self.key = journal, settings, client, key
-        self.sending, self.thread_of = sending, {}  # by image
-        self.queue, self.under_way = deque(journal.left()), {}  # images; request -> its image
+        self.sending, self.under_way = sending, {}  # images that were sent; request -> its image
+        self.queue = deque(journal.left())
         self.failures, self.failed_in_a_row, self.why, self.turn = Counter(), 0, "", 0.0
         self.limit = "max_completion_tokens"  # as the server calls it
 
@@ -200,7 +200,7 @@ class _Run:
                 with suppress(KeyboardInterrupt):  # a second one: wait no longer
                     self._settle(ALL_COMPLETED, GRACE)
                 for image in self.under_way.values():
-                    if self.thread_of.get(image) in self.sending:
+                    if image in self.sending:
                         self.journal.append(self._lost(image))
 
     def _send(self) -> bool:
@@ -213,7 +213,7 @@ class _Run:
             time.sleep(max(0, self.turn - time.monotonic()))
             self.turn = time.monotonic() + 60 / self.settings.requests_per_minute
             image = self.queue.popleft()
-            self.under_way[_started(partial(self._ask, image))] = image
+            self.under_way[_started(self._ask, image)] = image
         return bool(self.under_way)
 
     def _at_most(self) -> dict[str, int]:
@@ -230,7 +230,6 @@ class _Run:
     def _ask(self, image: str) -> tuple[dict, str, bool]:
         """What goes to the journal, why it failed, and whether every other one will."""
         dataset = self.journal.dataset
-        self.thread_of[image] = get_ident()
         prompt = PROMPT.format(label=dataset.table.at[image, "label"])
         earlier = self.journal.answers.get(image) or [{"wrong": ""}]
         if hint := HINTS.get(earlier[-1]["wrong"]):

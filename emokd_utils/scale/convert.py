@@ -97,12 +97,7 @@ class ConversionReport:
 
 
 def convert(
-    name: str,
-    source: Path | str,
-    out: Path | str,
-    *,
-    seed: int = 0,
-    say: Callable[[str], None] = print,
+    name: str, source: Path | str, out: Path | str, *, seed: int = 0, say: Callable = print
 ) -> ConversionReport:
     """Write the released data set below `source` to the new folder `out`, whole or not at all.
 

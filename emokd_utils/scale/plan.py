@@ -60,11 +60,10 @@ class Images:
         val = round((images - test) / 10)
         train = images - test - val
         names = (*MIKELS.labels, *(f"emotion {k}" for k in range(9, classes + 1)))[:classes]
-        first = instructions.answer_for(names[0])
-        written = [first if kind == "categorical" else "word" * 60 for kind in kinds]
-        texts = tuple((instructions.CONVERSATION_PROMPT, text) for text in written)
-        counts, labels = (train, val, test), infer_label_set(names)
-        return cls(*counts, labels, ((640, 480),), train * len(kinds), texts)
+        first, prompt = instructions.answer_for(names[0]), instructions.CONVERSATION_PROMPT
+        texts = tuple((prompt, first if k == "categorical" else "word" * 60) for k in kinds)
+        labels = infer_label_set(names)
+        return cls(train, val, test, labels, ((640, 480),), train * len(kinds), texts)
 
     @property
     def total(self) -> int:
