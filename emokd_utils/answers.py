@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from .emotions import LabelSet, normalise
 
 REFUSAL = re.compile(
@@ -196,10 +194,3 @@ def _counted(answer: str, label_set: LabelSet) -> Iterator[str]:
 def _is_negated(clause: str, match: re.Match) -> bool:
     before, after = clause[: match.start()], clause[match.end() :]
     return bool(_NEGATION.search(before) or _DENIED_AFTER.match(after))
-
-
-def one_hot(label: str | None, label_set: LabelSet) -> np.ndarray:
-    """float64 (C,): 1 at the label, or all the same where an answer names none."""
-    if label is None:
-        return np.full(len(label_set), 1 / len(label_set))
-    return np.eye(len(label_set))[label_set.index(label)]

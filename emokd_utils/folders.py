@@ -4,7 +4,6 @@ import io
 import json
 import os
 import stat
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import pandas as pd
 from .emotions import LABEL_SETS, LabelSet
 from .errors import InputError
 from .files import fingerprint
-from .images import FORMATS
+from .images import is_image
 
 SPLITS = ("train", "val", "test")
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle"}
@@ -110,11 +109,11 @@ def _below(root: Path, folder: str) -> Iterator[ImageFile | Problem]:
                     yield Problem("stray", path, "without images")
             elif entry.is_symlink():  # not followed, so that there is no loop
                 yield Problem("stray", path, "a link to a folder")
-            elif count := sum(_is_image(n) for *_, names in os.walk(entry) for n in names):
+            elif count := sum(is_image(file.name) for file in Path(entry).rglob("[!.]*")):
                 yield Problem("nested", path, f"images: {count}")
-        elif in_class and _is_image(entry.name):
+        elif in_class and is_image(entry.name):
             yield ImageFile(path, *folder.split("/"), status.st_size, status.st_mtime_ns)
-        elif in_class or _is_image(entry.name):
+        elif in_class or is_image(entry.name):
             detail = "suffix is not one of an image" if in_class else "in no class folder"
             yield Problem("stray", path, detail)
 
@@ -129,8 +128,9 @@ def is_litter(name: str) -> bool:
     return (name.startswith(".") and name != "..") or name.lower() in _LITTER
 
 
-def _is_image(name: str) -> bool:
-    return name[0] != "." and os.path.splitext(name)[1].lower() in FORMATS
+def printable(text: str) -> str:
+    """`text` in one line, with escapes for what could not be seen."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def known_label_set(root: Path) -> LabelSet | None:
@@ -178,21 +178,17 @@ def _read_table(path: Path, folder: str) -> pd.DataFrame:
     if column is None:
         raise ValueError(f"it has the columns {', '.join(map(str, table.columns))}")
     paths = folder + table[column].str.replace("\\", "/").str.removeprefix("./")
-    table = table.assign(file=paths.map(_composed, na_action="ignore")).set_index("file")
+    table = table.assign(file=paths.str.normalize("NFC")).set_index("file")
     if (odd := table.index.isna() | table.index.duplicated()).any():
         raise ValueError(f"row {odd.argmax() + 1} has no `{column}`, or that of an earlier row")
     return table.drop(columns=column, errors="ignore")
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
 
 
 def described(table: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
     """`table`, indexed by image id, with what the metadata say of each image, whatever the Unicode
     form of its name."""
     rows = metadata.drop(columns=["split", "label"], errors="ignore")
-    return table.join(rows.reindex(table.index.map(_composed)).set_axis(table.index))
+    return table.join(rows.reindex(table.index.str.normalize("NFC")).set_axis(table.index))
 
 
 def metadata_problems(root: Path, files: list[ImageFile], labels: LabelSet) -> Iterator[Problem]:
@@ -203,7 +199,7 @@ def metadata_problems(root: Path, files: list[ImageFile], labels: LabelSet) -> I
         yield Problem("metadata error", "metadata.csv", str(error))
         return
     there = pd.DataFrame(files)
-    there = there.set_index(there["id"].map(_composed))
+    there = there.set_index(there["id"].str.normalize("NFC"))
     there["label"] = there["folder"].map(labels.canonical)
     for image_id in metadata.index.difference(there.index):
         yield Problem("metadata", image_id, "a row of metadata.csv, but no such image")

@@ -28,6 +28,11 @@ BAD_FILES = {  # kind of file that is no usable image -> what it means, with its
 }
 
 
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as that of an image."""
+    return os.path.splitext(name)[1].lower() in FORMATS
+
+
 class BadFile(Exception):
     """A file is no usable image. Arguments: kind (as in BAD_FILES), detail."""
 

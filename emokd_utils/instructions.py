@@ -169,16 +169,16 @@ class AnswerCollator:
             padding=True,
             return_tensors="pt",
         )
+        asked["labels"] = torch.full_like(asked["input_ids"], IGNORED)
         rows = defaultdict(list)
         for number, example in enumerate(examples):
             answer = tokenizer(example["answer"], add_special_tokens=False)["input_ids"]
             answer = torch.tensor([*answer, tokenizer.eos_token_id])  # (a,)
             zeros, known = torch.zeros_like(answer), asked["attention_mask"][number].bool()
             ends = {"input_ids": answer, "attention_mask": zeros + 1, "mm_token_type_ids": zeros}
+            ends["labels"] = answer
             for name in [name for name in ends if name in asked]:
                 rows[name].append(torch.cat([asked[name][number, known], ends[name]]))  # (q + a,)
-            question = torch.full((int(known.sum()),), IGNORED)  # (q,)
-            rows["labels"].append(torch.cat([question, answer]))  # (q + a,)
         padding = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
         batch = {
             name: pad_sequence(values, batch_first=True, padding_value=padding.get(name, 0))

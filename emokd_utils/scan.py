@@ -4,7 +4,6 @@ are found by their pixels, so that a leak from test into training is seen under 
 import hashlib
 import json
 import os
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from .emotions import LABEL_SETS, LabelSet, infer_label_set
-from .folders import SPLITS, Problem, known_label_set, list_files, metadata_problems
+from .folders import SPLITS, Problem, known_label_set, list_files, metadata_problems, printable
 from .images import BAD_FILES, FORMATS, BadFile, decode
 
 # Kind of problem -> severity, and what it means with its mend.
@@ -32,7 +31,6 @@ KINDS = {kind: ("error", meaning) for kind, meaning in BAD_FILES.items()} | {
     "passed over": ("note", "was put there by a system or program, not on purpose"),
 }
 _COLUMNS = "id split folder label width height mode sha256 pixels".split()
-_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +95,7 @@ class ScanReport:
             if kind == "passed over":  # counted, not listed
                 continue
             for row in rows.head(limit).itertuples():
-                lines.append(f"  {row.path}  ({row.detail})".translate(_ESCAPES))
+                lines.append(printable(f"  {row.path}  ({row.detail})"))
             if len(rows) > limit:
                 lines.append(f"  ... and {len(rows) - limit:,} more")
         return "\n".join(lines)
@@ -151,7 +149,7 @@ def scan(root: str | os.PathLike) -> ScanReport:
 
 def _merged(folders: Sequence[str], label_set: LabelSet) -> Iterator[Problem]:
     for label, names in pd.Series(folders).groupby([label_set.canonical(f) for f in folders]):
-        if len({unicodedata.normalize("NFC", name) for name in names}) > 1:
+        if names.str.normalize("NFC").nunique() > 1:
             yield Problem("merged", label, f"{' and '.join(names)} into {label}")
 
 

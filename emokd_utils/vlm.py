@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .answers import one_hot, parse_answer
+from .answers import parse_answer
 from .data import ImageDataset
 from .errors import InputError
 from .families import family_of, image_inputs, positions
@@ -155,25 +155,23 @@ class VLM:
         classes = dataset.label_set
         prompt = prompt or categorical_prompt(classes)
         expected = [answer_for(label) for label in classes]
-        rows, answers, labels = [], [], []
+        weights, answers = [], []
         for images in self._opened(dataset, f"{self.name} {method}", progress):
             if method == "score":
                 scores = self.score(images, prompt, expected)  # (b, C)
-                rows += [*np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))]
-                texts = [expected[k] for k in scores.argmax(1)]
-                labels += texts
+                weights += [*np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))]
+                answers += [expected[k] for k in scores.argmax(1)]
             else:
-                texts = self.generate(images, prompt, max_new_tokens)
-                named = [parse_answer(text, classes) for text in texts]
-                rows += [one_hot(label, classes) for label in named]
-                labels += named
-            answers += texts
-        shares, answers = np.stack(gather(rows)), gather(answers)
-        shares /= shares.sum(1, keepdims=True)
-        invalid = [label is None for label in gather(labels)]
+                written = self.generate(images, prompt, max_new_tokens)
+                named = [parse_answer(text, classes) for text in written]
+                weights += [[float(label in (None, each)) for each in classes] for label in named]
+                answers += written
+        weights, answers = np.array(gather(weights)), gather(answers)
+        invalid = (weights == 1).all(1)  # where no class was named
         about = {"model": self.name, "adapter": self.adapter, "method": method, "prompt": prompt}
         about |= {"data": dataset.fingerprint, "versions": versions()}
         images = dataset.ids, dataset.table["split"], dataset.labels, classes
+        shares = weights / weights.sum(1, keepdims=True)
         return Predictions(*images, shares, answers, invalid, about)
 
     def dataset_features(self, dataset: ImageDataset, progress: bool = True) -> np.ndarray:

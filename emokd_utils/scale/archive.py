@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from .. import __version__
 from ..errors import InputError
 from ..files import fingerprint, written_aside
-from ..folders import is_litter
+from ..folders import is_litter, printable
 from ..images import open_image, shrunk
 from ..predictions import Predictions
 from ..run.card import CARD, RunCard, need, read_card, write_card
@@ -187,8 +187,7 @@ def install(
             os.rename(fresh, target)
         except Exception as error:  # hostile bytes make many kinds of errors
             reason = str(error) if isinstance(error, InputError) else repr(error)
-            reason = reason.replace(f"{fresh}{os.sep}", "")
-            reason = "".join(c if c.isprintable() else " " for c in reason)[:400]
+            reason = printable(reason.replace(f"{fresh}{os.sep}", ""))[:400]
             what = f"{archive.name} is refused and nothing is installed"
             raise InputError(f"{what}: {reason}") from error
     return target

@@ -22,7 +22,7 @@ from huggingface_hub.constants import HF_HOME
 from ..data import drawn
 from ..emotions import LABEL_SETS, LabelSet, infer_label_set
 from ..errors import InputError
-from ..folders import SPLITS
+from ..folders import SPLITS, printable
 from ..images import FORMATS, BadFile, decode, decode_bytes
 from .releases import READERS, Folder, Row, read_library
 
@@ -118,7 +118,7 @@ def convert(
                 rest.pop(row.file, None)
                 if number % 5000 == 0:
                     say(f"{number:,} read")
-            taken += [(_plain(file), "", "", kind, "", "", "") for file, kind in rest.items()]
+            taken += [(printable(file), "", "", kind, "", "", "") for file, kind in rest.items()]
             table = pd.DataFrame(taken, columns=_TAKEN, dtype=str)
             report = _lay_out(name, out, Path(draft), table, labels, seed)
             if out.exists():
@@ -162,7 +162,7 @@ def _take(source: Path, labels: LabelSet | None, copy: Path, row: Row) -> tuple:
             copy.write_bytes(data)
         except BadFile as error:
             kind, detail = "bad file", ": ".join(error.args)
-    return _plain(row.id), row.split, label, kind, _plain(detail), sha256, suffix
+    return printable(row.id), row.split, label, kind, printable(detail), sha256, suffix
 
 
 def _lay_out(
@@ -244,7 +244,3 @@ def _free(folder: str, text: str, used: set[str]) -> str:
     free = next(one for one in names if one.casefold() not in used)
     used.add(free.casefold())
     return free
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
