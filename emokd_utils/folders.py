@@ -119,8 +119,7 @@ def _below(root: Path, folder: str) -> Iterator[ImageFile | Problem]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+    return sorted(os.scandir(folder), key=lambda entry: entry.name)
 
 
 def is_litter(name: str) -> bool:

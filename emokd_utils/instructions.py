@@ -46,11 +46,9 @@ class Instruction:
 
 def categorical_prompt(label_set: LabelSet) -> str:
     """The question whose answer is a label, with the list of classes."""
-    labels = ", ".join(label_set.labels)
-    return (
-        f"Observe the image and select the emotion category it evokes from {labels}. "
-        "Answer in the form {'emotion': 'label'}."
-    )
+    labels = ", ".join(label_set)
+    question = f"Observe the image and select the emotion category it evokes from {labels}."
+    return question + " Answer in the form {'emotion': 'label'}."
 
 
 def answer_for(label: str) -> str:

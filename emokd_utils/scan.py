@@ -81,10 +81,8 @@ class ScanReport:
     def text(self, limit: int = 8) -> str:
         """The report to read: counts, then each kind of problem with at most `limit` paths."""
         counts = self.counts.rename_axis(index=None, columns=None)
-        lines = [
-            f"{self.root}: {len(self.images):,} sound images, {len(self.label_set)} classes",
-            counts.assign(all=counts.sum(axis=1)).to_string(),
-        ]
+        lines = [f"{self.root}: {len(self.images):,} sound images, {len(self.label_set)} classes"]
+        lines.append(counts.assign(all=counts.sum(axis=1)).to_string())
         if "val" not in counts.index:
             lines.append("no val/: part of train is set apart for validation")
         if self.problems.empty:

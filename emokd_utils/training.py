@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -133,12 +133,9 @@ def as_labels(values: Array, name: str, rows: int, num_classes: int) -> torch.Te
 
 
 class Trained:
-    """A dataclass of a module, its settings and what its training noted, kept in one file. `build`
-    makes the module, the first field, of the settings and the module's `arguments`."""
-
-    file_format: ClassVar[str]
-    settings_type: ClassVar[type]
-    build: ClassVar[Callable[..., nn.Module]]
+    """A dataclass of a module, its settings and what its training noted, kept in one file of the
+    `file_format`. `build` makes the module, the first field, of settings of the `settings_type` and
+    the module's `arguments`."""
 
     def save(self, path: str | Path) -> None:
         """Write weights, buffers, settings and notes to one safetensors file."""

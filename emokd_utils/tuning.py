@@ -32,7 +32,6 @@ def add_lora(model, settings: TuningSettings):
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=family_of(model.config).lora_targets(settings.projections),
-        bias="none",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
@@ -128,7 +127,6 @@ def _arguments(
         save_strategy="steps" if checkpoints else "no",
         save_steps=settings.checkpoint_steps,
         save_total_limit=2,
-        report_to="none",
         logging_steps=25,
         disable_tqdm=True,
         remove_unused_columns=False,

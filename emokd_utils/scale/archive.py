@@ -61,16 +61,11 @@ def export(
     only_kept: bool = False,
 ) -> Path:
     """Write what a run has kept for some seeds as a .zip; the same inputs give the same bytes.
-
     Explanations and reasons of the first seed, which the lessons show and a run does not make, are
-    made here if need be (some thousand passes of the VLM), unless only_kept.
-
-    pictures: 'thumbnails' (WebP, longer side at most SIDE pixels, without metadata) or 'none'. max_mb:
-    10^6 bytes unpacked, at most.
-
-    Raises NotMadeError where something that `Run.predictions` needs is not kept, and InputError for
-    another suffix, a run that was itself imported, or more than max_mb.
-    """
+    made here if need be (some thousand passes of the VLM), unless only_kept. pictures: 'thumbnails'
+    (WebP, longer side at most SIDE pixels) or 'none'. max_mb: 10^6 bytes unpacked, at most. Raises
+    NotMadeError where something that `Run.predictions` needs is not kept, and InputError for another
+    suffix, a run that was itself imported, or more than max_mb."""
     path, seeds = Path(path), tuple(seeds)
     if path.suffix != ".zip":
         raise InputError(f"{path} is no archive: give a name that ends in .zip")
@@ -164,11 +159,9 @@ def install(
     archive: str | os.PathLike, runs: Path, name: str | None = None, max_mb: float = MAX_MB
 ) -> Path:
     """Check an archive that `export` wrote and install it as ``<runs>/<name>``; returns that folder.
-
     name: by default the archive's. max_mb: 10^6 bytes, packed and unpacked, at most. Raises
     InputError, in one sentence and with nothing installed, for an archive that is damaged, too
-    large, of another version or not of this form, and where the name is taken or unusable.
-    """
+    large, of another version or not of this form, and where the name is taken or unusable."""
     archive, runs = Path(archive), Path(runs)
     name = archive.stem if name is None else name
     if Path(name).name != name or name.startswith("."):

@@ -301,12 +301,10 @@ def write_with_model(
     base_url: str | None = None,
     api_key: str | None = None,
 ) -> WriterReport:
-    """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks.
-
-    base_url: of the server (default: OpenAI). api_key: kept nowhere. Ctrl-C ends the run some
-    seconds later; what is still under way then counts as lost. InputError without the package openai
-    or a key, or beside another process.
-    """
+    """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks. base_url: of
+    the server (default: OpenAI). api_key: kept nowhere. Ctrl-C ends the run some seconds later; what
+    is still under way then counts as lost. InputError without the package openai or a key, or beside
+    another process."""
     key, path = (api_key or "").strip(), journal_path(folder, settings)
     client, sending = _connected(settings, base_url, key)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
-"""The paper's seven data sets, and OASIS: what is known of each, and how a copy gets one layout.
-
-`convert` writes metadata.csv (file, and what the release calls it) and source.json, the report.
-"""
+"""The paper's seven data sets, and OASIS: what is known of each, and how a copy gets one layout
+with metadata.csv (file, and what the release calls it) and source.json, the report."""
 
 import hashlib
 import json
@@ -99,11 +97,9 @@ class ConversionReport:
 def convert(
     name: str, source: Path | str, out: Path | str, *, seed: int = 0, say: Callable = print
 ) -> ConversionReport:
-    """Write the released data set below `source` to the new folder `out`, whole or not at all.
-
-    name: one of SOURCES, "imagefolder" for class folders, "datasets" for one of that library. seed:
-    of the split, where none is released. Raises InputError.
-    """
+    """Write the released data set below `source` to the new folder `out`, whole or not at all. name:
+    one of SOURCES, "imagefolder" for class folders, "datasets" for one of that library. seed: of the
+    split, where none is released. say: is told how far it is. Raises InputError."""
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there and not empty: give a new folder, or remove it")

@@ -1,7 +1,5 @@
-"""The journal of a large model's answers (lesson 4).
-
-All else follows from it, so a killed run goes on; `instructions.journal_answers` tells its form.
-"""
+"""The journal of a large model's answers (lesson 4). All else follows from it, so a killed run goes
+on; `instructions.journal_answers` tells its form."""
 
 import errno
 import json

@@ -1,7 +1,5 @@
-"""What a run will take, before anything is fetched: downloads, disk, memory, hours (lesson 10).
-
-The formulas say what a step of each stage computes and holds; a share of a GPU's peak gives hours.
-"""
+"""What a run will take, before anything is fetched: downloads, disk, memory, hours (lesson 10). By
+formulas of what a step of each stage computes and holds; a share of a GPU's peak gives hours."""
 
 import math
 from collections.abc import Iterator, Sequence
