@@ -132,7 +132,6 @@ def _declarations(answer: str, label_set: LabelSet) -> Iterator[_Declared]:
 
 
 def _value(answer: str, plain: str, start: int, label_set: LabelSet) -> tuple[str, int]:
-    """What is declared from `start` on, and where it ends."""
     if plain[start : start + 1] in ("{", "["):
         inside = _BRACKETS.match(plain, start)
         end = inside.end() if inside else len(plain)
@@ -168,7 +167,6 @@ def words_as_labels(text: str) -> str:
 
 
 def _mentioned(text: str, label_set: LabelSet) -> list[str]:
-    """The labels that a declared value names."""
     if whole := label_set.canonical(text):
         return [whole]
     plain = normalise(text)

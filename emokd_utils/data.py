@@ -22,7 +22,7 @@ from PIL import Image
 from .emotions import LabelSet
 from .errors import InputError
 from .files import checksum, fingerprint
-from .folders import SPLITS, described, list_files, read_metadata
+from .folders import SPLITS, list_files, read_metadata
 from .images import open_image
 from .scan import ScanReport, scan
 
@@ -120,7 +120,9 @@ def load_dataset(
     key = fingerprint({"labels": list(report.label_set), "images": list(content)})
     unreadable = "metadata.csv" in set(report.problems["path"][left_out])
     metadata = pd.DataFrame() if unreadable else read_metadata(root)
-    return ImageDataset(root, report.label_set, described(table, metadata), key)
+    rows = metadata.drop(columns=["split", "label"], errors="ignore")
+    rows = rows.reindex(table.index.str.normalize("NFC")).set_axis(table.index)
+    return ImageDataset(root, report.label_set, table.join(rows), key)
 
 
 def drawn(

@@ -1,8 +1,5 @@
-"""What differs from one family of vision-language models to another (lesson 10).
-
-Transformers' models agree on most. Here is what is left: where the language model is, how positions
-are counted, how visual tokens lie over the image.
-"""
+"""What differs from one family of vision-language models to another (lesson 10): where
+the language model is, how positions are counted, how visual tokens lie over the image."""
 
 import math
 from collections.abc import Callable, Sequence

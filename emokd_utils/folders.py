@@ -67,9 +67,8 @@ def list_files(root: str | os.PathLike) -> Listing:
     files = sorted(item for item in there if isinstance(item, ImageFile))
     problems = [item for item in there if isinstance(item, Problem)]
     problems += [Problem("passed over", e.name, "") for e in entries if is_litter(e.name)]
-    for name in folders:
-        if name not in SPLITS and name.lower().startswith(SPLITS):
-            problems.append(Problem("stray", name, f"a split? name it {' or '.join(SPLITS)}"))
+    odd = [name for name in folders if name not in SPLITS and name.lower().startswith(SPLITS)]
+    problems += [Problem("stray", name, f"a split? name it {' or '.join(SPLITS)}") for name in odd]
     if not files:
         first = "; found: {1} ({0}: {2})".format(*problems[0]) if problems else ""
         raise InputError(f"{root}: no image in a class folder; wanted: {_LAYOUT}{first}")
@@ -181,13 +180,6 @@ def _read_table(path: Path, folder: str) -> pd.DataFrame:
     if (odd := table.index.isna() | table.index.duplicated()).any():
         raise ValueError(f"row {odd.argmax() + 1} has no `{column}`, or that of an earlier row")
     return table.drop(columns=column, errors="ignore")
-
-
-def described(table: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
-    """`table`, indexed by image id, with what the metadata say of each image, whatever the Unicode
-    form of its name."""
-    rows = metadata.drop(columns=["split", "label"], errors="ignore")
-    return table.join(rows.reindex(table.index.str.normalize("NFC")).set_axis(table.index))
 
 
 def metadata_problems(root: Path, files: list[ImageFile], labels: LabelSet) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from random import Random
 
 import pandas as pd
 import torch
+from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from .answers import mentions, words_as_labels
@@ -151,6 +152,13 @@ def chat_text(processor, prompt: str) -> str:
     return processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
 
 
+def questions(processor, prompts: Sequence[str], images: Sequence[Image.Image], **options):
+    """A processor's output for one question about each image, with padding."""
+    texts = [chat_text(processor, prompt) for prompt in prompts]
+    options |= {"padding": True, "return_tensors": "pt"}
+    return processor(text=texts, images=[[image] for image in images], **options)
+
+
 class AnswerCollator:
     """A training batch of examples with ``image`` (PIL), ``prompt`` and ``answer``, in which only the
     answer and the token that ends it are learnt: all else has the label IGNORED."""
@@ -161,12 +169,8 @@ class AnswerCollator:
     def __call__(self, examples: Sequence[dict]) -> dict[str, torch.Tensor]:
         """(n, L) each: input_ids, labels, ...; and what the visual encoder needs."""
         tokenizer = self.processor.tokenizer
-        asked = self.processor(
-            text=[chat_text(self.processor, example["prompt"]) for example in examples],
-            images=[[example["image"]] for example in examples],
-            padding=True,
-            return_tensors="pt",
-        )
+        prompts, images = ([each[name] for each in examples] for name in ("prompt", "image"))
+        asked = questions(self.processor, prompts, images)
         asked["labels"] = torch.full_like(asked["input_ids"], IGNORED)
         rows = defaultdict(list)
         for number, example in enumerate(examples):

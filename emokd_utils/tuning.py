@@ -44,11 +44,10 @@ def recompute_layers(model) -> None:
     model.disable_input_require_grads()  # else the frozen visual encoder is gone through backwards
 
 
-class ProgressBar(ProgressCallback):
+class _ProgressBar(ProgressCallback):
     """The Trainer's bar, with the loss on it in place of printed lines."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Show the loss."""
         if logs and "loss" in logs:
             self.training_bar.set_postfix(loss=logs["loss"])
 
@@ -95,7 +94,7 @@ def instruction_tune(
         args=arguments,
         train_dataset=InstructionDataset(dataset, instructions),
         data_collator=AnswerCollator(vlm.processor),
-        callbacks=[ProgressBar()] if progress and first() else [],
+        callbacks=[_ProgressBar()] if progress and first() else [],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=checkpoints and _last_checkpoint(checkpoints))

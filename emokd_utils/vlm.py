@@ -17,7 +17,7 @@ from .answers import parse_answer
 from .data import ImageDataset
 from .errors import InputError
 from .families import family_of, image_inputs, positions
-from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, chat_text
+from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, questions
 from .loading import load_model
 from .predictions import Predictions, versions
 from .processes import first, gather, part
@@ -57,13 +57,7 @@ class VLM:
 
     def inputs(self, images: Images, prompt: str) -> dict[str, torch.Tensor]:
         """The model's inputs for one question about each image, padded on the left."""
-        batch = self.processor(
-            text=[chat_text(self.processor, prompt)] * len(images),
-            images=[[image] for image in images],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        )
+        batch = questions(self.processor, [prompt] * len(images), images, padding_side="left")
         return {name: value.to(self.device) for name, value in batch.items()}
 
     @torch.inference_mode()

@@ -23,7 +23,6 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +73,10 @@ def export(
     if not only_kept:
         run.kept().predictions(seeds[0])  # or NotMadeError
         run.explanations(seeds[0]), run.reasons(seeds[0])
-    kept = run.kept()
     listing: dict[str, dict] = {}
     left = max_mb * 1e6
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as file:
-        for name, content in _members(kept, seeds, pictures, run.progress):
+        for name, content in _members(run, seeds, pictures):
             listing[name] = _mark(content)
             left -= len(content)
             if left < 0:
@@ -94,11 +92,9 @@ def _mark(content: bytes) -> dict[str, int | str]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _members(
-    run: Run, seeds: tuple[int, ...], pictures: str, progress: bool
-) -> Iterator[tuple[str, bytes]]:
+def _members(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[str, bytes]]:
     yield README, _readme(run, seeds, pictures).encode()
-    for folder in travelling(run, seeds):
+    for folder in travelling(run.kept(), seeds):
         manifest = json.loads((folder / MANIFEST).read_bytes())
         names = STAGES[manifest["stage"]].travels
         manifest["files"] = {name: manifest["files"][name] for name in names}
@@ -106,19 +102,18 @@ def _members(
         yield from ((f"{folder.name}/{name}", (folder / name).read_bytes()) for name in names)
     yield CARD, write_card(run, seeds, pictures)
     images = {} if pictures == "none" else {picture_name(k): k for k in run.dataset.ids}
-    for name in tqdm(sorted(images), "pictures", unit="image", disable=not (progress and images)):
+    quiet = not (run.progress and images)
+    for name in tqdm(sorted(images), "pictures", unit="image", disable=quiet):
         yield name, shrunk(run.dataset.open(images[name]), SIDE, quality=80)
 
 
 def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
     """The folders of the artefacts behind what a run that makes nothing can give, by name."""
+    written = (lambda seed: run.zero_shot("generate"), lambda seed: run.tuned(seed, "generate"))
     run.zero_shot()
-    with contextlib.suppress(NotMadeError):
-        run.zero_shot("generate")
     for seed in seeds:
         run.predictions(seed)
-        written = partial(run.tuned, method="generate")
-        for ask in (run.costs, run.explanations, run.reasons, written):
+        for ask in (run.costs, run.explanations, run.reasons, *written):
             with contextlib.suppress(NotMadeError):
                 ask(seed)
     kept = [each for each in run.artefacts.values() if each.stage.travels and each.is_kept]

@@ -1,8 +1,6 @@
-"""Instructions written by a large model that sees the image and is told its label (lesson 4).
-
-Asked is any server that speaks OpenAI's chat completions. A kill loses at most the requests under
-way; what may have been paid for without an answer is kept with its cost at most.
-"""
+"""Instructions written by a large model that sees the image and is told its label (lesson 4). Asked is
+any server that speaks OpenAI's chat completions. A kill loses at most the requests under way; what
+may have been paid for without an answer is kept with its cost at most."""
 
 import base64
 import math
@@ -282,10 +280,9 @@ class _Run:
                 self.journal.append(request)
             del self.under_way[future]
             self.failed_in_a_row = self.failed_in_a_row + 1 if failure else 0
-            if is_final:
-                self.why = self.why or failure
-            if self.failed_in_a_row >= GIVE_UP:
-                self.why = self.why or f"{GIVE_UP} requests in a row failed, the last: {failure}"
+            if is_final or self.failed_in_a_row >= GIVE_UP:
+                often = "" if is_final else f"{GIVE_UP} requests in a row failed, the last: "
+                self.why = self.why or often + failure
             if request and self.journal.wanted(image):
                 self.queue.appendleft(image)
             else:

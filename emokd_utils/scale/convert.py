@@ -116,7 +116,7 @@ def convert(
                     say(f"{number:,} read")
             taken += [(printable(file), "", "", kind, "", "", "") for file, kind in rest.items()]
             table = pd.DataFrame(taken, columns=_TAKEN, dtype=str)
-            report = _lay_out(name, out, Path(draft), table, labels, seed)
+            report = _lay_out(name, out, Path(draft), table, seed)
             if out.exists():
                 out.rmdir()
             os.rename(Path(draft, "data"), out)
@@ -161,10 +161,9 @@ def _take(source: Path, labels: LabelSet | None, copy: Path, row: Row) -> tuple:
     return printable(row.id), row.split, label, kind, printable(detail), sha256, suffix
 
 
-def _lay_out(
-    name: str, out: Path, draft: Path, table: pd.DataFrame, labels: LabelSet | None, seed: int
-) -> ConversionReport:
+def _lay_out(name: str, out: Path, draft: Path, table: pd.DataFrame, seed: int) -> ConversionReport:
     about, usable = _FORMS[name], table["kind"] == ""
+    labels = LABEL_SETS.get(about.label_set)
     if not labels and usable.any():
         labels = infer_label_set(table["label"][usable])
         table["label"] = table["label"].map(labels.canonical)
