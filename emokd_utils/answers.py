@@ -1,8 +1,6 @@
-"""What a VLM's answer names (lesson 3): a label of the set, or nothing, never a guess.
-
-An answer that *declares* a label, in the form asked for or another, counts whatever is written around
-it. Where none is declared, one named label counts, if it stands there as a label.
-"""
+"""What a VLM's answer names (lesson 3): a label of the set, or nothing, never a guess. An answer that
+*declares* a label, in the form asked for or another, counts whatever is written around it. Where none
+is declared, one named label counts, if it stands there as a label."""
 
 import re
 from collections.abc import Iterator

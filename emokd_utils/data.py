@@ -1,11 +1,7 @@
-"""Labelled images in folders, opened one by one.
-
-The layout is ImageFolder's, ``ROOT/{train,val,test}/<emotion>/*.png``, with an optional
-``ROOT/metadata.csv`` whose column ``file`` holds the image id: the path relative to ROOT, with
-forward slashes (`folders.read_metadata` tells what else is taken). Without ``val/``, a tenth of each
-class of ``train/`` is set apart for validation.
-`scan` finds what is wrong with such a folder, `images` opens a file.
-"""
+"""Labelled images in folders, opened one by one. The layout is ImageFolder's,
+``ROOT/{train,val,test}/<emotion>/*.png``, with an optional ``ROOT/metadata.csv`` whose column ``file``
+holds the image id: the path relative to ROOT, with forward slashes (`folders.read_metadata` tells what
+else is taken). `scan` finds what is wrong with such a folder."""
 
 import hashlib
 import math

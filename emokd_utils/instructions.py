@@ -1,9 +1,7 @@
-"""Instructions: what the VLM is tuned on (lesson 4).
-
-Three kinds per training image (Lee et al. 2025, doi:10.1109/CVPRW67362.2025.00560, section on visual
-emotion instruction data): *categorical* asks for the label, *conversation* for the key elements, and
-*reasoning* for how they lead to the emotion, which it does not name.
-"""
+"""Instructions: what the VLM is tuned on (lesson 4). Three kinds per training image (Lee et
+al. 2025, doi:10.1109/CVPRW67362.2025.00560, section on visual emotion instruction data): *categorical*
+asks for the label, *conversation* for the key elements, and *reasoning* for how they lead to the
+emotion, which it does not name."""
 
 import re
 from collections import defaultdict

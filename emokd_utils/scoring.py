@@ -1,8 +1,6 @@
-"""Label scoring in one pass: all answers side by side, as a tree in the attention mask (lesson 3).
-
-After the prompt and the beginning that all answers share (the trunk) come the K endings (the
-branches), each where it would stand alone and blind to the others, as if scored by itself.
-"""
+"""Label scoring in one pass: all answers side by side, as a tree in the attention mask (lesson 3). After
+the prompt and the beginning that all answers share (the trunk) come the K endings (the branches), each
+where it would stand alone and blind to the others, as if scored by itself."""
 
 import os.path
 from collections.abc import Sequence

@@ -1,9 +1,6 @@
-"""Instruction tuning with LoRA (lesson 5).
-
-Low-rank updates on projections of the language model; the visual encoder and every base weight stay
-frozen (Hu et al. 2022, arXiv:2106.09685; Lee et al. 2025, doi:10.1109/CVPRW67362.2025.00560: query,
-key, value and output, rank 8, alpha 8, dropout 0.05). The adapter is saved apart from the base.
-"""
+"""Instruction tuning with LoRA (lesson 5): low-rank updates on projections of the language model; the
+visual encoder and every base weight stay frozen (Hu et al. 2022, arXiv:2106.09685; Lee et al. 2025,
+doi:10.1109/CVPRW67362.2025.00560: query, key, value and output, rank 8, alpha 8, dropout 0.05)."""
 
 import shutil
 from collections.abc import Sequence

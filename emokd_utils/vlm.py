@@ -1,9 +1,7 @@
-"""A vision-language model as a classifier of emotions (lesson 3).
-
-It answers in two ways. *Generate and parse*, as the paper does: the label is read out of what it
-writes, which may lie outside the label set. *Label scoring*: how likely is each label's answer,
-given the image and the prompt; this yields probabilities.
-"""
+"""A vision-language model as a classifier of emotions (lesson 3). It answers in two ways.
+*Generate and parse*, as the paper does: the label is read out of what it writes, which may lie outside
+the label set. *Label scoring*: how likely is each label's answer, given the image and the prompt; this
+yields probabilities."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -54,7 +54,7 @@ class Folder:
 
     def __init__(self, root: Path):
         self.root, self.files, self.litter = root, [], []
-        for path in sorted(root.rglob("*")):
+        for path in sorted(root.rglob("*"), key=Path.as_posix):
             name = path.relative_to(root).as_posix()
             *above, own = map(is_litter, name.split("/"))
             if not any(above) and (own or path.is_file()):
