@@ -1,14 +1,10 @@
-"""What a VLM's answer names (lesson 3): a label of the set, or nothing, never a guess.
-
-An answer that *declares* a label, in the form asked for or another, counts whatever is written around
-it. Where none is declared, one named label counts, if it stands there as a label.
-"""
+"""What a VLM's answer names (lesson 3): a label of the set, or nothing, never a guess. An answer that
+*declares* a label, in the form asked for or another, counts whatever is written around it. Where none
+is declared, one named label counts, if it stands there as a label."""
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
-
-import numpy as np
 
 from .emotions import LabelSet, normalise
 
@@ -134,7 +130,6 @@ def _declarations(answer: str, label_set: LabelSet) -> Iterator[_Declared]:
 
 
 def _value(answer: str, plain: str, start: int, label_set: LabelSet) -> tuple[str, int]:
-    """What is declared from `start` on, and where it ends."""
     if plain[start : start + 1] in ("{", "["):
         inside = _BRACKETS.match(plain, start)
         end = inside.end() if inside else len(plain)
@@ -170,7 +165,6 @@ def words_as_labels(text: str) -> str:
 
 
 def _mentioned(text: str, label_set: LabelSet) -> list[str]:
-    """The labels that a declared value names."""
     if whole := label_set.canonical(text):
         return [whole]
     plain = normalise(text)
@@ -196,10 +190,3 @@ def _counted(answer: str, label_set: LabelSet) -> Iterator[str]:
 def _is_negated(clause: str, match: re.Match) -> bool:
     before, after = clause[: match.start()], clause[match.end() :]
     return bool(_NEGATION.search(before) or _DENIED_AFTER.match(after))
-
-
-def one_hot(label: str | None, label_set: LabelSet) -> np.ndarray:
-    """float64 (C,): 1 at the label, or all the same where an answer names none."""
-    if label is None:
-        return np.full(len(label_set), 1 / len(label_set))
-    return np.eye(len(label_set))[label_set.index(label)]

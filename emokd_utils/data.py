@@ -1,11 +1,7 @@
-"""Labelled images in folders, opened one by one.
-
-The layout is ImageFolder's, ``ROOT/{train,val,test}/<emotion>/*.png``, with an optional
-``ROOT/metadata.csv`` whose column ``file`` holds the image id: the path relative to ROOT, with
-forward slashes (`folders.read_metadata` tells what else is taken). Without ``val/``, a tenth of each
-class of ``train/`` is set apart for validation.
-`scan` finds what is wrong with such a folder, `images` opens a file.
-"""
+"""Labelled images in folders, opened one by one. The layout is ImageFolder's,
+``ROOT/{train,val,test}/<emotion>/*.png``, with an optional ``ROOT/metadata.csv`` whose column ``file``
+holds the image id: the path relative to ROOT, with forward slashes (`folders.read_metadata` tells what
+else is taken). `scan` finds what is wrong with such a folder."""
 
 import hashlib
 import math
@@ -22,7 +18,7 @@ from PIL import Image
 from .emotions import LabelSet
 from .errors import InputError
 from .files import checksum, fingerprint
-from .folders import SPLITS, described, list_files, read_metadata
+from .folders import SPLITS, list_files, read_metadata
 from .images import open_image
 from .scan import ScanReport, scan
 
@@ -80,8 +76,8 @@ class ImageDataset:
         """The same images with their splits drawn anew, class by class: a quarter of all for test,
         15 % for val. The draw follows from the ids and the seed; copies of a file stay together."""
         content = pd.Series({image_id: checksum(self.root / image_id) for image_id in self.ids})
-        table = _drawn(self.table.assign(split="train"), "test", TEST_SHARE, content, seed)
-        table = _drawn(table, "val", VAL_SHARE / (1 - TEST_SHARE), content, seed)
+        table = drawn(self.table.assign(split="train"), "test", TEST_SHARE, content, seed)
+        table = drawn(table, "val", VAL_SHARE / (1 - TEST_SHARE), content, seed)
         key = fingerprint({"of": self.fingerprint, "resplit": [seed, TEST_SHARE, VAL_SHARE]})
         return ImageDataset(self.root, self.label_set, table, key)
 
@@ -113,17 +109,19 @@ def load_dataset(
     images = report.images.drop(index=report.problems["path"][left_out], errors="ignore")
     table = images[["split", "label"]]
     if "val" not in set(table["split"]):
-        table = _drawn(table, "val", VAL_FRACTION, images["pixels"])
+        table = drawn(table, "val", VAL_FRACTION, images["pixels"])
     if without := sorted(set(SPLITS) - set(table["split"])):
         raise InputError(f"{root}: no image is left for {without[0]}: add some to each class")
     content = zip(table.index, table["label"], table["split"], images["sha256"], strict=True)
     key = fingerprint({"labels": list(report.label_set), "images": list(content)})
     unreadable = "metadata.csv" in set(report.problems["path"][left_out])
     metadata = pd.DataFrame() if unreadable else read_metadata(root)
-    return ImageDataset(root, report.label_set, described(table, metadata), key)
+    rows = metadata.drop(columns=["split", "label"], errors="ignore")
+    rows = rows.reindex(table.index.str.normalize("NFC")).set_axis(table.index)
+    return ImageDataset(root, report.label_set, table.join(rows), key)
 
 
-def _drawn(
+def drawn(
     table: pd.DataFrame, split: str, share: float, content: pd.Series, seed: int = 0
 ) -> pd.DataFrame:
     """`table` with a share of each class of train in `split`; images of one content go together."""

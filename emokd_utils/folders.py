@@ -4,8 +4,7 @@ import io
 import json
 import os
 import stat
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import pandas as pd
 from .emotions import LABEL_SETS, LabelSet
 from .errors import InputError
 from .files import fingerprint
-from .images import FORMATS
+from .images import is_image
 
 SPLITS = ("train", "val", "test")
 _LITTER = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "#recycle"}
@@ -68,9 +67,8 @@ def list_files(root: str | os.PathLike) -> Listing:
     files = sorted(item for item in there if isinstance(item, ImageFile))
     problems = [item for item in there if isinstance(item, Problem)]
     problems += [Problem("passed over", e.name, "") for e in entries if is_litter(e.name)]
-    for name in folders:
-        if name not in SPLITS and name.lower().startswith(SPLITS):
-            problems.append(Problem("stray", name, f"a split? name it {' or '.join(SPLITS)}"))
+    odd = [name for name in folders if name not in SPLITS and name.lower().startswith(SPLITS)]
+    problems += [Problem("stray", name, f"a split? name it {' or '.join(SPLITS)}") for name in odd]
     if not files:
         first = "; found: {1} ({0}: {2})".format(*problems[0]) if problems else ""
         raise InputError(f"{root}: no image in a class folder; wanted: {_LAYOUT}{first}")
@@ -110,27 +108,27 @@ def _below(root: Path, folder: str) -> Iterator[ImageFile | Problem]:
                     yield Problem("stray", path, "without images")
             elif entry.is_symlink():  # not followed, so that there is no loop
                 yield Problem("stray", path, "a link to a folder")
-            elif count := sum(_is_image(n) for *_, names in os.walk(entry) for n in names):
+            elif count := sum(is_image(file.name) for file in Path(entry).rglob("[!.]*")):
                 yield Problem("nested", path, f"images: {count}")
-        elif in_class and _is_image(entry.name):
+        elif in_class and is_image(entry.name):
             yield ImageFile(path, *folder.split("/"), status.st_size, status.st_mtime_ns)
-        elif in_class or _is_image(entry.name):
+        elif in_class or is_image(entry.name):
             detail = "suffix is not one of an image" if in_class else "in no class folder"
             yield Problem("stray", path, detail)
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+    return sorted(os.scandir(folder), key=lambda entry: entry.name)
 
 
 def is_litter(name: str) -> bool:
     """Whether a system, an editor or an archiver put it there, and no one on purpose."""
-    return name[0] == "." or name.lower() in _LITTER
+    return (name.startswith(".") and name != "..") or name.lower() in _LITTER
 
 
-def _is_image(name: str) -> bool:
-    return name[0] != "." and os.path.splitext(name)[1].lower() in FORMATS
+def printable(text: str) -> str:
+    """`text` in one line, with escapes for what could not be seen."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def known_label_set(root: Path) -> LabelSet | None:
@@ -178,26 +176,13 @@ def _read_table(path: Path, folder: str) -> pd.DataFrame:
     if column is None:
         raise ValueError(f"it has the columns {', '.join(map(str, table.columns))}")
     paths = folder + table[column].str.replace("\\", "/").str.removeprefix("./")
-    table = table.assign(file=paths.map(_composed, na_action="ignore")).set_index("file")
+    table = table.assign(file=paths.str.normalize("NFC")).set_index("file")
     if (odd := table.index.isna() | table.index.duplicated()).any():
         raise ValueError(f"row {odd.argmax() + 1} has no `{column}`, or that of an earlier row")
     return table.drop(columns=column, errors="ignore")
 
 
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def described(table: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
-    """`table`, indexed by image id, with what the metadata say of each image, whatever the Unicode
-    form of its name."""
-    rows = metadata.drop(columns=["split", "label"], errors="ignore")
-    return table.join(rows.reindex(table.index.map(_composed)).set_axis(table.index))
-
-
-def metadata_problems(
-    root: Path, files: Sequence[ImageFile], label_set: LabelSet
-) -> Iterator[Problem]:
+def metadata_problems(root: Path, files: list[ImageFile], labels: LabelSet) -> Iterator[Problem]:
     """Each contradiction between metadata.csv and the folders, and each gap."""
     try:
         metadata = read_metadata(root)
@@ -205,8 +190,8 @@ def metadata_problems(
         yield Problem("metadata error", "metadata.csv", str(error))
         return
     there = pd.DataFrame(files)
-    there = there.set_index(there["id"].map(_composed))
-    there["label"] = there["folder"].map(label_set.canonical)
+    there = there.set_index(there["id"].str.normalize("NFC"))
+    there["label"] = there["folder"].map(labels.canonical)
     for image_id in metadata.index.difference(there.index):
         yield Problem("metadata", image_id, "a row of metadata.csv, but no such image")
     without = there.index.difference(metadata.index)
@@ -214,7 +199,7 @@ def metadata_problems(
         detail = f"no row for {len(without):,} images, the first {without[0]}"
         yield Problem("metadata", "metadata.csv", detail)
     known = metadata[metadata.index.isin(there.index)]
-    reading = {"split": lambda text: text.strip().lower(), "label": label_set.canonical}
+    reading = {"split": lambda text: text.strip().lower(), "label": labels.canonical}
     for column, read in reading.items():
         for image_id, text in known.get(column, pd.Series()).dropna().astype(str).items():
             if read(text) != there.at[image_id, column]:

@@ -28,6 +28,11 @@ BAD_FILES = {  # kind of file that is no usable image -> what it means, with its
 }
 
 
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as that of an image."""
+    return os.path.splitext(name)[1].lower() in FORMATS
+
+
 class BadFile(Exception):
     """A file is no usable image. Arguments: kind (as in BAD_FILES), detail."""
 
@@ -43,12 +48,12 @@ def open_image(path: str | os.PathLike) -> Image.Image:
         raise InputError(f"{path} ({kind}: {detail}) {BAD_FILES[kind]}") from error
 
 
-def webp(image: Image.Image, side: int, quality: int) -> bytes:
-    """A copy as WebP, its longer side at most `side` pixels, without colour profile, EXIF or XMP."""
+def shrunk(image: Image.Image, side: int, quality: int, form: str = "WEBP") -> bytes:
+    """A copy, its longer side at most `side` pixels, without colour profile, EXIF or XMP."""
     small, buffer = image.convert("RGB"), io.BytesIO()
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     small.info = {}
-    small.save(buffer, "WEBP", quality=quality, method=4)
+    small.save(buffer, form, quality=quality)
     return buffer.getvalue()
 
 

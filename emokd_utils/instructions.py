@@ -1,19 +1,19 @@
-"""Instructions: what the VLM is tuned on (lesson 4).
-
-Three kinds per training image (Lee et al. 2025, doi:10.1109/CVPRW67362.2025.00560, section on visual
-emotion instruction data): *categorical* asks for the label, *conversation* for the key elements, and
-*reasoning* for how they lead to the emotion, which it does not name.
-"""
+"""Instructions: what the VLM is tuned on (lesson 4). Three kinds per training image (Lee et
+al. 2025, doi:10.1109/CVPRW67362.2025.00560, section on visual emotion instruction data): *categorical*
+asks for the label, *conversation* for the key elements, and *reasoning* for how they lead to the
+emotion, which it does not name."""
 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 
 import pandas as pd
 import torch
+from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from .answers import mentions, words_as_labels
@@ -45,11 +45,9 @@ class Instruction:
 
 def categorical_prompt(label_set: LabelSet) -> str:
     """The question whose answer is a label, with the list of classes."""
-    labels = ", ".join(label_set.labels)
-    return (
-        f"Observe the image and select the emotion category it evokes from {labels}. "
-        "Answer in the form {'emotion': 'label'}."
-    )
+    labels = ", ".join(label_set)
+    question = f"Observe the image and select the emotion category it evokes from {labels}."
+    return question + " Answer in the form {'emotion': 'label'}."
 
 
 def answer_for(label: str) -> str:
@@ -109,17 +107,13 @@ def journal_answers(requests: Sequence[dict], dataset: ImageDataset) -> dict[str
     another label or other bytes do not count. Each request has image, label, sha256 (16 digits), in
     and out (tokens), measured (whether the server told these); an answer has text, finish (why it
     ended), wrong ("" or what is), else conversation and reasoning. lost: 1 where none arrived."""
-    asked = {request["image"] for request in requests}
-    present = {
-        image_id: (label, checksum(dataset.root / image_id)[:16])
-        for image_id, label in zip(dataset.ids, dataset.labels, strict=True)
-        if image_id in asked
-    }
+    digest = cache(lambda image: checksum(dataset.root / image)[:16])
     answers = defaultdict(list)
     for request in requests:
-        current = present.get(request["image"]) == (request["label"], request["sha256"])
+        image, label = request["image"], request["label"]
+        current = dataset.table["label"].get(image) == label and digest(image) == request["sha256"]
         if current and "text" in request:
-            answers[request["image"]].append(request)
+            answers[image].append(request)
     return answers
 
 
@@ -141,9 +135,8 @@ def check_texts(instructions: Sequence[Instruction], tokenizer) -> None:
     """InputError for a text that holds a token with a meaning of its own, such as the one that ends an
     answer: the model would take it for that."""
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), "<think>", "</think>"}
-    pattern = re.compile(
-        "|".join(map(re.escape, sorted(filter(str.strip, special), key=len)[::-1]))
-    )
+    longest_first = sorted(filter(str.strip, special), key=len)[::-1]
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
     for item in instructions:
         if match := pattern.search(item.answer) or pattern.search(item.prompt):
             where = f"the {item.kind} of {item.image_id}"
@@ -157,6 +150,13 @@ def chat_text(processor, prompt: str) -> str:
     return processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
 
 
+def questions(processor, prompts: Sequence[str], images: Sequence[Image.Image], **options):
+    """A processor's output for one question about each image, with padding."""
+    texts = [chat_text(processor, prompt) for prompt in prompts]
+    options |= {"padding": True, "return_tensors": "pt"}
+    return processor(text=texts, images=[[image] for image in images], **options)
+
+
 class AnswerCollator:
     """A training batch of examples with ``image`` (PIL), ``prompt`` and ``answer``, in which only the
     answer and the token that ends it are learnt: all else has the label IGNORED."""
@@ -167,22 +167,18 @@ class AnswerCollator:
     def __call__(self, examples: Sequence[dict]) -> dict[str, torch.Tensor]:
         """(n, L) each: input_ids, labels, ...; and what the visual encoder needs."""
         tokenizer = self.processor.tokenizer
-        asked = self.processor(
-            text=[chat_text(self.processor, example["prompt"]) for example in examples],
-            images=[[example["image"]] for example in examples],
-            padding=True,
-            return_tensors="pt",
-        )
+        prompts, images = ([each[name] for each in examples] for name in ("prompt", "image"))
+        asked = questions(self.processor, prompts, images)
+        asked["labels"] = torch.full_like(asked["input_ids"], IGNORED)
         rows = defaultdict(list)
         for number, example in enumerate(examples):
             answer = tokenizer(example["answer"], add_special_tokens=False)["input_ids"]
             answer = torch.tensor([*answer, tokenizer.eos_token_id])  # (a,)
             known = asked["attention_mask"][number].bool()
-            for name in [name for name in TEXT_INPUTS if name in asked]:
-                end = answer if name == "input_ids" else answer * 0 + answer_value(asked, name)
+            for name in [name for name in (*TEXT_INPUTS, "labels") if name in asked]:
+                is_text = name in ("input_ids", "labels")
+                end = answer if is_text else answer * 0 + answer_value(asked, name)
                 rows[name].append(torch.cat([asked[name][number, known], end]))  # (q + a,)
-            question = torch.full((int(known.sum()),), IGNORED)  # (q,)
-            rows["labels"].append(torch.cat([question, answer]))  # (q + a,)
         padding = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
         batch = {
             name: pad_sequence(values, batch_first=True, padding_value=padding.get(name, 0))

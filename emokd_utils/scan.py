@@ -4,7 +4,6 @@ are found by their pixels, so that a leak from test into training is seen under 
 import hashlib
 import json
 import os
-import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from .emotions import LABEL_SETS, LabelSet, infer_label_set
-from .folders import SPLITS, Problem, known_label_set, list_files, metadata_problems
+from .folders import SPLITS, Problem, known_label_set, list_files, metadata_problems, printable
 from .images import BAD_FILES, FORMATS, BadFile, decode
 
 # Kind of problem -> severity, and what it means with its mend.
@@ -32,7 +31,6 @@ KINDS = {kind: ("error", meaning) for kind, meaning in BAD_FILES.items()} | {
     "passed over": ("note", "was put there by a system or program, not on purpose"),
 }
 _COLUMNS = "id split folder label width height mode sha256 pixels".split()
-_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +81,8 @@ class ScanReport:
     def text(self, limit: int = 8) -> str:
         """The report to read: counts, then each kind of problem with at most `limit` paths."""
         counts = self.counts.rename_axis(index=None, columns=None)
-        lines = [
-            f"{self.root}: {len(self.images):,} sound images, {len(self.label_set)} classes",
-            counts.assign(all=counts.sum(axis=1)).to_string(),
-        ]
+        lines = [f"{self.root}: {len(self.images):,} sound images, {len(self.label_set)} classes"]
+        lines.append(counts.assign(all=counts.sum(axis=1)).to_string())
         if "val" not in counts.index:
             lines.append("no val/: part of train is set apart for validation")
         if self.problems.empty:
@@ -97,7 +93,7 @@ class ScanReport:
             if kind == "passed over":  # counted, not listed
                 continue
             for row in rows.head(limit).itertuples():
-                lines.append(f"  {row.path}  ({row.detail})".translate(_ESCAPES))
+                lines.append(printable(f"  {row.path}  ({row.detail})"))
             if len(rows) > limit:
                 lines.append(f"  ... and {len(rows) - limit:,} more")
         return "\n".join(lines)
@@ -119,11 +115,9 @@ class ScanReport:
 
 
 def _problem_table(problems: Iterable[Sequence[str]]) -> pd.DataFrame:
-    """Sorted by kind, in the order of KINDS, then by path."""
     order = list(KINDS)
-    rows = sorted(
-        ([*row, KINDS[row[0]][0]] for row in problems), key=lambda r: (order.index(r[0]), r)
-    )
+    problems = sorted(problems, key=lambda row: (order.index(row[0]), row))
+    rows = [(*row, KINDS[row[0]][0]) for row in problems]
     return pd.DataFrame(rows, columns=["kind", "path", "detail", "severity"], dtype=str)
 
 
@@ -153,7 +147,7 @@ def scan(root: str | os.PathLike) -> ScanReport:
 
 def _merged(folders: Sequence[str], label_set: LabelSet) -> Iterator[Problem]:
     for label, names in pd.Series(folders).groupby([label_set.canonical(f) for f in folders]):
-        if len({unicodedata.normalize("NFC", name) for name in names}) > 1:
+        if names.str.normalize("NFC").nunique() > 1:
             yield Problem("merged", label, f"{' and '.join(names)} into {label}")
 
 

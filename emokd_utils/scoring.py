@@ -67,10 +67,9 @@ class AnswerTree:
         rows = [[*tokenizer(a, add_special_tokens=False)["input_ids"], end] for a in answers]
         prefix = common_prefix(rows)
         endings = [torch.tensor(row[len(prefix) :]) for row in rows]
-        lengths = torch.tensor([[len(ending)] for ending in endings])  # (K, 1)
-        padded = pad_sequence(endings, batch_first=True, padding_value=end)
-        real = torch.arange(padded.shape[1]) < lengths
-        return cls(prefix, padded.to(device), real.to(device))
+        padded = pad_sequence(endings, batch_first=True, padding_value=-1)
+        real = padded >= 0
+        return cls(prefix, padded.where(real, end).to(device), real.to(device))
 
     def log_likelihood(self, model, inputs: dict[str, torch.Tensor], encoded) -> torch.Tensor:
         """(n, K) in nats: each answer's after each prompt of a processor's output, whose images are

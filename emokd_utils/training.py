@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -44,9 +44,8 @@ def fit(
             logits = val_logits()  # (m, C)
         loss = F.cross_entropy(logits, val_labels).item()
         accuracy = (logits.argmax(dim=1) == val_labels).double().mean().item()
-        history.append(
-            {"epoch": epoch, "train_loss": train_loss, "val_loss": loss, "val_accuracy": accuracy}
-        )
+        record = {"epoch": epoch, "train_loss": train_loss}
+        history.append(record | {"val_loss": loss, "val_accuracy": accuracy})
         after_epoch(history[-1])
         score = (-loss, accuracy) if monitor == "val_loss" else (accuracy, -loss)
         if score > best_score and math.isfinite(loss):
@@ -135,12 +134,9 @@ def as_labels(values: Array, name: str, rows: int, num_classes: int) -> torch.Te
 
 
 class Trained:
-    """A dataclass of a module, its settings and what its training noted, kept in one file. `build`
-    makes the module, the first field, of the settings and the module's `arguments`."""
-
-    file_format: ClassVar[str]
-    settings_type: ClassVar[type]
-    build: ClassVar[Callable[..., nn.Module]]
+    """A dataclass of a module, its settings and what its training noted, kept in one file of the
+    `file_format`. `build` makes the module, the first field, of settings of the `settings_type` and
+    the module's `arguments`."""
 
     def save(self, path: str | Path) -> None:
         """Write weights, buffers, settings and notes to one safetensors file."""

@@ -1,9 +1,6 @@
-"""Instruction tuning with LoRA (lesson 5).
-
-Low-rank updates on projections of the language model; the visual encoder and every base weight stay
-frozen (Hu et al. 2022, arXiv:2106.09685; Lee et al. 2025, doi:10.1109/CVPRW67362.2025.00560: query,
-key, value and output, rank 8, alpha 8, dropout 0.05). The adapter is saved apart from the base.
-"""
+"""Instruction tuning with LoRA (lesson 5): low-rank updates on projections of the language model; the
+visual encoder and every base weight stay frozen (Hu et al. 2022, arXiv:2106.09685; Lee et al. 2025,
+doi:10.1109/CVPRW67362.2025.00560: query, key, value and output, rank 8, alpha 8, dropout 0.05)."""
 
 import shutil
 from collections.abc import Sequence
@@ -32,7 +29,6 @@ def add_lora(model, settings: TuningSettings):
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=lora_targets(model, settings.projections),
-        bias="none",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
@@ -53,11 +49,10 @@ def recompute_layers(model) -> None:
     model.disable_input_require_grads()  # else the frozen visual encoder is gone through backwards
 
 
-class ProgressBar(ProgressCallback):
+class _ProgressBar(ProgressCallback):
     """The Trainer's bar, with the loss on it in place of printed lines."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Show the loss."""
         if logs and "loss" in logs:
             self.training_bar.set_postfix(loss=logs["loss"])
 
@@ -107,7 +102,7 @@ def instruction_tune(
         args=arguments,
         train_dataset=InstructionDataset(dataset, instructions),
         data_collator=AnswerCollator(vlm.processor),
-        callbacks=[ProgressBar()] if progress and first() else [],
+        callbacks=[_ProgressBar()] if progress and first() else [],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=checkpoints and _last_checkpoint(checkpoints))
@@ -150,7 +145,6 @@ def _arguments(
         save_strategy="steps" if checkpoints else "no",
         save_steps=settings.checkpoint_steps,
         save_total_limit=2,
-        report_to="none",
         logging_steps=25,
         disable_tqdm=True,
         remove_unused_columns=False,

@@ -124,7 +124,7 @@ def fine_tune(
     same numbers. From pretrained weights training starts from a linear probe, which is epoch 0 and
     is kept where no epoch is better. Raises InputError for an empty split or a diverging training."""
     pixels, labels = _examples(dataset, "train", settings)  # labels (n,)
-    val_pixels, val_labels = _examples(dataset, "val", settings)
+    val, val_labels = _examples(dataset, "val", settings)
     per_epoch = max(1, len(labels) // settings.batch_size)
     steps = max(1, settings.epochs) * per_epoch
     bar = tqdm(total=steps, desc=settings.name, unit="step", disable=not progress)
@@ -132,7 +132,7 @@ def fine_tune(
         network = build_network(settings, len(dataset.label_set))
         network.to(default_device(), memory_format=torch.channels_last)
         if settings.weights:
-            _start_from_probe(network, pixels, labels, val_pixels, val_labels)
+            _start_from_probe(network, pixels, labels, val, val_labels)
         optimizer = torch.optim.AdamW(_rates(network, settings), lr=settings.lr, fused=True)
         rates = LambdaLR(optimizer, lambda step: schedule(step, steps, settings.warmup))
 
@@ -152,7 +152,7 @@ def fine_tune(
         history, best, _ = fit(
             network,
             train_epoch,
-            lambda: outputs(network, val_pixels.batches()),
+            lambda: outputs(network, val.batches()),
             val_labels,
             settings,
             bar.set_postfix,

@@ -1,9 +1,7 @@
-"""A vision-language model as a classifier of emotions (lesson 3).
-
-It answers in two ways. *Generate and parse*, as the paper does: the label is read out of what it
-writes, which may lie outside the label set. *Label scoring*: how likely is each label's answer,
-given the image and the prompt; this yields probabilities.
-"""
+"""A vision-language model as a classifier of emotions (lesson 3). It answers in two ways.
+*Generate and parse*, as the paper does: the label is read out of what it writes, which may lie outside
+the label set. *Label scoring*: how likely is each label's answer, given the image and the prompt; this
+yields probabilities."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +11,11 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .answers import one_hot, parse_answer
+from .answers import parse_answer
 from .data import ImageDataset
 from .errors import InputError
 from .families import area, check_model, encode, grid, tokens_of
-from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, chat_text
+from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, questions
 from .loading import load_model
 from .predictions import Predictions, versions
 from .processes import first, gather, part
@@ -57,13 +55,7 @@ class VLM:
 
     def inputs(self, images: Images, prompt: str) -> dict[str, torch.Tensor]:
         """The model's inputs for one question about each image, padded on the left."""
-        batch = self.processor(
-            text=[chat_text(self.processor, prompt)] * len(images),
-            images=[[image] for image in images],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        )
+        batch = questions(self.processor, [prompt] * len(images), images, padding_side="left")
         return {name: value.to(self.device) for name, value in batch.items() if name != "labels"}
 
     @torch.inference_mode()
@@ -151,25 +143,23 @@ class VLM:
         classes = dataset.label_set
         prompt = prompt or categorical_prompt(classes)
         expected = [answer_for(label) for label in classes]
-        rows, answers, labels = [], [], []
+        weights, answers = [], []
         for images in self._opened(dataset, f"{self.name} {method}", progress):
             if method == "score":
                 scores = self.score(images, prompt, expected)  # (b, C)
-                rows += [*np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))]
-                texts = [expected[k] for k in scores.argmax(1)]
-                labels += texts
+                weights += [*np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))]
+                answers += [expected[k] for k in scores.argmax(1)]
             else:
-                texts = self.generate(images, prompt, max_new_tokens)
-                named = [parse_answer(text, classes) for text in texts]
-                rows += [one_hot(label, classes) for label in named]
-                labels += named
-            answers += texts
-        shares, answers = np.stack(gather(rows)), gather(answers)
-        shares /= shares.sum(1, keepdims=True)
-        invalid = [label is None for label in gather(labels)]
+                written = self.generate(images, prompt, max_new_tokens)
+                named = [parse_answer(text, classes) for text in written]
+                weights += [[float(label in (None, each)) for each in classes] for label in named]
+                answers += written
+        weights, answers = np.array(gather(weights)), gather(answers)
+        invalid = (weights == 1).all(1)  # where no class was named
         about = {"model": self.name, "adapter": self.adapter, "method": method, "prompt": prompt}
         about |= {"data": dataset.fingerprint, "versions": versions()}
         images = dataset.ids, dataset.table["split"], dataset.labels, classes
+        shares = weights / weights.sum(1, keepdims=True)
         return Predictions(*images, shares, answers, invalid, about)
 
     def dataset_features(self, dataset: ImageDataset, progress: bool = True) -> np.ndarray:

@@ -1,11 +1,10 @@
 """Reading answers: what is declared, what is only named, and what is nothing."""
 
-import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from emokd_utils.answers import one_hot, parse_answer
+from emokd_utils.answers import parse_answer
 from emokd_utils.emotions import EKMAN, MIKELS, POLARITY, infer_label_set
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import answer_for
@@ -118,8 +117,3 @@ def test_every_label_is_found_in_its_own_answer(names):
     for label in labels:
         answer = answer_for(label)
         assert parse_answer(answer, labels) == parse_answer(f"I say {answer}.", labels) == label
-
-
-def test_an_answer_without_a_label_says_nothing_about_the_classes():
-    np.testing.assert_array_equal(one_hot("awe", MIKELS), [0, 1, 0, 0, 0, 0, 0, 0])
-    np.testing.assert_array_equal(one_hot(None, MIKELS), [1 / 8] * 8)

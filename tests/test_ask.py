@@ -111,7 +111,7 @@ def train(tmp_path_factory):
 
 
 def write(train, folder, server, **settings):
-    keys = {"base_url": server.url, "api_key": SECRET, "progress": False}
+    keys = {"base_url": server.url, "api_key": SECRET}
     return write_with_model(train, replace(FAST, **settings), folder, **keys)
 
 

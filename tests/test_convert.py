@@ -234,6 +234,17 @@ def test_imagefolder_with_other_spellings(folders, tmp_path):
     assert found(report, "unlisted") == ["happy/deeper/x.png", "top.png"]
 
 
+def test_litter_is_passed_over_and_counted(folders, tmp_path):
+    litter = ".DS_Store happy/Thumbs.db happy/._00.png angry/@eaDir __MACOSX .cache".split()
+    for name in [*litter[:3], "angry/@eaDir/a.png", "__MACOSX/happy/b.png", ".cache/deep/c.png"]:
+        (folders / name).parent.mkdir(parents=True, exist_ok=True)
+        (folders / name).write_bytes(b"not looked at")
+    report = convert("imagefolder", folders, tmp_path / "out")
+    assert sorted(found(report, "passed over")) == sorted(litter) and report.listed == 60
+    _, line, rest = report.text().partition("\n6 passed over: put there by a system or program")
+    assert line and "DS_Store" not in rest and len(report.problems) == 6
+
+
 def test_imagefolder_keeps_a_split(folders, tmp_path):
     for split in ("training", "valid", "test"):
         shutil.copytree(folders, tmp_path / "split" / split)

@@ -18,7 +18,7 @@ from scipy.special import rel_entr
 from ..data import ImageDataset
 from ..errors import InputError
 from ..figures import class_colours, model_colours
-from ..images import open_image, webp
+from ..images import open_image, shrunk
 from ..predictions import Predictions
 
 Images = ImageDataset | Mapping[str, Any] | str | os.PathLike
@@ -158,9 +158,8 @@ class Content:
             return None
         try:
             image = image() if callable(image) else image
-            return webp(
-                image if isinstance(image, Image.Image) else open_image(image), size, quality
-            )
+            image = image if isinstance(image, Image.Image) else open_image(image)
+            return shrunk(image, size, quality)
         except (InputError, OSError):
             return None
 

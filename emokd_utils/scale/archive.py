@@ -17,7 +17,6 @@ are those of the models it names is its sender's word.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -31,11 +30,10 @@ from safetensors.numpy import load_file
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..data import ImageDataset
 from ..errors import InputError
 from ..files import fingerprint, written_aside
-from ..folders import is_litter
-from ..images import open_image, webp
+from ..folders import is_litter, printable
+from ..images import open_image, shrunk
 from ..predictions import Predictions
 from ..run.card import CARD, RunCard, need, read_card, write_card
 from ..run.run import Run
@@ -61,15 +59,11 @@ def export(
     only_kept: bool = False,
 ) -> Path:
     """Write what a run has kept for some seeds as a .zip; the same inputs give the same bytes.
-
     Explanations and reasons of the first seed, which the lessons show and a run does not make, are
-    made here if need be (some thousand passes of the VLM), unless only_kept.
-
-    pictures: 'thumbnails' (WebP, longer side at most SIDE pixels, without metadata) or 'none'.
-
-    Raises NotMadeError where something that `Run.predictions` needs is not kept, and InputError for
-    another suffix, a run that was itself imported, or more than MAX_MB.
-    """
+    made here if need be (some thousand passes of the VLM), unless only_kept. pictures: 'thumbnails'
+    (WebP, longer side at most SIDE pixels) or 'none'. Raises NotMadeError where something that
+    `Run.predictions` needs is not kept, and InputError for another suffix, a run that was itself
+    imported, or more than MAX_MB."""
     path, seeds = Path(path), tuple(seeds)
     if path.suffix != ".zip":
         raise InputError(f"{path} is no archive: give a name that ends in .zip")
@@ -78,20 +72,18 @@ def export(
     if not only_kept:
         run.kept().predictions(seeds[0])  # or NotMadeError
         run.explanations(seeds[0]), run.reasons(seeds[0])
-    kept = run.kept()
     listing: dict[str, dict] = {}
     left = MAX_MB * 1e6
-    images = _pictures(kept.dataset, pictures, run.progress)
     with written_aside(path) as aside, zipfile.ZipFile(aside, "w") as file:
-        for name, content in itertools.chain(_results(kept, seeds, pictures), images):
+        for name, content in _members(run, seeds, pictures):
             listing[name] = _mark(content)
             left -= len(content)
             if left < 0:
                 mend = "leave the images out (--no-images)"
                 raise InputError(f"the run is larger than {MAX_MB} MB: {mend}")
-            _write(file, name, content)
+            file.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # without a date
         about = {"format": FORMAT, "version": __version__, "members": listing}
-        _write(file, LISTING, json.dumps(about, indent=1).encode())
+        file.writestr(zipfile.ZipInfo(LISTING), json.dumps(about, indent=1), zipfile.ZIP_DEFLATED)
     return path
 
 
@@ -99,45 +91,31 @@ def _mark(content: bytes) -> dict[str, int | str]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _write(file: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """A member, without a date: the same content gives the same bytes."""
-    packed = name.startswith("pictures/")
-    kind = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
-    file.writestr(zipfile.ZipInfo(name), content, kind)
-
-
-def _results(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each member but the pictures, by name."""
+def _members(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[str, bytes]]:
     yield README, _readme(run, seeds, pictures).encode()
-    for folder in travelling(run, seeds):
+    for folder in travelling(run.kept(), seeds):
         manifest = json.loads((folder / MANIFEST).read_bytes())
         names = STAGES[manifest["stage"]].travels
         manifest["files"] = {name: manifest["files"][name] for name in names}
         yield f"{folder.name}/{MANIFEST}", json.dumps(manifest, indent=1).encode()
         yield from ((f"{folder.name}/{name}", (folder / name).read_bytes()) for name in names)
     yield CARD, write_card(run, seeds, pictures)
+    images = {} if pictures == "none" else {picture_name(k): k for k in run.dataset.ids}
+    quiet = not (run.progress and images)
+    for name in tqdm(sorted(images), "pictures", unit="image", disable=quiet):
+        yield name, shrunk(run.dataset.open(images[name]), SIDE, quality=80)
 
 
 def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
     """The folders of the artefacts behind what a run that makes nothing can give, by name."""
+    written = (lambda seed: run.zero_shot("generate"), lambda seed: run.tuned(seed, "generate"))
     run.zero_shot()
-    with contextlib.suppress(NotMadeError):
-        run.zero_shot("generate")
     for seed in seeds:
         run.predictions(seed)
-        for ask in (run.costs, run.explanations, run.reasons):
+        for ask in (run.costs, run.explanations, run.reasons, *written):
             with contextlib.suppress(NotMadeError):
                 ask(seed)
-        with contextlib.suppress(NotMadeError):
-            run.tuned(seed, "generate")
     return sorted(a.folder for a in run.artefacts.values() if a.stage.travels and a.is_kept)
-
-
-def _pictures(dataset: ImageDataset, pictures: str, progress: bool) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each picture, by name."""
-    images = {} if pictures == "none" else {picture_name(k): k for k in dataset.ids}
-    for name in tqdm(sorted(images), "pictures", unit="image", disable=not (progress and images)):
-        yield name, webp(dataset.open(images[name]), SIDE, quality=80)
 
 
 def _readme(run: Run, seeds: tuple[int, ...], pictures: str) -> str:
@@ -161,11 +139,9 @@ where those allow it. `python -m emokd_utils export --no-images` leaves the imag
 
 def install(archive: str | os.PathLike, runs: Path, name: str | None = None) -> Path:
     """Check an archive that `export` wrote and install it as ``<runs>/<name>``; returns that folder.
-
     name: by default the archive's. Raises InputError, in one sentence and with nothing installed,
     for an archive that is damaged, larger than MAX_MB, of another version or not of this form, and
-    where the name is taken or unusable.
-    """
+    where the name is taken or unusable."""
     archive, runs = Path(archive), Path(runs)
     name = archive.stem if name is None else name
     if Path(name).name != name or name.startswith("."):
@@ -184,16 +160,13 @@ def install(archive: str | os.PathLike, runs: Path, name: str | None = None) -> 
             os.rename(fresh, target)
         except Exception as error:  # hostile bytes make many kinds of errors
             reason = str(error) if isinstance(error, InputError) else repr(error)
-            reason = reason.replace(f"{fresh}{os.sep}", "")
-            reason = "".join(c if c.isprintable() else " " for c in reason)[:400]
-            raise InputError(
-                f"{archive.name} is refused and nothing is installed: {reason}"
-            ) from error
+            reason = printable(reason.replace(f"{fresh}{os.sep}", ""))[:400]
+            what = f"{archive.name} is refused and nothing is installed"
+            raise InputError(f"{what}: {reason}") from error
     return target
 
 
 def _unpack(archive: Path, to: Path) -> None:
-    """Write the members, each as the listing says, into a new folder."""
     with zipfile.ZipFile(archive) as file:
         sizes = {info.filename: info.file_size for info in file.infolist() if not info.is_dir()}
         if (total := sum(sizes.values()) / 1e6) > MAX_MB:
@@ -201,19 +174,16 @@ def _unpack(archive: Path, to: Path) -> None:
         # A file manager may have put a folder around it, and files of its own inside.
         inside = min((name for name in sizes if name.endswith(LISTING)), key=len, default="")
         inside = inside.removesuffix(LISTING)
-        sizes = {
-            name.removeprefix(inside): size
-            for name, size in sizes.items()
-            if not any(is_litter(part) for part in name.split("/") if part not in ("", ".."))
-        }
-        if odd := [name for name in sizes if not _MEMBER.fullmatch(name)]:
+        own = (name for name in sizes if not any(map(is_litter, name.split("/"))))
+        names = {name.removeprefix(inside) for name in own}
+        if odd := [name for name in names if not _MEMBER.fullmatch(name)]:
             raise InputError(f"{odd[0][:80]!r} is not one of the files of a run")
-        if not {LISTING, CARD} <= sizes.keys():
+        if not {LISTING, CARD} <= names:
             raise InputError(f"it has no {LISTING} or no {CARD}")
         about = json.loads(file.read(inside + LISTING))
-        if lost := sorted(about["members"].keys() - sizes.keys()):
+        if lost := sorted(about["members"].keys() - names):
             raise InputError(f"{lost[0]} is missing, {len(lost)} files in all")
-        if about["format"] != FORMAT or about["members"].keys() != sizes.keys() - {LISTING}:
+        if about["format"] != FORMAT or about["members"].keys() != names - {LISTING}:
             raise InputError(f"its members are not those of its {LISTING}")
         for name, mark in about["members"].items():
             content = file.read(inside + name)  # no more than the size that was added up
@@ -245,10 +215,8 @@ def _check(folder: Path) -> None:
 def _check_artefact(path: Path, card: RunCard) -> None:
     about, stage = json.loads((path / MANIFEST).read_bytes()), STAGES[path.name.partition("-")[0]]
     if about["stage"] != stage.name or about["version"] != stage.version:
-        raise InputError(
-            f"it was made by another version of the stage {stage.name}: use the same version of "
-            "emokd_utils on both sides"
-        )
+        mend = "use the same version of emokd_utils on both sides"
+        raise InputError(f"it was made by another version of the stage {stage.name}: {mend}")
     key = fingerprint({name: about[name] for name in ("stage", "version", "inputs")})
     if about["key"] != key or not path.name.endswith(f"-{key}"):
         raise InputError("its name is not what its key says")

@@ -1,11 +1,8 @@
-"""Instructions written by a large model that sees the image and is told its label (lesson 4).
-
-Asked is any server that speaks OpenAI's chat completions. A kill loses at most the requests under
-way; what may have been paid for without an answer is kept with its cost at most.
-"""
+"""Instructions written by a large model that sees the image and is told its label (lesson 4). Asked is
+any server that speaks OpenAI's chat completions. A kill loses at most the requests under way; what
+may have been paid for without an answer is kept with its cost at most."""
 
 import base64
-import io
 import math
 import re
 import time
@@ -14,17 +11,16 @@ from collections.abc import Callable
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from threading import Thread, get_ident
+from threading import Thread, current_thread
 
 from filelock import FileLock, Timeout
-from PIL import Image
 from tqdm.auto import tqdm
 
 from ..data import ImageDataset
 from ..errors import InputError
 from ..files import fingerprint
+from ..images import shrunk
 from ..instructions import JOURNAL_FORMAT
 from ..settings import ABOVE_0, COUNT, INF, within
 from .journal import Journal, WriterReport, entry
@@ -106,9 +102,8 @@ def estimate(dataset: ImageDataset, settings: WriterSettings, folder: Path | str
 
 
 def _connected(settings: WriterSettings, base_url: str | None, key: str):
-    """A client that tries again what the server turns away, but not what was lost; and the threads
-    that have sent something and wait for the answer, a set that changes."""
-    sending: set[int] = set()
+    """A client that tries again what the server turns away, but not what was lost; and the names of
+    the threads that have sent something and wait for the answer, a set that changes."""
     try:
         import openai
     except ModuleNotFoundError:
@@ -120,9 +115,11 @@ def _connected(settings: WriterSettings, base_url: str | None, key: str):
     if base_url and not base_url.startswith(("http://", "https://")):
         raise InputError(f"OPENAI_BASE_URL is {base_url}: give an address, as http://HOST/v1")
 
+    sending: set[str] = set()
+
     class Client(openai.DefaultHttpxClient):
         def send(self, request, **options):
-            sending.add(get_ident())
+            sending.add(current_thread().name)
             try:
                 response = super().send(request, **options)
             except Exception as error:
@@ -130,7 +127,7 @@ def _connected(settings: WriterSettings, base_url: str | None, key: str):
                     raise
                 raise EOFError(f"{type(error).__name__} {error}") from error
             finally:
-                sending.discard(get_ident())
+                sending.discard(current_thread().name)
             response.status_code = _true_status(response)
             if response.status_code >= 400 and _is_out_of_credit(response.text):
                 response.headers["x-should-retry"] = "false"
@@ -165,17 +162,17 @@ def _is_out_of_credit(words: str) -> bool:
     return bool(_NO_CREDIT.search(words)) and not soon
 
 
-def _started(work: Callable[[], tuple]) -> Future:
-    """What a thread of its own is doing, which keeps no process from ending."""
+def _started(ask: Callable[[str], tuple], image: str) -> Future:
+    """What a thread of this image's name is doing; it keeps no process from ending."""
     future = Future()
 
     def carry_out() -> None:
         try:
-            future.set_result(work())
+            future.set_result(ask(image))
         except Exception as error:
             future.set_exception(error)
 
-    Thread(target=carry_out, daemon=True).start()
+    Thread(target=carry_out, name=image, daemon=True).start()
     return future
 
 
@@ -184,14 +181,14 @@ class _Run:
 
     def __init__(self, journal: Journal, settings: WriterSettings, client, sending: set, key: str):
         self.journal, self.settings, self.client, self.key = journal, settings, client, key
-        self.sending, self.thread_of = sending, {}  # by image
-        self.queue, self.under_way = deque(journal.left()), {}  # images; request -> its image
+        self.sending, self.under_way = sending, {}  # images that were sent; request -> its image
+        self.queue = deque(journal.left())
         self.failures, self.failed_in_a_row, self.why, self.turn = Counter(), 0, "", 0.0
         self.limit = "max_completion_tokens"  # as the server calls it
 
-    def all(self, progress: bool) -> None:
+    def all(self) -> None:
         self.journal.save()  # without a torn end
-        with tqdm(total=len(self.queue), unit="image", disable=not progress) as self.bar:
+        with tqdm(total=len(self.queue), unit="image") as self.bar:
             try:
                 while self._send():
                     self._settle(FIRST_COMPLETED)
@@ -201,7 +198,7 @@ class _Run:
                 with suppress(KeyboardInterrupt):  # a second one: wait no longer
                     self._settle(ALL_COMPLETED, GRACE)
                 for image in self.under_way.values():
-                    if self.thread_of.get(image) in self.sending:
+                    if image in self.sending:
                         self.journal.append(self._lost(image))
 
     def _send(self) -> bool:
@@ -214,7 +211,7 @@ class _Run:
             time.sleep(max(0, self.turn - time.monotonic()))
             self.turn = time.monotonic() + 60 / self.settings.requests_per_minute
             image = self.queue.popleft()
-            self.under_way[_started(partial(self._ask, image))] = image
+            self.under_way[_started(self._ask, image)] = image
         return bool(self.under_way)
 
     def _at_most(self) -> dict[str, int]:
@@ -230,16 +227,13 @@ class _Run:
 
     def _ask(self, image: str) -> tuple[dict, str, bool]:
         """What goes to the journal, why it failed, and whether every other one will."""
-        dataset, jpeg = self.journal.dataset, io.BytesIO()
-        self.thread_of[image] = get_ident()
+        dataset = self.journal.dataset
         prompt = PROMPT.format(label=dataset.table.at[image, "label"])
         earlier = self.journal.answers.get(image) or [{"wrong": ""}]
         if hint := HINTS.get(earlier[-1]["wrong"]):
             prompt += AGAIN.format(hint=hint)
-        shown = dataset.open(image)
-        shown.thumbnail([self.settings.image_side] * 2, Image.Resampling.LANCZOS)
-        shown.save(jpeg, "JPEG", quality=90)
-        url = "data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode()
+        jpeg = shrunk(dataset.open(image), self.settings.image_side, 90, "JPEG")
+        url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
         picture = {"type": "image_url", "image_url": {"url": url}}
         content = [picture, {"type": "text", "text": prompt}]
         try:
@@ -252,11 +246,8 @@ class _Run:
         except EOFError as error:
             return self._lost(image), f"an answer was lost on the way: {error}", False
         except (ValueError, LookupError, TypeError, AttributeError):
-            return (
-                self._lost(image),
-                "what came is no chat completion; is the address right?",
-                False,
-            )
+            failure = "what came is no chat completion; is the address right?"
+            return self._lost(image), failure, False
         except Exception as error:  # of openai: the server turned it away or is not there
             body = getattr(error, "body", None) or ""
             if isinstance(body, dict) and str(body.get("message")) in str(error):
@@ -289,10 +280,9 @@ class _Run:
                 self.journal.append(request)
             del self.under_way[future]
             self.failed_in_a_row = self.failed_in_a_row + 1 if failure else 0
-            if is_final:
-                self.why = self.why or failure
-            if self.failed_in_a_row >= GIVE_UP:
-                self.why = self.why or f"{GIVE_UP} requests in a row failed, the last: {failure}"
+            if is_final or self.failed_in_a_row >= GIVE_UP:
+                often = "" if is_final else f"{GIVE_UP} requests in a row failed, the last: "
+                self.why = self.why or often + failure
             if request and self.journal.wanted(image):
                 self.queue.appendleft(image)
             else:
@@ -307,21 +297,18 @@ def write_with_model(
     *,
     base_url: str | None = None,
     api_key: str | None = None,
-    progress: bool = True,
 ) -> WriterReport:
-    """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks.
-
-    base_url: of the server (default: OpenAI). api_key: kept nowhere. Ctrl-C ends the run some
-    seconds later; what is still under way then counts as lost. InputError without the package openai
-    or a key, or beside another process.
-    """
+    """Ask a model about every image of ``dataset`` that its journal in ``folder`` lacks. base_url: of
+    the server (default: OpenAI). api_key: kept nowhere. Ctrl-C ends the run some seconds later; what
+    is still under way then counts as lost. InputError without the package openai or a key, or beside
+    another process."""
     key, path = (api_key or "").strip(), journal_path(folder, settings)
     client, sending = _connected(settings, base_url, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{path}.lock", timeout=0):
             run = _Run(Journal(path, dataset), settings, client, sending, key)
-            run.all(progress)
+            run.all()
     except Timeout:
         raise InputError(f"another process is writing to {path}: wait for it") from None
     counts = Journal(path, dataset).counts()

@@ -1,7 +1,5 @@
-"""The paper's seven data sets, and OASIS: what is known of each, and how a copy gets one layout.
-
-`convert` writes metadata.csv (file, and what the release calls it) and source.json, the report.
-"""
+"""The paper's seven data sets, and OASIS: what is known of each, and how a copy gets one layout
+with metadata.csv (file, and what the release calls it) and source.json, the report."""
 
 import hashlib
 import json
@@ -19,10 +17,10 @@ from types import SimpleNamespace
 import pandas as pd
 from huggingface_hub.constants import HF_HOME
 
-from ..data import stratified_split
+from ..data import drawn
 from ..emotions import LABEL_SETS, LabelSet, infer_label_set
 from ..errors import InputError
-from ..folders import SPLITS
+from ..folders import SPLITS, printable
 from ..images import FORMATS, BadFile, decode, decode_bytes
 from .releases import READERS, Folder, Row, read_library
 
@@ -97,35 +95,28 @@ class ConversionReport:
 
 
 def convert(
-    name: str,
-    source: Path | str,
-    out: Path | str,
-    *,
-    seed: int = 0,
-    say: Callable[[str], None] = print,
+    name: str, source: Path | str, out: Path | str, *, seed: int = 0, say: Callable = print
 ) -> ConversionReport:
-    """Write the released data set below `source` to the new folder `out`, whole or not at all.
-
-    name: one of SOURCES, "imagefolder" for class folders, "datasets" for one of that library. seed:
-    of the split, where none is released. Raises InputError.
-    """
+    """Write the released data set below `source` to the new folder `out`, whole or not at all. name:
+    one of SOURCES, "imagefolder" for class folders, "datasets" for one of that library. seed: of the
+    split, where none is released. say: is told how far it is. Raises InputError."""
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there and not empty: give a new folder, or remove it")
     try:
-        files, rows = _opened(name, source)
+        rest, rows = _opened(name, source)
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as draft:
             labels = LABEL_SETS.get(_FORMS[name].label_set)
             taken = []
             for number, row in enumerate(rows, 1):
                 taken.append(_take(Path(source), labels, Path(draft, str(number - 1)), row))
-                files.pop(row.file, None)
+                rest.pop(row.file, None)
                 if number % 5000 == 0:
                     say(f"{number:,} read")
-            taken += [(_plain(file), "", "", kind, "", "", "") for file, kind in files.items()]
+            taken += [(printable(file), "", "", kind, "", "", "") for file, kind in rest.items()]
             table = pd.DataFrame(taken, columns=_TAKEN, dtype=str)
-            report = _lay_out(name, out, Path(draft), table, labels, seed)
+            report = _lay_out(name, out, Path(draft), table, seed)
             if out.exists():
                 out.rmdir()
             os.rename(Path(draft, "data"), out)
@@ -136,7 +127,7 @@ def convert(
 
 
 def _opened(name: str, source: Path | str) -> tuple[dict[str, str], Iterator[Row]]:
-    """What each file is a problem of where no row names it, and the rows."""
+    """The files, with what is wrong with those that no row names, and the rows."""
     if name not in _FORMS:
         raise InputError(f"no data set {name!r} to convert: choose one of {', '.join(_FORMS)}")
     if name == "datasets":
@@ -147,8 +138,8 @@ def _opened(name: str, source: Path | str) -> tuple[dict[str, str], Iterator[Row
     for form in map(dict, about.read):
         rows = READERS[form.pop("as")](folder, LABEL_SETS.get(about.label_set), **form)
         if first := next(rows, None):
-            files = dict.fromkeys(folder.images, "unlisted")
-            return files | dict.fromkeys(folder.litter, "passed over"), chain([first], rows)
+            litter = dict.fromkeys(folder.litter, "passed over")
+            return dict.fromkeys(folder.images, "unlisted") | litter, chain([first], rows)
     raise InputError(f"{source} does not hold {name} as it is released. Wanted: {about.form}")
 
 
@@ -167,13 +158,12 @@ def _take(source: Path, labels: LabelSet | None, copy: Path, row: Row) -> tuple:
             copy.write_bytes(data)
         except BadFile as error:
             kind, detail = "bad file", ": ".join(error.args)
-    return _plain(row.id), row.split, label, kind, _plain(detail), sha256, suffix
+    return printable(row.id), row.split, label, kind, printable(detail), sha256, suffix
 
 
-def _lay_out(
-    name: str, out: Path, draft: Path, table: pd.DataFrame, labels: LabelSet | None, seed: int
-) -> ConversionReport:
+def _lay_out(name: str, out: Path, draft: Path, table: pd.DataFrame, seed: int) -> ConversionReport:
     about, usable = _FORMS[name], table["kind"] == ""
+    labels = LABEL_SETS.get(about.label_set)
     if not labels and usable.any():
         labels = infer_label_set(table["label"][usable])
         table["label"] = table["label"].map(labels.canonical)
@@ -218,12 +208,11 @@ def _divided(table: pd.DataFrame, seed: int | None, shares: Sequence[float]) -> 
         table.loc[images.index[images["split"] == ""], "kind"] = "no split"
         images = images[images["split"] != ""]
     else:
-        label_of = images.drop_duplicates("sha256").set_index("sha256")["label"]
-        drawn = dict.fromkeys(label_of.index, "train")
+        one = images.drop_duplicates("sha256").set_index("sha256", drop=False)
+        one["split"] = "train"
         for split, share in (("test", shares[0]), ("val", shares[1] / (1 - shares[0]))):
-            rest = [content for content in label_of.index if drawn[content] == "train"]
-            drawn |= dict.fromkeys(stratified_split(rest, label_of[rest], share, seed), split)
-        images = images.assign(split=images["sha256"].map(drawn))
+            one = drawn(one, split, share, one["sha256"], seed)
+        images = images.assign(split=images["sha256"].map(one["split"]))
     by_split = images.sort_values("split", key=lambda s: s.map(SPLITS.index), kind="stable")
     copies = by_split[by_split.duplicated("sha256")]
     across = copies["split"] != by_split.groupby("sha256")["split"].transform("first")[copies.index]
@@ -250,7 +239,3 @@ def _free(folder: str, text: str, used: set[str]) -> str:
     free = next(one for one in names if one.casefold() not in used)
     used.add(free.casefold())
     return free
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

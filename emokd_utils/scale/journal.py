@@ -1,13 +1,10 @@
-"""The journal of a large model's answers (lesson 4).
-
-All else follows from it, so a killed run goes on; `instructions.journal_answers` tells its form.
-"""
+"""The journal of a large model's answers (lesson 4). All else follows from it, so a killed run goes
+on; `instructions.journal_answers` tells its form."""
 
 import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,12 +19,10 @@ class Journal:
     """answers: those to each image that count, in order. paid: images asked about. spent: tokens in
     and out. most: those of one answer. InputError where the file is damaged."""
 
-    def __init__(self, path: Path, dataset: ImageDataset, requests: Iterable[dict] | None = None):
-        if requests is None:
-            requests = load_lines(path, JOURNAL_FORMAT)[1:] if path.exists() else ()
+    def __init__(self, path: Path, dataset: ImageDataset):
         self.path, self.dataset, self.requests = path, dataset, []
         self.paid, self.spent, self.most = set(), Counter(), Counter()
-        for request in requests:
+        for request in load_lines(path, JOURNAL_FORMAT)[1:] if path.exists() else ():
             self._count(request)
         self.answers = journal_answers(self.requests, dataset)
 

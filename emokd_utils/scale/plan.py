@@ -1,7 +1,5 @@
-"""What a run will take, before anything is fetched: downloads, disk, memory, hours (lesson 10).
-
-The formulas say what a step of each stage computes and holds; a share of a GPU's peak gives hours.
-"""
+"""What a run will take, before anything is fetched: downloads, disk, memory, hours (lesson 10). By
+formulas of what a step of each stage computes and holds; a share of a GPU's peak gives hours."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -60,11 +58,10 @@ class Images:
         val = round((images - test) / 10)
         train = images - test - val
         names = (*MIKELS.labels, *(f"emotion {k}" for k in range(9, classes + 1)))[:classes]
-        first = instructions.answer_for(names[0])
-        written = [first if kind == "categorical" else "word" * 60 for kind in kinds]
-        texts = tuple((instructions.CONVERSATION_PROMPT, text) for text in written)
-        counts, labels = (train, val, test), infer_label_set(names)
-        return cls(*counts, labels, ((640, 480),), train * len(kinds), texts)
+        first, prompt = instructions.answer_for(names[0]), instructions.CONVERSATION_PROMPT
+        texts = tuple((prompt, first if k == "categorical" else "word" * 60) for k in kinds)
+        labels = infer_label_set(names)
+        return cls(train, val, test, labels, ((640, 480),), train * len(kinds), texts)
 
     @property
     def total(self) -> int:
@@ -73,8 +70,9 @@ class Images:
 
 
 class Plan:
-    """models, table: a row a model and a stage. disk, peak: GB that the run keeps, and of the hungriest
-    stage. changes: what to set where it does not fit, each with the peak once all up to it are."""
+    """models, table: a row a model and a stage. disk, peak, lacking: GB that the run keeps, that the
+    hungriest stage takes, that stages lack. changes: what to set where it does not fit, each with the
+    peak once all up to it are."""
 
     def __init__(self, profile: Profile, images: Images, device: Device) -> None:
         self.profile, self.images, self.device = profile, images, device
@@ -118,7 +116,8 @@ class Plan:
         kept += self.waiting + 4 * (vlm.adapter + 2 * 1024 * width)
         self.disk = (kept + 2 * images.total * (20 * classes + 90)) / 1e9
         self.peak = self.table["peak GB"].max()
-        self.fits = self.peak <= device.memory
+        self.lacking = (self.table["peak GB"] - device.memory).clip(0).sum()
+        self.fits = not self.lacking
 
     def __str__(self) -> str:
         def shown(table: pd.DataFrame) -> str:
@@ -199,17 +198,13 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
 
 def plan(profile: Profile, images: Images, device: Device) -> Plan:
     """The plan of a run; where it does not fit, with changes. InputError as `sizes.sized_vlm`."""
-
-    def lacking(plan: Plan) -> float:
-        return (plan.table["peak GB"] - device.memory).clip(0).sum()
-
     first = best = Plan(profile, images, device)
     changes = {}  # field -> the last value that helped, and the peak then
     for change in _changes(profile):
         if best.fits:
             break
         other = Plan(with_settings(best.profile, [change]), images, device)
-        if lacking(other) < lacking(best):
+        if other.lacking < best.lacking:
             best, changes[change.partition("=")[0]] = other, (change, other.peak)
     first.changes = tuple(changes.values())
     return first

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ..emotions import LabelSet
 from ..errors import InputError
 from ..folders import SPLITS, is_litter
-from ..images import FORMATS
+from ..images import is_image
 
 _SPLIT_OF = {name: name for name in SPLITS} | {"training": "train", "testing": "test"}
 _SPLIT_OF |= dict.fromkeys(("validation", "valid", "dev"), "val")
@@ -50,15 +50,16 @@ class Row(NamedTuple):
 
 
 class Folder:
-    """The files below `root`, relative paths, sorted; apart from them the `litter`."""
+    """The files below `root`, sorted, and the litter, with all in it passed over: relative paths."""
 
     def __init__(self, root: Path):
-        paths = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         self.root, self.files, self.litter = root, [], []
-        for path in sorted(paths):
-            litter = any(map(is_litter, path.split("/")))
-            (self.litter if litter else self.files).append(path)
-        self.images = [file for file in self.files if _is_image(file)]
+        for path in sorted(root.rglob("*"), key=Path.as_posix):
+            name = path.relative_to(root).as_posix()
+            *above, own = map(is_litter, name.split("/"))
+            if not any(above) and (own or path.is_file()):
+                (self.litter if own else self.files).append(name)
+        self.images = [file for file in self.files if is_image(file)]
         self._named = {end: file for file in reversed(self.images) for end in _ends(file)}
 
     def find(self, name: str) -> str | None:
@@ -79,12 +80,8 @@ class Folder:
                     yield f"{file}, line {number}", dict(zip_longest(names, line[: len(names)]))
 
 
-def _is_image(name: str) -> bool:
-    return posixpath.splitext(name)[1].lower() in FORMATS
-
-
 def _ends(name: str) -> tuple[str, str]:
-    stem = posixpath.splitext(name)[0] if _is_image(name) else name
+    stem = posixpath.splitext(name)[0] if is_image(name) else name
     parts = stem.casefold().replace("\\", "/").split("/")
     return parts[-1], "/".join(parts[-2:])
 
@@ -152,15 +149,13 @@ def _read_entries(folder: Folder, labels: LabelSet) -> Iterator[Row]:
             raise InputError(f"{path} is no list of images ({error}): copy it again") from error
         for number, entry in enumerate(entries, 1):
             cells = [*map(str, entry)] if isinstance(entry, list) else []
-            if image := next(filter(_is_image, cells[1:]), None):
+            if image := next(filter(is_image, cells[1:]), None):
                 yield Row(image, {cells[0]: 1}, folder.find(image), path.stem)
             else:
                 yield Row(f"{path.name}, entry {number}", odd="names no image")
 
 
-def _read_paths(
-    folder: Folder, labels: LabelSet | None, patterns: Sequence[str] = _FOLDERS
-) -> Iterator[Row]:
+def _read_paths(folder: Folder, labels: LabelSet | None, patterns=_FOLDERS) -> Iterator[Row]:
     for pattern in patterns:
         found = [m for f in folder.images if (m := re.fullmatch(pattern, f, re.IGNORECASE))]
         found = [m for m in found if m["label"].lower() not in _SPLIT_OF]  # no class is called so
