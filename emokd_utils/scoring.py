@@ -20,21 +20,6 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
     return os.path.commonprefix([row[:-1] for row in rows])  # of lists as of names
 
 
-def tree_mask(trunk: torch.Tensor, branches: int, length: int) -> torch.Tensor:
-    """(n, 1, L, L) additive attention mask, 0 where a token sees another, else very low, for a trunk
-    (n, T) of 0 (padding) and 1 and ``branches`` of ``length`` tokens each; L = T + branches * length.
-    Tokens see what is before them in the trunk and in their own branch; padding sees itself."""
-    width, device = trunk.shape[1], trunk.device
-    total = width + branches * length
-    place = torch.arange(total, device=device)
-    branch = torch.where(place < width, -1, (place - width) // max(length, 1))
-    related = (branch[None, :] == -1) | (branch[None, :] == branch[:, None])
-    related &= place[None, :] <= place[:, None]  # (L, L)
-    real = torch.cat([trunk.bool(), trunk.new_ones(len(trunk), total - width).bool()], 1)  # (n, L)
-    sees = (related & real[:, None, :]) | torch.eye(total, dtype=torch.bool, device=device)
-    return torch.where(sees, 0.0, torch.finfo(torch.float16).min)[:, None]  # (n, 1, L, L)
-
-
 def append_tokens(inputs: dict[str, torch.Tensor], tokens: list[int]) -> dict[str, torch.Tensor]:
     """A model's inputs with the same tokens of an answer after every row."""
     ids = inputs["input_ids"]  # (n, L)

@@ -9,7 +9,6 @@ from functools import wraps
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 
@@ -18,20 +17,12 @@ from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import answer_for, categorical_prompt, write_instructions
 from emokd_utils.profiles import MINI
-from emokd_utils.scoring import tree_mask
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import instruction_tune
 from emokd_utils.vlm import VLM
 
 TINY = MINI.path(MINI.vlm.name)
 ANSWERS = [answer_for(label) for label in MIKELS]
-
-
-def test_the_mask_of_a_tree_by_hand():
-    """A trunk of padding and two tokens, two branches of two."""
-    sees = tree_mask(torch.tensor([[0, 1, 1]]), 2, 2)[0, 0] == 0
-    by_hand = "1000000 0100000 0110000 0111000 0111100 0110010 0110011"
-    assert sees.int().tolist() == [[*map(int, row)] for row in by_hand.split()]
 
 
 def test_no_more_images_than_a_batch_pass_at_once(random_vlm, images, monkeypatch):

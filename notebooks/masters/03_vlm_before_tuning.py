@@ -35,6 +35,8 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
 
 from emokd_utils import checks, figures
 from emokd_utils.answers import parse_answer
@@ -45,7 +47,7 @@ from emokd_utils.instructions import answer_for, categorical_prompt, chat_text
 from emokd_utils.maps import Explanation, share_table
 from emokd_utils.predictions import ZERO_SHOT
 from emokd_utils.run import open_run
-from emokd_utils.scoring import common_prefix, tree_mask
+from emokd_utils.scoring import common_prefix
 from emokd_utils.world.boxes import cue_boxes
 
 # %%
@@ -337,34 +339,44 @@ np.testing.assert_allclose(by_hand, library, atol=close)
 pd.DataFrame({"by hand": by_hand, "library": library}, index=classes).round(3)
 
 # %% [markdown]
-# ### All answers in one pass
+# ### The prompt once, all answers from there
 #
-# By hand each answer costs a pass over the whole prompt. But the answers begin alike, and the prompt is the
-# same. So the library puts the prompt and the common beginning first (the *trunk*), and behind it the
-# different endings (the *branches*) side by side. A mask in the attention keeps each branch blind to the
-# others, and each branch has the positions that it would have alone.
-
-# %%
-sees = (tree_mask(torch.ones(1, 5), branches=3, length=2)[0, 0] == 0).numpy()
-names = [f"trunk {k}" for k in range(1, 6)] + [f"{b}{k}" for b in "ABC" for k in (1, 2)]
-with figures.style():
-    fig, ax = plt.subplots(figsize=(5.4, 5.2), layout="constrained")
-    ax.imshow(sees, cmap="Blues", vmin=-0.3, vmax=1.3)
-    ax.set_xticks(range(len(names)), names, rotation=60)
-    ax.set_yticks(range(len(names)), names)
-    title = "Each answer sees trunk and itself,\nnever another answer"
-    ax.set(title=title, xlabel="is seen (dark) or not", ylabel="token that looks")
-    alt = f"A mask of {len(names)} tokens; branches A, B, C see the trunk and what is before them."
-figures.show(fig, alt=alt)
+# By hand each answer costs a pass over the whole prompt. But the prompt is the same, and the answers begin alike.
+# While a model reads, each layer keeps of every token what later ones will ask of it, its keys and values: the
+# **cache**. So the library lets prompt and common beginning (the *trunk*) pass once, repeats their cache, once for
+# each answer, and lets the different endings (the *branches*) go on from it. Every model that writes can do so, for
+# writing is nothing else: one token more, from the cache.
 
 # %%
 ends = [
     tokenizer(a, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for a in answers
 ]
-trunk, longest = len(ids) + len(common_prefix(ends)), max(map(len, ends))
+shared = common_prefix(ends)
+branches = [torch.tensor(row[len(shared) :]) for row in ends]
+branches = pad_sequence(branches, batch_first=True, padding_value=-1).to(vlm.device)
+trunk = append(vlm.inputs([image], prompt), shared)
+cache = DynamicCache(config=vlm.core.config.get_text_config(decoder=True))
+with torch.inference_mode():
+    logits = vlm.core(**trunk, cache=cache, use_cache=True).logits[0, -len(shared) - 1 :].float()
+    begin = logits[:-1].log_softmax(1)[range(len(shared)), shared].sum()  # the shared tokens
+    fork = logits[-1].log_softmax(0)[branches[:, 0]]  # the first token of each ending
+    cache.reorder_cache(torch.zeros_like(branches[:, 0]))  # once for each answer
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw")
+    places, _ = vlm.core.model.get_rope_index(**{name: trunk[name] for name in names})
+    steps = places.max() + 1 + torch.arange(branches.shape[1] - 1, device=vlm.device)
+    further = vlm.core(
+        input_ids=branches[:, :-1].clamp(min=0),
+        position_ids=steps.expand(3, len(answers), -1),
+        cache=cache,
+        use_cache=True,
+    ).logits.float()
+
+rest = further.log_softmax(2).gather(2, branches[:, 1:, None].clamp(min=0))[..., 0]
+cached = begin + fork + (rest * (branches[:, 1:] >= 0)).sum(1)  # no padding
+np.testing.assert_allclose(cached.cpu(), library, atol=close)
 alone = sum(len(ids) + len(row) for row in ends)
-together = trunk + len(answers) * (longest - len(common_prefix(ends)) - 1)
-print(f"tokens read for {len(answers)} answers: {alone} one by one, {together} in one pass")
+together = trunk["input_ids"].shape[1] + branches[:, :-1].numel()
+print(f"tokens read for {len(answers)} answers: {alone} one by one, {together} from the cache")
 
 # %% [markdown]
 # ### From scores to probabilities
