@@ -393,7 +393,7 @@ def test_what_a_model_lacks_is_told():
     ):
         with pytest.raises(InputError, match=missing):
             check_model(config, processor)
-    message = "no attention projections x; linear layers: down_proj, gate_proj"
+    message = "no attention projections x, but these linear layers: down_proj, gate_proj"
     with torch.device("meta"), pytest.raises(InputError, match=message):
         lora_targets(hf.LlavaForConditionalGeneration(hf.LlavaConfig()), "x")
 
@@ -421,7 +421,7 @@ PUBLISHED = {  # parameters, as the cards of the models have them; type; SIZES, 
     "Mistral-Small-3.1-24B": (24_011_361_280, "mistral3", (5120, 32768, 40, 32, 8, 131072))
     + (
         {"model_type": "mistral", "head_dim": 128},
-        {"model_type": "pixtral"},
+        {"model_type": "pixtral", "patch_size": 14},
         {"tie_word_embeddings": False},
     ),
     "SmolVLM2-2.2B": (2_246_784_880, "smolvlm", (2048, 8192, 24, 32, 32, 49280))

@@ -35,6 +35,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 
 from emokd_utils import checks, figures
 from emokd_utils.answers import parse_answer
@@ -337,12 +338,13 @@ np.testing.assert_allclose(by_hand, library, atol=close)
 pd.DataFrame({"by hand": by_hand, "library": library}, index=classes).round(3)
 
 # %% [markdown]
-# ### All answers in one pass
+# ### The prompt once for all answers
 #
 # By hand each answer costs a pass over the whole prompt. But the answers begin alike, and the prompt is the
-# same. So the library puts the prompt and the common beginning first (the *trunk*), and behind it the
-# different endings (the *branches*) side by side. A mask in the attention keeps each branch blind to the
-# others, and each branch has the positions that it would have alone.
+# same. So the library lets prompt and common beginning (the *trunk*) pass once and keeps the **cache**: in
+# each layer the keys and values that later tokens look up, or where a layer is built otherwise, its state. It
+# repeats the cache once for each answer, and there the different endings (the *branches*) go on, at the
+# positions that they would have alone. So an answer sees the trunk and itself, and is blind to the others.
 
 # %%
 sees = (tree_mask(torch.ones(1, 5), branches=3, length=2)[0, 0] == 0).numpy()
@@ -361,10 +363,32 @@ figures.show(fig, alt=alt)
 ends = [
     tokenizer(a, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for a in answers
 ]
-trunk, longest = len(ids) + len(common_prefix(ends)), max(map(len, ends))
+begin = common_prefix(ends)
+rest = [torch.tensor(row[len(begin) :]) for row in ends]
+trunk, longest = len(ids) + len(begin), max(map(len, rest))
 alone = sum(len(ids) + len(row) for row in ends)
-together = trunk + len(answers) * (longest - len(common_prefix(ends)) - 1)
-print(f"tokens read for {len(answers)} answers: {alone} one by one, {together} in one pass")
+together = trunk + len(answers) * (longest - 1)
+print(f"tokens read for {len(answers)} answers: {alone} one by one, {together} with the cache")
+
+# %% [markdown]
+# In the open, for one image: the trunk's last logits tell how likely each first token after it is, and the
+# second pass the rest.
+
+# %%
+branches = pad_sequence(rest, batch_first=True).to(vlm.device)  # (answers, longest)
+with torch.inference_mode():
+    first = vlm.core(**append(vlm.inputs([image], prompt), begin), use_cache=True)
+    first.cache.reorder_cache(torch.zeros(len(answers), dtype=torch.long, device=vlm.device))
+    second = vlm.core(input_ids=branches[:, :-1], cache=first.cache, use_cache=True)
+log_p = first.logits[0].float().log_softmax(1).cpu()  # (trunk, vocabulary)
+shared = sum(log_p[k - len(begin) - 1, token] for k, token in enumerate(begin))
+further = second.logits.float().log_softmax(2).cpu()  # (answers, longest - 1, vocabulary)
+by_cache = [
+    float(shared + log_p[-1, own[0]] + sum(after[k, own[k + 1]] for k in range(len(own) - 1)))
+    for own, after in zip(rest, further, strict=True)
+]
+np.testing.assert_allclose(by_cache, library, atol=close)
+pd.DataFrame({"by cache": by_cache, "library": library}, index=classes).round(3)
 
 # %% [markdown]
 # ### From scores to probabilities
