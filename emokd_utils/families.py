@@ -10,9 +10,11 @@ import torch
 import transformers
 
 from .errors import InputError
+from .settings import PROJECTIONS
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 """Of a processor's output what has a value for each token; the rest is for the visual encoder."""
+DEEP = "deepstack_features"  # maps of an image that are given to layers of the language model
 
 
 def answer_value(inputs: dict, name: str) -> int:
@@ -54,10 +56,7 @@ def tokens_of(encoded, counts: Sequence[int]) -> Sequence[torch.Tensor]:
     """What the language model is handed of each image, (tokens, width), by the number of its tokens;
     the mean over the maps where a model hands several to its layers. InputError where the numbers
     do not add up: the processor's settings are not the model's."""
-    maps = [
-        getattr(encoded, "pooler_output", None),
-        *(getattr(encoded, "deepstack_features", None) or ()),
-    ]
+    maps = [getattr(encoded, "pooler_output", None), *(getattr(encoded, DEEP, None) or ())]
     rows = [torch.cat(_tensors(part)) for part in maps if part is not None]  # (all tokens, width)
     if len(rows[0]) != sum(counts):
         told = f"{len(rows[0])} visual tokens, its processor makes room for {sum(counts)}"
@@ -90,32 +89,30 @@ def lora_targets(model, projections: Sequence[str]) -> str:
     of the language model; a fused one is taken if one of its parts is, one that is not named by its
     parts if all four are. InputError, with what there is, where there are none."""
     start = language_model(model) + "."
-    linear = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.startswith(start)
-    ]
-    found = []
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear, found, wanted = (
+        {name for name in linear if name.startswith(start)},
+        set(),
+        set(projections),
+    )
     for name in linear:
         *_, layer, own = name.split(".")
-        parts = set(own[:1] if re.match("o|query$|key$|value$", own) else "")
-        parts |= set("".join(re.findall("(?:^|_|w)([qkv]+)(?:_|$)", own)))
-        if "att" in layer and (parts or set("qkvo")) & set(projections):
-            found.append(name)
+        parts = set("".join(re.findall("(?:^|_|w)([qkv]+)(?:_|$)", own)) + own[0] * (own[0] == "o"))
+        if "att" in layer and (parts & wanted or not parts and len(wanted) == len(PROJECTIONS)):
+            found.add(re.sub(r"\d+", r"\\d+", re.escape(name)))
     if not found:
         there = ", ".join(sorted({name.rpartition(".")[2] for name in linear})) or "none"
-        raise InputError(
-            f"no attention projections {', '.join(projections)}; linear layers: {there}"
-        )
-    return "|".join(sorted({re.sub(r"\d+", r"\\d+", re.escape(name)) for name in found}))
+        asked = ", ".join(projections)
+        raise InputError(f"no attention projections {asked}, but these linear layers: {there}")
+    return "|".join(sorted(found))
 
 
 def grid(config, inputs: dict, count: int) -> tuple[int, int, int]:
     """Rows, columns and first of an image's ``count`` visual tokens: from ``first`` on they lie row by
     row over what is seen of it. InputError where that is not known."""
-    vision, tiles = config.vision_config, hasattr(config, "scale_factor")
+    vision, tiles = getattr(config, "vision_config", None), hasattr(config, "scale_factor")
     shape, rows, columns = [*inputs["pixel_values"].shape], 0, 0
-    if "image_grid_thw" in inputs:  # Qwen2-VL, and many since
+    if "image_grid_thw" in inputs and hasattr(vision, "spatial_merge_size"):  # Qwen2-VL, many since
         rows, columns = (inputs["image_grid_thw"][0, 1:] // vision.spatial_merge_size).tolist()
     elif tiles:  # Idefics3 cuts a large image into tiles and appends the whole image, made small
         rows = columns = vision.image_size // vision.patch_size // config.scale_factor
@@ -125,9 +122,8 @@ def grid(config, inputs: dict, count: int) -> tuple[int, int, int]:
         rows = columns = vision.image_size // vision.patch_size
     first = count - rows * columns
     if not rows or first < 0 or first > 1 and not tiles:  # 1: CLIP's class token
-        raise InputError(
-            f"{config.model_type!r}: no map, for where its visual tokens lie is not known"
-        )
+        unknown = "no map, for where its visual tokens lie is not known"
+        raise InputError(f"{config.model_type!r}: {unknown}")
     return rows, columns, first
 
 

@@ -72,15 +72,12 @@ class AnswerTree:
         ).logits
         log_p = logits[:, -kept:].float().log_softmax(-1)  # (n, P + 1, vocabulary)
         prefix = torch.tensor(self.prefix, dtype=torch.long, device=log_p.device)
-        total = (
-            log_p[:, :-1].gather(2, prefix.expand(len(log_p), -1)[..., None]).sum((1, 2))
-        )  # (n,)
-        total = total[:, None] + log_p[:, -1, self.endings[:, 0]]  # (n, K)
+        shared = log_p[:, :-1].gather(2, prefix.expand(len(log_p), -1)[..., None])  # (n, P, 1)
+        total = shared.sum((1, 2))[:, None] + log_p[:, -1, self.endings[:, 0]]  # (n, K)
         if self.endings.shape[1] == 1:
             return total
-        rest = self._endings(model, cache, trunk["attention_mask"], places).unflatten(
-            0, total.shape
-        )
+        rest = self._endings(model, cache, trunk["attention_mask"], places)
+        rest = rest.unflatten(0, total.shape)  # (n, K, S - 1, vocabulary)
         after = self.endings[:, 1:, None].expand(len(rest), -1, -1, -1)  # (n, K, S - 1, 1)
         return total + (rest.gather(3, after)[..., 0] * self.real[:, 1:]).sum(2)
 

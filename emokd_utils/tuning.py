@@ -114,8 +114,8 @@ def instruction_tune(
 
 
 def _check_images(vlm: VLM, dataset: ImageDataset, image_ids: Sequence[str]) -> None:
-    """InputError, before hours are spent, where a processor is not the model's: for the first image
-    of each size, as the size decides how many tokens stand for an image."""
+    """InputError, before hours are spent, where a processor is not the model's: for an image of
+    each size, as the size decides how many tokens stand for an image."""
     images = [(image_id, dataset.open(image_id)) for image_id in image_ids]
     for image_id, image in {image.size: (image_id, image) for image_id, image in images}.values():
         try:

@@ -2,6 +2,7 @@
 that the lessons ask of a VLM."""
 
 import copy
+import re
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -15,6 +16,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
+from emokd_utils.costs import count_parameters
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.families import area, check_model, language_model, lora_targets
@@ -178,6 +180,7 @@ KINDS = {  # of each type what differs: for text and vision config, image proces
         "classes": {"processor": "LlavaProcessor", "image_processor": "CLIPImageProcessor"},
     },
 }
+HYBRID = "in_proj_qkv in_proj_z in_proj_a in_proj_b out_proj q_proj k_proj v_proj o_proj"
 GRIDS = {  # (rows, columns) over a square, a wide and a tall image
     **dict.fromkeys(["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"], [(4, 4), (2, 5), (7, 3)]),
     **dict.fromkeys(["smolvlm", "idefics3"], [(2, 2)] * 3),
@@ -313,6 +316,9 @@ def test_the_adapter_learns_answers_and_is_in_the_language_model_alone(vlm, mixe
     start = f"base_model.model.{language_model(vlm.model)}.layers."
     learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     assert learning and all(name.startswith(start) and "lora_" in name for name in learning)
+    named = {"qwen3_5": HYBRID, "minicpmv4_6": HYBRID, "lfm2_vl": "q_proj k_proj v_proj out_proj"}
+    layers = {name.split(".lora_")[0].rpartition(".")[2] for name in learning}
+    assert layers == {*named.get(vlm.name, "q_proj k_proj v_proj o_proj").split()}
     loss = model.eval()(**batch).loss
     alone = sum(by_hand(vlm, *example.values()) for example in examples)
     assert loss.item() == pytest.approx(-alone / (batch["labels"] != -100).sum().item(), abs=1e-4)
@@ -387,6 +393,50 @@ def test_what_a_model_lacks_is_told():
     ):
         with pytest.raises(InputError, match=missing):
             check_model(config, processor)
-    message = "no attention projections x; linear layers: down_proj, gate_proj"
+    message = "no attention projections x, but these linear layers: down_proj, gate_proj"
     with torch.device("meta"), pytest.raises(InputError, match=message):
         lora_targets(hf.LlavaForConditionalGeneration(hf.LlavaConfig()), "x")
+
+
+SIZES = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads"
+SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
+SO400M |= {"num_attention_heads": 16, "patch_size": 14}
+LARGE = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096}
+LARGE |= {"num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}
+QWEN_2_5 = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "out_hidden_size": 2048}
+QWEN_3 = {"hidden_size": 1024, "intermediate_size": 4096, "depth": 24, "out_hidden_size": 2048}
+PUBLISHED = {  # parameters, as the cards of the models have them; type; SIZES, vocabulary; the rest
+    "Qwen2.5-VL-3B": (3_754_622_976, "qwen2_5_vl", (2048, 11008, 36, 16, 2, 151936))
+    + ({}, QWEN_2_5, {"tie_word_embeddings": True}),
+    "Qwen3-VL-2B": (2_127_532_032, "qwen3_vl", (2048, 6144, 28, 16, 8, 151936))
+    + ({"head_dim": 128}, QWEN_3, {"tie_word_embeddings": True}),
+    "gemma-3-4b": (4_300_079_472, "gemma3", (2560, 10240, 34, 8, 4, 262208))
+    + ({"head_dim": 256}, SO400M | SIGLIP | {"image_size": 896}, {}),
+    "paligemma-3b-pt-224": (2_923_466_480, "paligemma", (2048, 16384, 18, 8, 1, 257216))
+    + ({"model_type": "gemma"}, SO400M | SIGLIP | {"image_size": 224}, {}),
+    "llava-1.5-7b-hf": (7_063_427_072, "llava", (4096, 11008, 32, 32, 32, 32064))
+    + ({"model_type": "llama"}, LARGE, {}),
+    "llava-v1.6-mistral-7b-hf": (7_566_747_648, "llava_next", (4096, 14336, 32, 32, 8, 32064))
+    + ({"model_type": "mistral"}, LARGE, {}),
+    "Mistral-Small-3.1-24B": (24_011_361_280, "mistral3", (5120, 32768, 40, 32, 8, 131072))
+    + (
+        {"model_type": "mistral", "head_dim": 128},
+        {"model_type": "pixtral", "patch_size": 14},
+        {"tie_word_embeddings": False},
+    ),
+    "SmolVLM2-2.2B": (2_246_784_880, "smolvlm", (2048, 8192, 24, 32, 32, 49280))
+    + ({"model_type": "llama"}, SO400M | {"image_size": 384})
+    + ({"scale_factor": 3, "tie_word_embeddings": False},),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_real_configurations_have_the_published_parameters(name):
+    count, kind, sizes, text, eye, more = PUBLISHED[name]
+    text = text | dict(zip([*SIZES.split(), "vocab_size"], sizes, strict=True))
+    config = hf.AutoConfig.for_model(kind, text_config=text, vision_config=eye, **more)
+    with torch.device("meta"):
+        model = hf.AutoModelForImageTextToText.from_config(config)
+    assert count_parameters(model).total == count
+    found = re.compile(lora_targets(model, "qkvo"))
+    assert sum(bool(found.fullmatch(name)) for name, _ in model.named_modules()) == 4 * sizes[2]

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from emokd_utils.errors import InputError
 from emokd_utils.instructions import write_instructions
 from emokd_utils.settings import TuningSettings
-from emokd_utils.tuning import add_lora, instruction_tune
+from emokd_utils.tuning import adapted, add_lora, instruction_tune
 from emokd_utils.vlm import VLM
 
 
@@ -21,6 +21,10 @@ def test_lora_parameters_by_hand_change_nothing_before_training(random_vlm, imag
     model = add_lora(copy.deepcopy(random_vlm.model), settings)
     trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     by_hand = {"q": 8 * 512, "o": 8 * 512, "k": 8 * 384, "v": 8 * 384}
+    assert adapted(model).endswith(
+        " layers named " + ", ".join(sorted(f"{p}_proj" for p in projections))
+    )
+    assert f"{sum(trained.values()):,} weights on {4 * len(projections)} layers" in adapted(model)
     assert sum(trained.values()) == 4 * sum(by_hand[name] for name in projections)
     assert all("language_model" in name and "lora_" in name for name in trained)
     assert {name.split(".")[-4] for name in trained} == {f"{name}_proj" for name in projections}
@@ -39,6 +43,10 @@ def test_what_cannot_be_tuned_is_told(random_vlm, scenes, tmp_path, monkeypatch)
         marked = [*written, replace(written[3], answer=f"A quiet lake.{mark}")]
         with pytest.raises(InputError, match=f"{written[3].image_id} holds '{re.escape(mark)}'"):
             instruction_tune(random_vlm, train, marked, TuningSettings(), 0, tmp_path)
+    with monkeypatch.context() as wrong:
+        wrong.setattr(random_vlm.processor.image_processor, "merge_size", 1)
+        with pytest.raises(InputError, match=r"png: .* 16 visual tokens, its processor .* for 64"):
+            instruction_tune(random_vlm, train, written, TuningSettings(), 0, tmp_path)
     monkeypatch.setattr("emokd_utils.tuning.world", lambda: (0, 3))
     with pytest.raises(InputError, match=r"16 cannot be shared by 3 .* tuning.batch_size"):
         instruction_tune(random_vlm, train, written, TuningSettings(), 0, tmp_path)

@@ -36,7 +36,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
 from emokd_utils import checks, figures
 from emokd_utils.answers import parse_answer
@@ -339,44 +338,44 @@ np.testing.assert_allclose(by_hand, library, atol=close)
 pd.DataFrame({"by hand": by_hand, "library": library}, index=classes).round(3)
 
 # %% [markdown]
-# ### The prompt once, all answers from there
+# ### The prompt once for all answers
 #
-# By hand each answer costs a pass over the whole prompt. But the prompt is the same, and the answers begin alike.
-# While a model reads, each layer keeps of every token what later ones will ask of it, its keys and values: the
-# **cache**. So the library lets prompt and common beginning (the *trunk*) pass once, repeats their cache, once for
-# each answer, and lets the different endings (the *branches*) go on from it. Every model that writes can do so, for
-# writing is nothing else: one token more, from the cache.
+# By hand each answer costs a pass over the whole prompt. But the answers begin alike, and the prompt is the
+# same. So the library lets prompt and common beginning (the *trunk*) pass once and keeps the **cache**: in
+# each layer the keys and values that later tokens look up, or where a layer is built otherwise, its state. It
+# repeats the cache once for each answer, and there the different endings (the *branches*) go on, at the
+# positions that they would have alone. So an answer sees the trunk and itself, and is blind to the others.
 
 # %%
 ends = [
     tokenizer(a, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for a in answers
 ]
-shared = common_prefix(ends)
-branches = [torch.tensor(row[len(shared) :]) for row in ends]
-branches = pad_sequence(branches, batch_first=True, padding_value=-1).to(vlm.device)
-trunk = append(vlm.inputs([image], prompt), shared)
-cache = DynamicCache(config=vlm.core.config.get_text_config(decoder=True))
-with torch.inference_mode():
-    logits = vlm.core(**trunk, cache=cache, use_cache=True).logits[0, -len(shared) - 1 :].float()
-    begin = logits[:-1].log_softmax(1)[range(len(shared)), shared].sum()  # the shared tokens
-    fork = logits[-1].log_softmax(0)[branches[:, 0]]  # the first token of each ending
-    cache.reorder_cache(torch.zeros_like(branches[:, 0]))  # once for each answer
-    names = ("input_ids", "mm_token_type_ids", "image_grid_thw")
-    places, _ = vlm.core.model.get_rope_index(**{name: trunk[name] for name in names})
-    steps = places.max() + 1 + torch.arange(branches.shape[1] - 1, device=vlm.device)
-    further = vlm.core(
-        input_ids=branches[:, :-1].clamp(min=0),
-        position_ids=steps.expand(3, len(answers), -1),
-        cache=cache,
-        use_cache=True,
-    ).logits.float()
-
-rest = further.log_softmax(2).gather(2, branches[:, 1:, None].clamp(min=0))[..., 0]
-cached = begin + fork + (rest * (branches[:, 1:] >= 0)).sum(1)  # no padding
-np.testing.assert_allclose(cached.cpu(), library, atol=close)
+begin = common_prefix(ends)
+rest = [torch.tensor(row[len(begin) :]) for row in ends]
+trunk, longest = len(ids) + len(begin), max(map(len, rest))
 alone = sum(len(ids) + len(row) for row in ends)
-together = trunk["input_ids"].shape[1] + branches[:, :-1].numel()
-print(f"tokens read for {len(answers)} answers: {alone} one by one, {together} from the cache")
+together = trunk + len(answers) * (longest - 1)
+print(f"tokens read for {len(answers)} answers: {alone} one by one, {together} with the cache")
+
+# %% [markdown]
+# In the open, for one image: the trunk's last logits tell how likely each first token after it is, and the
+# second pass the rest.
+
+# %%
+branches = pad_sequence(rest, batch_first=True).to(vlm.device)  # (answers, longest)
+with torch.inference_mode():
+    first = vlm.core(**append(vlm.inputs([image], prompt), begin), use_cache=True)
+    first.cache.reorder_cache(torch.zeros(len(answers), dtype=torch.long, device=vlm.device))
+    second = vlm.core(input_ids=branches[:, :-1], cache=first.cache, use_cache=True)
+log_p = first.logits[0].float().log_softmax(1).cpu()  # (trunk, vocabulary)
+shared = sum(log_p[k - len(begin) - 1, token] for k, token in enumerate(begin))
+further = second.logits.float().log_softmax(2).cpu()  # (answers, longest - 1, vocabulary)
+by_cache = [
+    float(shared + log_p[-1, own[0]] + sum(after[k, own[k + 1]] for k in range(len(own) - 1)))
+    for own, after in zip(rest, further, strict=True)
+]
+np.testing.assert_allclose(by_cache, library, atol=close)
+pd.DataFrame({"by cache": by_cache, "library": library}, index=classes).round(3)
 
 # %% [markdown]
 # ### From scores to probabilities

@@ -21,7 +21,8 @@
 # Lesson 6 ended with two models that are right on different images. Running both costs twice. The VLM,
 # though, has already *looked* at the image: its visual encoder hands 16 tokens to the language model. A
 # small **head** on the mean of these tokens can learn to answer as the vision model would, so that the
-# second model need not run at all.
+# second model need not run at all. (Other models hand over several maps of an image to their layers, tiles of
+# it, or a token for all of it: what the head sees is always the mean over what the language model is handed.)
 #
 # The head learns from two sources: the label of an image, and the whole answer of the vision model (the
 # *teacher*), which says more than a label does: that this image is fear, but that awe would not have been
