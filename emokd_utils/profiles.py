@@ -48,19 +48,18 @@ the question too.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from .errors import InputError
 from .settings import (
     GATE_KINDS,
-    INF,
+    Checked,
+    CountOr0,
     GateSettings,
     HeadSettings,
     TuningSettings,
     VisionSettings,
     VLMSettings,
-    one_of,
-    within,
 )
 
 
@@ -70,7 +69,7 @@ def project_root() -> Path:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Checked):
     """What every stage of EmoVLM-KD needs. Relative paths are relative to the project.
 
     data: the folder of images. images_per_split: only so many images of each split (0: all).
@@ -82,21 +81,15 @@ class Profile:
 
     name: str
     data: str = "data/emoscenes"
-    images_per_split: int = 0
+    images_per_split: CountOr0 = 0
     vlm: VLMSettings = field(default_factory=VLMSettings)
     vision: VisionSettings = field(default_factory=VisionSettings)
     further_vision: tuple[str, ...] = ()
     tuning: TuningSettings = field(default_factory=TuningSettings)
     head: HeadSettings = field(default_factory=HeadSettings)
     gate: GateSettings = field(default_factory=GateSettings)
-    gates: tuple[str, ...] = GATE_KINDS
-    gate_split: str = "val"
-
-    def __post_init__(self) -> None:
-        within(self, images_per_split=(0, INF))
-        one_of(self, gate_split=("train", "val"), gates=GATE_KINDS)
-        if not self.gates:
-            raise InputError("gates is empty: the first one makes EmoVLM-KD's answers")
+    gates: Annotated[tuple[str, ...], GATE_KINDS] = GATE_KINDS
+    gate_split: Annotated[str, ("train", "val")] = "val"
 
     def changed(self, **values: Any) -> "Profile":
         """The profile with other values; those of a stage as a dict: ``head={"alpha": 0.3}``."""
