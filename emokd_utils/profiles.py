@@ -46,7 +46,7 @@ the question too.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,12 +82,12 @@ class Profile(Checked):
     name: str
     data: str = "data/emoscenes"
     images_per_split: CountOr0 = 0
-    vlm: VLMSettings = field(default_factory=VLMSettings)
-    vision: VisionSettings = field(default_factory=VisionSettings)
+    vlm: VLMSettings = VLMSettings()
+    vision: VisionSettings = VisionSettings()
     further_vision: tuple[str, ...] = ()
-    tuning: TuningSettings = field(default_factory=TuningSettings)
-    head: HeadSettings = field(default_factory=HeadSettings)
-    gate: GateSettings = field(default_factory=GateSettings)
+    tuning: TuningSettings = TuningSettings()
+    head: HeadSettings = HeadSettings()
+    gate: GateSettings = GateSettings()
     gates: Annotated[tuple[str, ...], GATE_KINDS] = GATE_KINDS
     gate_split: Annotated[str, ("train", "val")] = "val"
 
