@@ -7,12 +7,13 @@ the whole artefact or none. Key and folder are known at once; the value is read 
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -54,16 +55,17 @@ class Stage:
 class Recipe(Generic[T]):
     """How a stage's result comes about, for certain arguments.
 
-    inputs: all that it depends on: settings, seed, fingerprints, keys of earlier artefacts. make:
-    writes files into an empty folder. load: reads them from the artefact's folder. label: for people
-    who look into the folder. needs: what is made before it, by all processes together.
+    inputs: all that it depends on, but for needs: settings, seed, fingerprints. make: writes files
+    into an empty folder. load: reads them from the artefact's folder. label: for people who look
+    into the folder. needs: what is made before it, by all processes together, by the name under
+    which its key is one of the inputs.
     """
 
     inputs: Mapping[str, Any]
     make: Callable[[Path], object]
     load: Callable[[Path], T]
     label: str = ""
-    needs: tuple["Artefact", ...] = ()
+    needs: Mapping[str, "Artefact"] = field(default_factory=dict)
 
 
 STAGES: dict[str, Stage] = {}  # by name
@@ -86,24 +88,22 @@ class Artefact(Generic[T]):
 
     def __init__(self, store: "Store", stage: Stage, recipe: Recipe[T]) -> None:
         self.store, self.stage, self.recipe = store, stage, recipe
-        about = {"stage": stage.name, "version": stage.version, "inputs": dict(recipe.inputs)}
+        inputs = {**recipe.inputs, **{name: need.key for name, need in recipe.needs.items()}}
+        about = {"stage": stage.name, "version": stage.version, "inputs": inputs}
         self.key = fingerprint(about)
         self.header = json.loads(canonical_json({"format": FORMAT, "key": self.key, **about}))
         name = "-".join(filter(None, (stage.name, recipe.label, self.key)))
         self.folder = store.folder / name
-        self._values: list[T] = []
 
     @property
     def is_kept(self) -> bool:
         """Whether it is there, of the right files and sizes."""
         return not isinstance(read_manifest(self.folder, self.header), str)
 
-    @property
+    @functools.cached_property
     def value(self) -> T:
         """The result, read or made once; NotMadeError where it must not be made."""
-        if not self._values:
-            self._values.append(self.store.value(self))
-        return self._values[0]
+        return self.store.value(self)
 
     def path(self, name: str) -> Path:
         """One of its files, made where it is missing."""
@@ -175,7 +175,7 @@ class Store:
                 self._wait_for(lock, stage.name)
             if processes.agree(first and not anew and artefact.is_kept):
                 return
-            for need in artefact.recipe.needs:
+            for need in artefact.recipe.needs.values():
                 self.ensure(need)
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
@@ -276,21 +276,15 @@ def _publish(aside: Path, artefact: Artefact, seconds: float) -> None:
     os.rename(aside, artefact.folder)
 
 
-class Checksums:
-    """SHA-256 of large files, remembered in a file as long as their size and time stay the same, so
-    that opening a kept run hashes no weights."""
-
-    def __init__(self, memory: Path) -> None:
-        self.memory = memory
-
-    def of(self, path: Path) -> str:
-        """The SHA-256 of a file, 64 hexadecimal digits."""
-        status, known = path.stat(), {}
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(self.memory.read_text(encoding="utf-8"))
-        mark = [status.st_size, status.st_mtime_ns]
-        *known_mark, digest = known.get(str(path), [""])
-        if known_mark != mark:
-            digest = checksum(path)
-            write_text(self.memory, json.dumps(known | {str(path): [*mark, digest]}, indent=1))
-        return digest
+def remembered_checksum(path: Path, memory: Path) -> str:
+    """The SHA-256 of a large file, 64 hexadecimal digits; remembered in the file `memory` as long as
+    its size and time stay the same, so that opening a kept run hashes no weights."""
+    status, known = path.stat(), {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    mark = [status.st_size, status.st_mtime_ns]
+    *known_mark, digest = known.get(str(path), [""])
+    if known_mark != mark:
+        digest = checksum(path)
+        write_text(memory, json.dumps(known | {str(path): [*mark, digest]}, indent=1))
+    return digest
