@@ -115,14 +115,7 @@ MINI = Profile(
 LAPTOP = MINI.changed(
     name="laptop",
     vlm=VLMSettings("HuggingFaceTB/SmolVLM-256M-Instruct", pixels=512 * 512, batch_size=8),
-    vision={
-        "name": "mobilenetv3_large_100",
-        "weights": "timm",
-        "image_size": 224,
-        "epochs": 10,
-        "lr": 5e-4,
-        "patience": 10,
-    },
+    vision=VisionSettings("mobilenetv3_large_100", 224, "timm", epochs=10, lr=5e-4, patience=10),
     tuning={"lr": 1e-4, "epochs": 2, "batch_size": 4},
 )
 

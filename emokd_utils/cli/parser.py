@@ -168,7 +168,7 @@ COMMANDS: dict[str, tuple[str | Callable[[Parser], None], ...]] = {
     "doctor": ("check that everything needed is here",),
     "run": ("train and measure every part, write the report", *_CHOSEN, _further, _run),
     "check": ("compare what is kept with its checksums", _profile, _data),
-    "plan": ("what a run would take: downloads, disk, memory, hours", *_CHOSEN, _plan),
+    "plan": ("what a run would take (disk, memory, hours); fetches nothing", *_CHOSEN, _plan),
     "demo": ("a page to try what a run has trained on your images", *_CHOSEN, _seed, _demo),
     "export": ("write a run as one archive", *_CHOSEN, _further, _export, _bound),
     "import": ("check such an archive and install it as a run", _import, _runs, _bound),

@@ -194,11 +194,8 @@ class Repeated:
         tables = [run.predictions(run.source.resplit) for run in self.runs]
         self.right: dict[str, pd.DataFrame] = {}  # (images, divisions), nan where not tested
         for model in tables[0]:
-            columns = [
-                pd.Series(table[model].correct, index=list(table[model].ids), dtype=float)
-                for table in tables
-            ]
-            self.right[model] = pd.concat(columns, axis=1)
+            columns = [table[model].to_frame()["correct"].astype(float) for table in tables]
+            self.right[model] = pd.concat(columns, axis=1, keys=range(len(tables)))
         either = [self.right[TUNED].fillna(0), self.right[VISION].fillna(0)]
         self.right[ORACLE] = np.maximum(*either).where(self.right[TUNED].notna())
 

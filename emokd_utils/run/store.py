@@ -114,20 +114,13 @@ class Artefact(Generic[T]):
 class Store:
     """Artefacts in one folder, which is made on first use.
 
-    say: called with one line for each. may_make: whether a stage's artefact may be made here.
-    without_weights: why a model's weights cannot be read here.
+    say: called with one line for each. may_make: of a Stage, whether its artefact may be made here.
+    without_weights: why a model's weights cannot be read here, "" where they can.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        say: Callable[[str], object] = print,
-        may_make: Callable[[Stage], bool] = lambda stage: True,
-        without_weights: str = "",
-    ) -> None:
-        self.folder, self.may_make, self.without_weights = folder, may_make, without_weights
-        self._say = say
-        self._told: set[str] = set()
+    def __init__(self, folder: Path, say=print, may_make=lambda stage: True, without_weights=""):
+        self.folder, self._say, self._told = folder, say, set()
+        self.may_make, self.without_weights = may_make, without_weights
 
     def value(self, artefact: Artefact[T]) -> T:
         """The artefact's value; where its files cannot be read, it is made anew."""
@@ -172,7 +165,11 @@ class Store:
         started, failure = time.perf_counter(), None
         try:
             if first:
-                self._wait_for(lock, stage.name)
+                try:
+                    lock.acquire(blocking=False)
+                except Timeout:
+                    self.say(f"[wait] another process is making {stage.name}")
+                    lock.acquire()
             if processes.agree(first and not anew and artefact.is_kept):
                 return
             for need in artefact.recipe.needs.values():
@@ -198,14 +195,6 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)
             if first:
                 lock.release()
-
-    def _wait_for(self, lock: FileLock, name: str) -> None:
-        """Another process may be making the same: then it is found."""
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            self.say(f"[wait] another process is making {name}")
-            lock.acquire()
 
     def _lock(self, key: str) -> FileLock:
         """The system frees it when its process ends, however that is."""
