@@ -148,14 +148,8 @@ def plan_run(args: Namespace) -> int:
 def export(args: Namespace) -> None:
     """Write a run as an archive."""
     pictures = "none" if args.no_images else "thumbnails"
-    path = archive.export(
-        opened(args),
-        args.out,
-        seeds_of(args),
-        pictures=pictures,
-        max_mb=args.max_mb,
-        only_kept=args.only_kept,
-    )
+    options = {"pictures": pictures, "max_mb": args.max_mb, "only_kept": args.only_kept}
+    path = archive.export(opened(args), args.out, seeds_of(args), **options)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, pictures: {pictures}")
 
 
@@ -191,13 +185,8 @@ def write_instructions(args: Namespace) -> int:
     print(ask.estimate(train, settings, folder), flush=True)
     if args.dry_run:
         return 0
-    report = ask.write_with_model(
-        train,
-        settings,
-        folder,
-        base_url=os.environ.get("OPENAI_BASE_URL"),
-        api_key=os.environ.get("OPENAI_API_KEY"),
-    )
+    url, key = os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+    report = ask.write_with_model(train, settings, folder, base_url=url, api_key=key)
     print(report)
     return 130 if report.stopped == "interrupted" else int(bool(report.failures))
 

@@ -94,7 +94,7 @@ def read_card(text: bytes) -> RunCard:
                 f"{CARD} is of the format {card['format']!r}, not {CARD_FORMAT!r}: "
                 "export the run anew with this version"
             )
-        keys, data, pictures = card["keys"], card["data"], card["pictures"]
+        keys, files, data, pictures = (card[k] for k in ("keys", "files", "data", "pictures"))
         profile = MINI.changed(**card["profile"])
         label_set = infer_label_set(card["labels"])
         table = pd.DataFrame(card["columns"], pd.Index(card["ids"], name="id"))
@@ -106,9 +106,7 @@ def read_card(text: bytes) -> RunCard:
         for shown in (data, profile.name, *label_set, *table.index, *table.columns):
             need(not _UNFIT.search(shown), f"text {shown[:40]!r}")
         seeds, built_in = tuple(card["seeds"]), card["built_in"]
-        return RunCard(
-            profile, seeds, keys, card["files"], data, built_in, label_set, table, pictures
-        )
+        return RunCard(profile, seeds, keys, files, data, built_in, label_set, table, pictures)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -29,9 +29,8 @@ def named_profile(name: str | None = None) -> Profile:
         try:
             settings = shlex.split(text)
         except ValueError as error:
-            raise InputError(
-                f"EMOKD_SET={text}: {error}; write 'field=value field=value'"
-            ) from None
+            mend = "write 'field=value field=value'"
+            raise InputError(f"EMOKD_SET={text}: {error}; {mend}") from None
         profile = with_settings(profile, settings)
     return profile
 

@@ -91,20 +91,17 @@ class Results:
         columns = ["seed", "images", "n", "both right", "only VLM", "only vision model", "neither"]
         return pd.DataFrame(rows, columns=[*columns, "McNemar p"])
 
-    def _parts(self) -> dict[str, np.ndarray]:
-        """All images and those led by each cue: (n,) bool."""
+    def _parts(self) -> dict[str, np.ndarray]:  # (n,) bool each
         led = {cue: self.cues == cue for cue in self.cue_names}
         return {"all": np.ones(len(self.ids), bool)} | led
 
     def teacher_gain(self) -> list[str]:
         """The distilled head minus the head without a teacher, in words, as a whole and per cue."""
-        gains = {
-            part: self.difference(HEAD, HEAD_PLAIN, here) for part, here in self._parts().items()
-        }
-        return [
-            f"{part}{'' if part == 'all' else '-led'} images: {self._over_seeds(gain)}"
-            for part, gain in gains.items()
-        ]
+        lines = []
+        for part, here in self._parts().items():
+            gain = self._over_seeds(self.difference(HEAD, HEAD_PLAIN, here))
+            lines.append(f"{part if part == 'all' else f'{part}-led'} images: {gain}")
+        return lines
 
     def gap_recovered(self) -> np.ndarray:
         """(seeds,) of the gap from the better single model to the oracle EmoVLM-KD's share."""

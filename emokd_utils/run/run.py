@@ -147,14 +147,9 @@ class Run:
         if training.default_device().type == "cuda":  # a GPU holds one at a time
             self.__dict__.pop("base", None)
             self._tuned_vlms.clear()
-        return vlm.VLM.load(
-            self.source.vlm,
-            adapter,
-            quantize="nf4" * quantized,
-            pixels=settings.pixels,
-            batch_size=settings.batch_size,
-            revision=self.source.revision,
-        )
+        options = {"pixels": settings.pixels, "revision": self.source.revision}
+        options["quantize"] = "nf4" if quantized else ""
+        return vlm.VLM.load(self.source.vlm, adapter, settings.batch_size, **options)
 
     def vision(self, seed: int = 0) -> vision.VisionModel:
         """The fine-tuned vision model: a competitor, and the teacher of the head."""

@@ -49,9 +49,7 @@ class FolderSource:
         if self.built_in:
             world.ensure_scenes(self.root, say=run.store.say)
         if not self.root.is_dir():
-            raise InputError(
-                f"{self.root} is no folder; give the folder that holds train/ and test/"
-            )
+            raise InputError(f"{self.root} is no folder: give the one with train/ and test/")
         report = run.artefact(scanned).value
         if report.found:
             run.store.say(f"[found] {report.found}")

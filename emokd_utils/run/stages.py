@@ -43,14 +43,11 @@ HOW_IT_IS_TUNED = ("recompute", "checkpoint_steps", "instructions")
 @stage(1)
 def scanned(run) -> Recipe[ScanReport]:
     """What is wrong with the folder of images."""
-
-    def make(to: Path) -> None:
-        write_text(to / "scan.json", scan(run.root).to_json())
-
-    def load(at: Path) -> ScanReport:
-        return ScanReport.from_json((at / "scan.json").read_text(encoding="utf-8"))
-
-    return Recipe({"listing": list_files(run.root).fingerprint}, make, load)
+    return Recipe(
+        {"listing": list_files(run.root).fingerprint},
+        lambda to: write_text(to / "scan.json", scan(run.root).to_json()),
+        lambda at: ScanReport.from_json((at / "scan.json").read_text(encoding="utf-8")),
+    )
 
 
 @stage(1, "features.safetensors", together=True)
@@ -76,8 +73,8 @@ def vision_model(run, seed: int, further: str = "") -> Recipe:
     mark = run.source.mark_of(settings.weights)
 
     def make(to: Path) -> None:
-        file = run.profile.path(settings.weights)
-        start = str(file) if mark != settings.weights else settings.weights
+        is_file = mark != settings.weights
+        start = str(run.profile.path(settings.weights)) if is_file else settings.weights
         started = replace(settings, weights=start)
         vision.fine_tune(run.dataset, started, seed, run.progress).save(to)
 
@@ -141,27 +138,18 @@ def adapter(run, seed: int) -> Recipe[Path]:
         inputs["instructions"] = source.mark_of(settings.instructions)
 
     def make(to: Path) -> None:
-        train = run.part("train")
+        train, kinds = run.part("train"), settings.kinds
         if not settings.instructions:
-            written = instructions.write_instructions(train, settings.kinds, seed, describe_scene)
+            texts, counts = instructions.write_instructions(train, kinds, seed, describe_scene)
         else:
             journal = run.profile.path(settings.instructions)
-            written = instructions.read_instructions(journal, train, settings.kinds, seed)
-        checkpoints = run.folder / f".tuning-{fingerprint(inputs)}"
-        log = tuning.instruction_tune(
-            run.load_vlm(tuning=True),
-            train,
-            written[0],
-            settings,
-            seed,
-            to,
-            progress=run.progress,
-            checkpoints=checkpoints,
-        )
-        note = {"counts": written[1], "log": log}
-        write_text(to / "tuning.json", json.dumps(note, indent=1))
+            texts, counts = instructions.read_instructions(journal, train, kinds, seed)
+        vlm, state = run.load_vlm(tuning=True), run.folder / f".tuning-{fingerprint(inputs)}"
+        how = {"progress": run.progress, "checkpoints": state}
+        log = tuning.instruction_tune(vlm, train, texts, settings, seed, to, **how)
+        write_text(to / "tuning.json", json.dumps({"counts": counts, "log": log}, indent=1))
         if processes.first():
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            shutil.rmtree(state, ignore_errors=True)
 
     return Recipe(inputs, make, lambda at: at, f"seed{seed}")
 
@@ -275,6 +263,7 @@ def tuned_and_vision(run, seed: int) -> dict[str, Artefact]:
 def cost_table(run, seed: int) -> Recipe[pd.DataFrame]:
     """What an answer costs on this machine: `costs.compare` on one test image at a time."""
     trained = run.artefact(gate, seed, *run.gate_settings(), "head")
+    needs = {"gate": trained} | tuned_and_vision(run, seed)
 
     def make(to: Path) -> None:
         vlm, model, classes = run.tuned_vlm(seed), run.vision(seed), run.dataset.label_set
@@ -301,7 +290,6 @@ def cost_table(run, seed: int) -> Recipe[pd.DataFrame]:
     def load(at: Path) -> pd.DataFrame:
         return pd.read_csv(at / "costs.csv", index_col=0)
 
-    needs = {"gate": trained} | tuned_and_vision(run, seed)
     return Recipe({}, make, load, f"seed{seed}", needs)
 
 

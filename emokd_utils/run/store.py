@@ -75,9 +75,8 @@ def stage(version: int, *travels: str, **about: bool) -> Callable[[Callable[...,
     """Make a stage of the function below, which gives the Recipe for a run and arguments."""
 
     def register(recipe: Callable[..., Recipe]) -> Stage:
-        return STAGES.setdefault(
-            recipe.__name__, Stage(recipe.__name__, version, recipe, travels, **about)
-        )
+        name = recipe.__name__
+        return STAGES.setdefault(name, Stage(name, version, recipe, travels, **about))
 
     return register
 
@@ -253,10 +252,10 @@ def damaged_files(folder: Path) -> list[str]:
 
 def _publish(aside: Path, artefact: Artefact, seconds: float) -> None:
     """Complete the folder with its manifest, and give it its name."""
-    paths = [path for path in sorted(aside.rglob("*")) if path.is_file()]
     files = {
         path.relative_to(aside).as_posix(): {"size": path.stat().st_size, "sha256": checksum(path)}
-        for path in paths
+        for path in sorted(aside.rglob("*"))
+        if path.is_file()
     }
     manifest = {**artefact.header, "files": files, "made_at": time.time(), "seconds": seconds}
     write_text(aside / MANIFEST, json.dumps(manifest, indent=1) + "\n")
