@@ -47,21 +47,20 @@ What keeps that code, of 20 March 2025, from running as it stands is exercise 9.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from .errors import InputError
 from .settings import (
     GATE_KINDS,
-    INF,
+    Checked,
+    CountOr0,
     GateSettings,
     HeadSettings,
     TuningSettings,
     VisionSettings,
     VLMSettings,
-    one_of,
-    within,
 )
 
 
@@ -71,7 +70,7 @@ def project_root() -> Path:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(Checked):
     """What every stage of EmoVLM-KD needs. Relative paths are relative to the project.
 
     data: the folder of images. images_per_split: only so many images of each split (0: all).
@@ -83,21 +82,15 @@ class Profile:
 
     name: str
     data: str = "data/emoscenes"
-    images_per_split: int = 0
-    vlm: VLMSettings = field(default_factory=VLMSettings)
-    vision: VisionSettings = field(default_factory=VisionSettings)
+    images_per_split: CountOr0 = 0
+    vlm: VLMSettings = VLMSettings()
+    vision: VisionSettings = VisionSettings()
     further_vision: tuple[str, ...] = ()
-    tuning: TuningSettings = field(default_factory=TuningSettings)
-    head: HeadSettings = field(default_factory=HeadSettings)
-    gate: GateSettings = field(default_factory=GateSettings)
-    gates: tuple[str, ...] = GATE_KINDS
-    gate_split: str = "val"
-
-    def __post_init__(self) -> None:
-        within(self, images_per_split=(0, INF))
-        one_of(self, gate_split=("train", "val"), gates=GATE_KINDS)
-        if not self.gates:
-            raise InputError("gates is empty: the first one makes EmoVLM-KD's answers")
+    tuning: TuningSettings = TuningSettings()
+    head: HeadSettings = HeadSettings()
+    gate: GateSettings = GateSettings()
+    gates: Annotated[tuple[str, ...], GATE_KINDS] = GATE_KINDS
+    gate_split: Annotated[str, ("train", "val")] = "val"
 
     def changed(self, **values: Any) -> "Profile":
         """The profile with other values; those of a stage as a dict: ``head={"alpha": 0.3}``."""
@@ -123,14 +116,7 @@ MINI = Profile(
 LAPTOP = MINI.changed(
     name="laptop",
     vlm=VLMSettings("HuggingFaceTB/SmolVLM-256M-Instruct", pixels=512 * 512, batch_size=8),
-    vision={
-        "name": "mobilenetv3_large_100",
-        "weights": "timm",
-        "image_size": 224,
-        "epochs": 10,
-        "lr": 5e-4,
-        "patience": 10,
-    },
+    vision=VisionSettings("mobilenetv3_large_100", 224, "timm", epochs=10, lr=5e-4, patience=10),
     tuning={"lr": 1e-4, "epochs": 2, "batch_size": 4},
 )
 

@@ -1,7 +1,10 @@
-"""The settings of each stage, and the ranges of their values; `profiles` names sets of them."""
+"""The settings of each stage; `profiles` names sets of them.
 
-from collections.abc import Sequence
+The type of a field says what its value may be, and any other raises InputError.
+"""
+
 from dataclasses import dataclass, replace
+from typing import Annotated, get_type_hints
 
 from .errors import InputError
 
@@ -20,7 +23,19 @@ GATE_KINDS = tuple(
     "concat_linear bilinear mixture_of_experts dynamic_weighting cross_gating published_bilinear "
     "published_mixture published_weighting published_cross".split()
 )
-MONITORS = ("val_loss", "val_accuracy")  # what can make an epoch the best one
+
+INF = float("inf")
+ABOVE_0 = (1e-12, 1e38)
+COUNT = (1, INF)
+PRETRAINED_LR = 3e-4
+
+Count = Annotated[int, COUNT]
+CountOr0 = Annotated[int, (0, INF)]
+Amount = Annotated[float, (0, INF)]
+Above0 = Annotated[float, ABOVE_0]
+Share = Annotated[float, (0, 1)]
+Below1 = Annotated[float, (0, 0.999)]
+Monitor = Annotated[str, ("val_loss", "val_accuracy")]  # what can make an epoch the best one
 
 
 def within(settings: object, **ranges: tuple[float, float]) -> None:
@@ -32,24 +47,29 @@ def within(settings: object, **ranges: tuple[float, float]) -> None:
             raise InputError(f"{name} is {value}: choose {wanted}")
 
 
-INF = float("inf")
-ABOVE_0 = (1e-12, 1e38)
-SHARE = (0.0, 1.0)
-COUNT = (1, INF)
-PRETRAINED_LR = 3e-4
+def _one_of(name: str, value: str | tuple[str, ...], known: tuple[str, ...]) -> None:
+    items = value if isinstance(value, tuple) else (value,)
+    if not items:
+        raise InputError(f"{name} is empty: choose one or more of {', '.join(known)}")
+    for item in items:
+        if item not in known:
+            raise InputError(f"{name} is {item!r}: choose one of {', '.join(map(repr, known))}")
 
 
-def one_of(settings: object, **choices: Sequence[str]) -> None:
-    """InputError for a value, or an item of a tuple, that is none of its choices."""
-    for name, known in choices.items():
-        value = getattr(settings, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if item not in known:
-                raise InputError(f"{name} is {item!r}: choose one of {', '.join(map(repr, known))}")
+class Checked:
+    """Settings: a number is inside the range, a text among the choices, that its type carries."""
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self), include_extras=True).items():
+            for allowed in getattr(kind, "__metadata__", ()):
+                if isinstance(allowed[0], str):
+                    _one_of(name, getattr(self, name), allowed)
+                else:
+                    within(self, **{name: allowed})
 
 
 @dataclass(frozen=True)
-class VLMSettings:
+class VLMSettings(Checked):
     """Which vision-language model, and how it is loaded and asked.
 
     name: the folder of a saved model or its id on the hub. quantize: "" for the weights as
@@ -59,18 +79,14 @@ class VLMSettings:
     """
 
     name: str = "Qwen/Qwen2-VL-7B-Instruct"
-    quantize: str = ""
-    pixels: int = 0
-    batch_size: int = 32
-    max_new_tokens: int = 48
-
-    def __post_init__(self) -> None:
-        within(self, pixels=(0, INF), batch_size=COUNT, max_new_tokens=COUNT)
-        one_of(self, quantize=("", "nf4", "nf4-tuning"))
+    quantize: Annotated[str, ("", "nf4", "nf4-tuning")] = ""
+    pixels: CountOr0 = 0
+    batch_size: Count = 32
+    max_new_tokens: Count = 48
 
 
 @dataclass(frozen=True)
-class VisionSettings:
+class VisionSettings(Checked):
     """How a vision model is made and trained.
 
     name: of a timm model. image_size: pixels a side; images are cropped to their middle square.
@@ -85,33 +101,28 @@ class VisionSettings:
     crop: smallest share of the image's area that a random crop keeps, 1: none. flip: probability
     of a mirror image. label_smoothing in [0, 1). Colours are never altered, for they carry the
     emotion. cache_megabytes: decoded images are kept when a split's fit in it.
-
-    Raises InputError for a value out of its range.
     """
 
     name: str = "resnet10t"
-    image_size: int = 112
+    image_size: Count = 112
     weights: str = ""
-    epochs: int = 20
-    batch_size: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.2
-    layer_decay: float = 0.8
-    patience: int = 20
-    monitor: str = "val_accuracy"
-    crop: float = 0.6
-    flip: float = 0.5
-    label_smoothing: float = 0.1
+    epochs: CountOr0 = 20
+    batch_size: Count = 32
+    lr: Above0 = 2e-3
+    weight_decay: Amount = 0.05
+    warmup: Below1 = 0.2
+    layer_decay: Annotated[float, (1e-6, 1)] = 0.8
+    patience: Count = 20
+    monitor: Monitor = "val_accuracy"
+    crop: Annotated[float, (1e-6, 1)] = 0.6
+    flip: Share = 0.5
+    label_smoothing: Below1 = 0.1
     cache_megabytes: int = 1024
 
     def __post_init__(self) -> None:
-        least = 0 if self.weights else 1  # of a pretrained network the probe alone
-        within(self, image_size=COUNT, epochs=(least, INF), batch_size=COUNT, patience=COUNT)
-        within(self, lr=ABOVE_0, weight_decay=(0, INF), crop=(1e-6, 1), flip=SHARE)
-        within(self, layer_decay=(1e-6, 1))
-        within(self, warmup=(0, 0.999), label_smoothing=(0, 0.999))
-        one_of(self, monitor=MONITORS)
+        super().__post_init__()
+        if not (self.epochs or self.weights):
+            raise InputError("epochs is 0: choose at least 1, or pretrained weights for a probe")
 
     def of(self, model: str) -> "VisionSettings":
         """Those of another model, ``name`` or ``name@weights``; steps from pretrained weights on are
@@ -122,7 +133,7 @@ class VisionSettings:
 
 
 @dataclass(frozen=True)
-class TuningSettings:
+class TuningSettings(Checked):
     """How the adapter is trained. Defaults are the paper's.
 
     rank, alpha, dropout: LoRA's. projections: some of PROJECTIONS. batch_size: images a step.
@@ -130,33 +141,23 @@ class TuningSettings:
     goes into each layer and computes the rest again in the backward pass; checkpoint_steps: the
     state is kept so often. instructions: a journal of ``write-instructions`` in place of the
     offline writer ("" for that).
-
-    Raises InputError for a value out of its range.
     """
 
-    rank: int = 8
+    rank: Count = 8
     alpha: int = 8
-    dropout: float = 0.05
-    projections: tuple[str, ...] = PROJECTIONS
-    lr: float = 1e-4
-    epochs: int = 5
-    batch_size: int = 16
-    kinds: tuple[str, ...] = KINDS
+    dropout: Below1 = 0.05
+    projections: Annotated[tuple[str, ...], PROJECTIONS] = PROJECTIONS
+    lr: Above0 = 1e-4
+    epochs: Count = 5
+    batch_size: Count = 16
+    kinds: Annotated[tuple[str, ...], KINDS] = KINDS
     recompute: bool = False
-    checkpoint_steps: int = 100
+    checkpoint_steps: Count = 100
     instructions: str = ""
-
-    def __post_init__(self) -> None:
-        within(self, rank=COUNT, epochs=COUNT, batch_size=COUNT, checkpoint_steps=COUNT)
-        within(self, lr=ABOVE_0, dropout=(0, 0.999))
-        one_of(self, projections=PROJECTIONS, kinds=KINDS)
-        for name in ("projections", "kinds"):
-            if not getattr(self, name):
-                raise InputError(f"tuning.{name} is empty: name one or more")
 
 
 @dataclass(frozen=True)
-class HeadSettings:
+class HeadSettings(Checked):
     """How a head is trained. Defaults for alpha, temperature, depth and lr are the paper's.
 
     alpha: weight of the teacher in [0, 1]. temperature: > 0. depth: hidden layers, 1 to 5. lr:
@@ -165,32 +166,24 @@ class HeadSettings:
     kept. standardize: features are standardised by the training rows' mean and deviation.
     threads: of torch during training; one gives the same numbers on every number of cores and is
     no slower for a few hundred features, more pay off at the paper's 3584.
-
-    Raises InputError for a value out of its range.
     """
 
-    alpha: float = 0.5
-    temperature: float = 2.0
-    depth: int = 1
-    dropout: float = 0.1
-    lr: float = 1e-5
-    weight_decay: float = 0.01
-    batch_size: int = 64
-    epochs: int = 60
-    patience: int = 10
-    monitor: str = "val_loss"
+    alpha: Share = 0.5
+    temperature: Above0 = 2.0
+    depth: Annotated[int, (1, 5)] = 1
+    dropout: Below1 = 0.1
+    lr: Above0 = 1e-5
+    weight_decay: Amount = 0.01
+    batch_size: Count = 64
+    epochs: Count = 60
+    patience: Count = 10
+    monitor: Monitor = "val_loss"
     standardize: bool = True
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        within(self, alpha=SHARE, temperature=ABOVE_0, depth=(1, 5), dropout=(0, 0.999))
-        within(self, lr=ABOVE_0, weight_decay=(0, INF), batch_size=COUNT, epochs=COUNT)
-        within(self, patience=COUNT, threads=COUNT)
-        one_of(self, monitor=MONITORS)
+    threads: Count = 1
 
 
 @dataclass(frozen=True)
-class GateSettings:
+class GateSettings(Checked):
     """How a gate is trained. kind, lr and the inputs "logits_onehot" are the paper's.
 
     kind: a name in `gates.GATES`. inputs: a mode in INPUT_MODES. lr: AdamW's rate; 1e-4 suits the
@@ -198,22 +191,18 @@ class GateSettings:
     by early stopping on the loss of rows held out; patience: epochs without a better one before
     training stops. folds: of the cross-validation when no val rows are given; 0 trains for exactly
     `epochs`.
-
-    Raises InputError for a value out of its range.
     """
 
     kind: str = "concat_linear"
-    inputs: str = "logits_onehot"
-    lr: float = 1e-4
-    epochs: int = 100
-    batch_size: int = 64
-    weight_decay: float = 0.01
-    patience: int = 10
-    folds: int = 5
+    inputs: Annotated[str, tuple(INPUT_MODES)] = "logits_onehot"
+    lr: Above0 = 1e-4
+    epochs: Count = 100
+    batch_size: Count = 64
+    weight_decay: Amount = 0.01
+    patience: Count = 10
+    folds: CountOr0 = 5
 
     def __post_init__(self) -> None:
-        within(self, lr=ABOVE_0, weight_decay=(0, INF), batch_size=COUNT, epochs=COUNT)
-        within(self, patience=COUNT, folds=(0, INF))
-        one_of(self, inputs=tuple(INPUT_MODES))
+        super().__post_init__()
         if self.folds == 1:
             raise InputError("folds is 1: choose 0 (none) or at least 2")

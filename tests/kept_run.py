@@ -2,7 +2,6 @@
 
 import json
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from emokd_utils.profiles import MINI, reduced
 from emokd_utils.run import stages
 from emokd_utils.run.run import Run
 from emokd_utils.run.sources import FolderSource
-from emokd_utils.run.store import Artefact, Store
+from emokd_utils.run.store import Artefact, Recipe, Store
 
 PROFILE = reduced(MINI).changed(images_per_split=0)
 CLASSES = ("calm", "eerie", "festive", "tense")
@@ -84,7 +83,7 @@ def fill(run: Run, seeds) -> None:
     ids, labels, even = list(data.ids), data.label_index, np.arange(len(data)) % 2 == 0
 
     def keep(artefact, make):
-        recipe = replace(artefact.recipe, make=make, load=lambda at: at, needs=())
+        recipe = Recipe(artefact.header["inputs"], make, lambda at: at, artefact.recipe.label)
         Artefact(Store(run.folder, lambda line: None), artefact.stage, recipe).value  # noqa: B018
 
     def logits(right_on, strength=2.5):

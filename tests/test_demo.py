@@ -139,8 +139,8 @@ def test_a_bad_file_gives_a_sentence_no_answer_and_the_page_goes_on(page, tiny_e
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
 def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path):
     code = "import sys; from unittest.mock import MagicMock\n"
-    code += "from emokd_utils.cli import commands, demo\n"
-    code += "demo.open_run = MagicMock(); sys.exit(commands.main(['demo']))"
+    code += "from emokd_utils.cli import commands\n"
+    code += "commands.open_run = MagicMock(); sys.exit(commands.main(['demo']))"
     env, pipe = os.environ | {"TMPDIR": str(tmp_path)}, subprocess.PIPE
     process = subprocess.Popen(
         [sys.executable, "-c", code],

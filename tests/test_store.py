@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from emokd_utils.errors import InputError
-from emokd_utils.run.store import MANIFEST, Artefact, Checksums, Recipe, Stage, Store
+from emokd_utils.run.store import MANIFEST, Artefact, Recipe, Stage, Store, remembered_checksum
 
 FEATURES = Stage("features", 1, recipe=None)
 
@@ -179,8 +179,8 @@ def test_what_another_process_is_making_is_waited_for_and_taken(store):
 def test_a_checksum_is_remembered_until_its_file_changes(tmp_path, monkeypatch):
     file, memory = tmp_path / "weights", tmp_path / "checksums.json"
     file.write_bytes(b"weights")
-    known = Checksums(memory).of(file)
+    known = remembered_checksum(file, memory)
     monkeypatch.setattr("emokd_utils.run.store.checksum", lambda path: "read again")
-    assert Checksums(memory).of(file) == known
+    assert remembered_checksum(file, memory) == known
     file.write_bytes(b"other weights")
-    assert Checksums(memory).of(file) == "read again"
+    assert remembered_checksum(file, memory) == "read again"

@@ -14,7 +14,6 @@ from dataclasses import fields
 from .. import processes
 from ..errors import InputError
 from ..lazy import lazy
-from ..profiles import Profile, reduced
 from ..run.card import CARD, read_card
 from ..run.environment import asked_profile, runs_folder
 from ..run.report import write_repeated, write_report
@@ -58,6 +57,23 @@ def storage_error(error: BaseException | None) -> int:
     return 0
 
 
+def sentence_for(error: Exception) -> str | None:
+    """What is told of an error in place of its trace; None for one that nobody expects."""
+    where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+    match error:
+        case InputError():
+            return str(error)
+        case FileNotFoundError():
+            return f"{where}no such file or folder" if where else str(error)
+        case ModuleNotFoundError(name=str(name)) if name.split(".")[0] != "emokd_utils":
+            return f"{name} is not installed here; `python -m emokd_utils doctor` tells the mend"
+    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported for it
+        return f"{str(error).partition('. ')[0]}: {OUT_OF_MEMORY}"
+    if number := storage_error(error):
+        return f"{where}{os.strerror(number)}; {UNWRITTEN}"
+    return None
+
+
 def main(argv: list[str] | None = None) -> int:
     """Carry out one command and return its exit code.
 
@@ -67,33 +83,19 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args) or 0
-    except InputError as error:
-        message, code = str(error), 2
-    except FileNotFoundError as error:
-        message = f"{error.filename}: no such file or folder" if error.filename else str(error)
-        code = 2
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "emokd_utils":
-            raise
-        mend = "`python -m emokd_utils doctor` tells the mend"
-        message, code = f"{error.name} is not installed here; {mend}", 2
-    except Exception as error:  # of torch and safetensors, which are not imported for it
-        if type(error).__name__ == "OutOfMemoryError":
-            message, code = f"{str(error).partition('. ')[0]}: {OUT_OF_MEMORY}", 2
-        elif number := storage_error(error):
-            where = f"{error.filename}: " if getattr(error, "filename", None) else ""
-            message, code = f"{where}{os.strerror(number)}; {UNWRITTEN}", 2
-        else:
-            raise
     except KeyboardInterrupt:
         message, code = "interrupted; the same command goes on from the last finished step", 130
+    except Exception as error:
+        message, code = sentence_for(error), 2
+        if message is None:
+            raise
     print(f"emokd_utils: {message}", file=sys.stderr)
     return code
 
 
-def opened(args: Namespace, profile: Profile | None = None, **options) -> Run:
+def opened(args: Namespace, **options) -> Run:
     """The run that a command line asks for."""
-    profile = asked_profile(args) if profile is None else profile
+    profile = asked_profile(args)
     return open_run(profile, args.data, args.runs, skip_bad=args.skip_bad, **options)
 
 
@@ -104,14 +106,10 @@ def seeds_of(args: Namespace) -> list[int]:
 
 def run(args: Namespace) -> None:
     """Every stage for one or more seeds, the table and the report."""
-    profile = asked_profile(args)
-    if args.reduced:
-        profile = reduced(profile)
     if args.splits:
-        runs = [opened(args, profile, resplit=k) for k in range(args.splits)]
-        text = write_repeated(Repeated(runs))
+        text = write_repeated(Repeated([opened(args, resplit=k) for k in range(args.splits)]))
     else:
-        whole, seeds = opened(args, profile), seeds_of(args)
+        whole, seeds = opened(args), seeds_of(args)
         results = Results(whole, seeds)
         whole.costs(seeds[0]), whole.tuned(seeds[0], "generate")  # in every process
         text = write_report(results) if processes.first() else ""
@@ -139,7 +137,7 @@ def plan_run(args: Namespace) -> int:
     elif args.data and not args.data.is_dir():
         raise InputError(f"{args.data} is no folder; without images say how many: --images N")
     else:
-        whole = opened(args, profile, progress=False)
+        whole = opened(args, progress=False)
         whole.source.check(whole.dataset)
         images = plan.Images.of(whole.dataset, profile)
     planned = plan.plan(profile, images, devices.get_device(args.gpu, profile))
@@ -181,21 +179,14 @@ def write_instructions(args: Namespace) -> int:
     """Estimate, ask a large model, and report."""
     whole = open_run(args.profile, args.data, args.runs, skip_bad=args.skip_bad, progress=False)
     train, folder = whole.dataset.split("train"), args.out or whole.folder / "instructions"
-    given = vars(args) | {"requests_per_minute": args.rpm}
-    names = {field.name for field in fields(ask.WriterSettings)}
-    settings = ask.WriterSettings(
-        **{name: value for name, value in given.items() if name in names and value is not None}
-    )
+    names = {field.name for field in fields(ask.WriterSettings)} & vars(args).keys()
+    given = {name: getattr(args, name) for name in names}
+    settings = ask.WriterSettings(**{k: v for k, v in given.items() if v is not None})
     print(ask.estimate(train, settings, folder), flush=True)
     if args.dry_run:
         return 0
-    report = ask.write_with_model(
-        train,
-        settings,
-        folder,
-        base_url=os.environ.get("OPENAI_BASE_URL"),
-        api_key=os.environ.get("OPENAI_API_KEY"),
-    )
+    url, key = os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+    report = ask.write_with_model(train, settings, folder, base_url=url, api_key=key)
     print(report)
     return 130 if report.stopped == "interrupted" else int(bool(report.failures))
 
@@ -231,7 +222,7 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "run": run,
     "check": check,
     "plan": plan_run,
-    "demo": lambda args: demo.demo(args),
+    "demo": lambda args: demo.demo(opened(args, make=False), args.seed, args.port),
     "export": export,
     "import": import_archive,
     "bench": time_stages,

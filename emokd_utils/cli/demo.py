@@ -8,7 +8,6 @@ import importlib
 import os
 import tempfile
 import time
-from argparse import Namespace
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -18,8 +17,7 @@ from PIL import Image
 from ..emovlm_kd import EmoVLMKD
 from ..errors import InputError
 from ..images import open_image
-from ..run.environment import asked_profile
-from ..run.run import open_run
+from ..run.run import Run
 from ..run.store import NotMadeError
 
 HOST = "127.0.0.1"
@@ -112,11 +110,9 @@ def _gradio():
         raise InputError('gradio is not installed: `pip install -e ".[demo]"`') from error
 
 
-def demo(args: Namespace) -> None:
+def demo(run: Run, seed: int, port: int | None) -> None:
     """The command ``demo``: load what a run has trained and serve the page until Ctrl-C."""
     _gradio()
-    profile, seed = asked_profile(args), args.seed
-    run = open_run(profile, args.data, args.runs, skip_bad=args.skip_bad, make=False)
     try:
         parts = run.tuned_vlm(seed), run.head(seed), run.gate(seed)
     except NotMadeError as error:
@@ -128,8 +124,7 @@ def demo(args: Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="emokd-demo-", ignore_cleanup_errors=True) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         blocks = build(EmoVLMKD(*parts, data.label_set), examples)
-        url = launch(blocks, args.port)
-        print(f"EmoVLM-KD answers at {url} (Ctrl-C ends it)", flush=True)
+        print(f"EmoVLM-KD answers at {launch(blocks, port)} (Ctrl-C ends it)", flush=True)
         with contextlib.closing(blocks):
             while blocks.is_running:
                 time.sleep(0.5)

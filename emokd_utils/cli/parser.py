@@ -19,8 +19,10 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (text, add_options) in COMMANDS.items():
-        add_options(commands.add_parser(name, help=text))
+    for name, (text, *groups) in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        for add_options in groups:
+            add_options(command)
     return parser
 
 
@@ -77,8 +79,6 @@ def _seed(parser: Parser, text: str = "whose (default: 0)") -> None:
 
 
 def _run(parser: Parser) -> None:
-    for add_options in (_profile, _models, _data, _further):
-        add_options(parser)
     seeds = parser.add_mutually_exclusive_group()
     _seed(seeds, "one seed (default: 0)")
     text = "K seeds, and intervals over them"
@@ -89,24 +89,18 @@ def _run(parser: Parser) -> None:
 
 
 def _plan(parser: Parser) -> None:
-    for add_options in (_profile, _models, _data):
-        add_options(parser)
     parser.add_argument("--gpu", metavar="NAME", help="T4, L4 ... or cpu (default: the one here)")
     parser.add_argument("--images", type=count, metavar="N", help="without images: how many")
     parser.add_argument("--classes", type=count, default=8, metavar="C", help="with --images (8)")
 
 
 def _demo(parser: Parser) -> None:
-    for add_options in (_profile, _models, _data, _seed):
-        add_options(parser)
     text = "of 127.0.0.1 (default: the first free from 7860)"
     parser.add_argument("--port", type=port, metavar="N", help=text)
 
 
 def _export(parser: Parser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT.zip", help="the archive to write")
-    for add_options in (_profile, _models, _further, _data):
-        add_options(parser)
     kept = parser.add_mutually_exclusive_group()
     _seed(kept)
     kept.add_argument("--seeds", type=count, default=1, metavar="K", help="those of K seeds")
@@ -118,18 +112,13 @@ def _export(parser: Parser) -> None:
 def _import(parser: Parser) -> None:
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="what `export` wrote")
     parser.add_argument("--name", metavar="NAME", help="of the run (default: the archive's)")
-    _runs(parser)
 
 
 def _bench(parser: Parser) -> None:
-    _profile(parser)
-    _models(parser)
     parser.add_argument("--images", type=count, metavar="N", help="how many images to time")
 
 
-def _write_instructions(parser: Parser) -> None:
-    _profile(parser)
-    _data(parser)
+def _writer(parser: Parser) -> None:
     add = parser.add_argument
     text = "ask this model (server: OPENAI_BASE_URL, key: OPENAI_API_KEY)"
     add("--model", required=True, metavar="NAME", help=text)
@@ -139,7 +128,8 @@ def _write_instructions(parser: Parser) -> None:
     add("--max-cost", type=float, metavar="X", help="stop before it costs more")
     add("--price-in", type=float, metavar="X", help="of a million tokens in")
     add("--price-out", type=float, metavar="X", help="of a million tokens out")
-    add("--rpm", type=float, metavar="N", help="requests a minute (default: 60)")
+    text = "requests a minute (default: 60)"
+    add("--rpm", type=float, dest="requests_per_minute", metavar="N", help=text)
     add("--concurrency", type=count, metavar="N", help="at once (default: 4)")
     text = "where the journal is (default: instructions/ beside the profile's results)"
     add("--out", type=Path, metavar="DIR", help=text)
@@ -168,20 +158,19 @@ def _pretrain(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, default=usual, metavar="DIR", help="where")
 
 
-COMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
-    "doctor": ("check that everything needed is here", lambda parser: None),
-    "run": ("train and measure every part, write the report", _run),
-    "check": (
-        "compare what is kept with its checksums",
-        lambda parser: (_profile(parser), _data(parser)),
-    ),
-    "plan": ("what a run would take: downloads, disk, memory, hours; fetches nothing", _plan),
-    "demo": ("a page to try what a run has trained on your images", _demo),
-    "export": ("write a run's results and thumbnails as one archive", _export),
-    "import": ("check such an archive and install it as a run", _import),
-    "bench": ("time every stage beside the published loop", _bench),
-    "write-instructions": ("have a large model write instructions", _write_instructions),
+_CHOSEN = (_profile, _models, _data)
+COMMANDS: dict[str, tuple[str | Callable[[Parser], None], ...]] = {
+    "doctor": ("check that everything needed is here",),
+    "run": ("train and measure every part, write the report", *_CHOSEN, _further, _run),
+    "check": ("compare what is kept with its checksums", _profile, _data),
+    "plan": ("what a run would take (disk, memory, hours); fetches nothing", *_CHOSEN, _plan),
+    "demo": ("a page to try what a run has trained on your images", *_CHOSEN, _seed, _demo),
+    "export": ("write a run as one archive", *_CHOSEN, _further, _export),
+    "import": ("check such an archive and install it as a run", _import, _runs),
+    "bench": ("time every stage beside the published loop", _profile, _models, _bench),
+    "write-instructions": ("have a large model write instructions", _profile, _data, _writer),
     "convert": ("bring a released data set to the layout of --data", _convert),
     "scenes": ("make EmoScenes, the built-in data", _scenes),
     "pretrain": ("make TinyVLM anew, the built-in VLM (about 105 minutes on 2 cores)", _pretrain),
 }
+"""What a command does, in words, and what adds its options."""

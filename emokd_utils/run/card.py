@@ -88,27 +88,25 @@ def portable(text: str) -> str:
 def read_card(text: bytes) -> RunCard:
     """The run that the bytes of a run.json describe. Raises InputError for what describes none."""
     try:
-        card = json.loads(text)
+        card = json.loads(text, object_hook=_with_tuples)
         if card["format"] != CARD_FORMAT:
             raise InputError(
                 f"{CARD} is of the format {card['format']!r}, not {CARD_FORMAT!r}: "
                 "export the run anew with this version"
             )
-        keys, data, pictures = card["keys"], card["data"], card["pictures"]
-        profile = MINI.changed(**_with_tuples(card["profile"]))
+        keys, files, data, pictures = (card[k] for k in ("keys", "files", "data", "pictures"))
+        profile = MINI.changed(**card["profile"])
         label_set = infer_label_set(card["labels"])
         table = pd.DataFrame(card["columns"], pd.Index(card["ids"], name="id"))
         need(profile == portable_profile(profile), "path in its profile")
         need(table.index.is_unique and all(name == portable(name) for name in table.index), "ids")
         need(set(table["split"]) <= set(SPLITS), "splits")
-        need(list(label_set) == card["labels"], "labels")
+        need(tuple(label_set) == card["labels"], "labels")
         need(set(table["label"]) <= set(label_set), "labels")
         for shown in (data, profile.name, *label_set, *table.index, *table.columns):
             need(not _UNFIT.search(shown), f"text {shown[:40]!r}")
         seeds, built_in = tuple(card["seeds"]), card["built_in"]
-        return RunCard(
-            profile, seeds, keys, card["files"], data, built_in, label_set, table, pictures
-        )
+        return RunCard(profile, seeds, keys, files, data, built_in, label_set, table, pictures)
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -117,10 +115,7 @@ def read_card(text: bytes) -> RunCard:
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     """What JSON made lists of, as the tuples that a profile has."""
-    return {
-        name: _with_tuples(v) if isinstance(v, dict) else tuple(v) if isinstance(v, list) else v
-        for name, v in values.items()
-    }
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def need(holds: object, what: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import processes
 from ..errors import InputError
-from ..profiles import Profile, get_profile, project_root, with_settings
+from ..profiles import Profile, get_profile, project_root, reduced, with_settings
 from .card import CARD
 
 
@@ -29,20 +29,20 @@ def named_profile(name: str | None = None) -> Profile:
         try:
             settings = shlex.split(text)
         except ValueError as error:
-            raise InputError(
-                f"EMOKD_SET={text}: {error}; write 'field=value field=value'"
-            ) from None
+            mend = "write 'field=value field=value'"
+            raise InputError(f"EMOKD_SET={text}: {error}; {mend}") from None
         profile = with_settings(profile, settings)
     return profile
 
 
 def asked_profile(args: Namespace) -> Profile:
-    """The profile that a command line asks for, by ``--profile``, ``--vlm``, ``--vision``, ``--set``
-    and ``--further-vision``. Raises InputError as `profiles.with_settings`."""
+    """The profile that a command line asks for, by ``--profile``, ``--vlm``, ``--vision``, ``--set``,
+    ``--further-vision`` and ``--reduced``. Raises InputError as `profiles.with_settings`."""
     models = [f"{name}={value}" for name in ("vlm", "vision") if (value := getattr(args, name))]
     profile = with_settings(named_profile(args.profile), [*models, *args.settings])
     further = getattr(args, "further_vision", [])
-    return profile.changed(further_vision=(*profile.further_vision, *further))
+    profile = profile.changed(further_vision=(*profile.further_vision, *further))
+    return reduced(profile) if getattr(args, "reduced", False) else profile
 
 
 def runs_folder() -> Path:

@@ -82,7 +82,6 @@ def _reading(results: Results) -> str:
 
 
 def _pictures(results: Results, costs: pd.DataFrame) -> list[str]:
-    """Draw and save the figures; a paragraph that shows each."""
     shown = [
         "Where a figure shows single predictions (four-way map, confusion, cues) they are those of "
         f"seed {results.seeds[0]}."
@@ -164,9 +163,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_costs(shown: pd.DataFrame, costs: pd.DataFrame, final: str) -> pd.DataFrame:
-    """The readable table with what each set-up takes; the vision model's is what it adds to the VLM."""
     set_ups = {ZERO_SHOT: VLM_ALONE, TUNED: VLM_ALONE, BOTH_RUN: TOGETHER, final: EMOVLM_KD}
     takes = costs[["parameters", "ms per image"]].loc[list(set_ups.values())].set_axis(set_ups)
+    # of the vision model what it adds to the VLM
     takes.loc[VISION] = costs.loc[TOGETHER, ["added parameters", "added ms"]].to_numpy()
     for column, form in {"parameters": "{:,.0f}", "ms per image": "{:.1f}"}.items():
         shown = shown.assign(**{column: takes[column].map(form.format)}).fillna("")

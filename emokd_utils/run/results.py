@@ -91,20 +91,17 @@ class Results:
         columns = ["seed", "images", "n", "both right", "only VLM", "only vision model", "neither"]
         return pd.DataFrame(rows, columns=[*columns, "McNemar p"])
 
-    def _parts(self) -> dict[str, np.ndarray]:
-        """All images and those led by each cue: (n,) bool."""
+    def _parts(self) -> dict[str, np.ndarray]:  # (n,) bool each
         led = {cue: self.cues == cue for cue in self.cue_names}
         return {"all": np.ones(len(self.ids), bool)} | led
 
     def teacher_gain(self) -> list[str]:
         """The distilled head minus the head without a teacher, in words, as a whole and per cue."""
-        gains = {
-            part: self.difference(HEAD, HEAD_PLAIN, here) for part, here in self._parts().items()
-        }
-        return [
-            f"{part}{'' if part == 'all' else '-led'} images: {self._over_seeds(gain)}"
-            for part, gain in gains.items()
-        ]
+        lines = []
+        for part, here in self._parts().items():
+            gain = self._over_seeds(self.difference(HEAD, HEAD_PLAIN, here))
+            lines.append(f"{part if part == 'all' else f'{part}-led'} images: {gain}")
+        return lines
 
     def gap_recovered(self) -> np.ndarray:
         """(seeds,) of the gap from the better single model to the oracle EmoVLM-KD's share."""
@@ -194,11 +191,8 @@ class Repeated:
         tables = [run.predictions(run.source.resplit) for run in self.runs]
         self.right: dict[str, pd.DataFrame] = {}  # (images, divisions), nan where not tested
         for model in tables[0]:
-            columns = [
-                pd.Series(table[model].correct, index=list(table[model].ids), dtype=float)
-                for table in tables
-            ]
-            self.right[model] = pd.concat(columns, axis=1)
+            columns = [table[model].to_frame()["correct"].astype(float) for table in tables]
+            self.right[model] = pd.concat(columns, axis=1, keys=range(len(tables)))
         either = [self.right[TUNED].fillna(0), self.right[VISION].fillna(0)]
         self.right[ORACLE] = np.maximum(*either).where(self.right[TUNED].notna())
 

@@ -87,22 +87,16 @@ def open_run(
 
 
 class Run:
-    """Every result of one profile on one data set, by name; `open_run` gives it."""
+    """Every result of one profile on one data set, by name; `open_run` gives it. source: a
+    FolderSource or an ArchiveSource. folder: of the results. Else as of `open_run`."""
 
-    def __init__(
-        self,
-        source: FolderSource | ArchiveSource,
-        folder: Path,
-        say: Callable[[str], object] = print,
-        progress: bool = True,
-        make: bool = True,
-    ) -> None:
+    def __init__(self, source, folder: Path, say=print, progress: bool = True, make: bool = True):
         self.source, self.folder, self.progress = source, folder, progress
         self.profile, self.root = source.profile, source.root
         may_make = source.may_make if make else lambda stage: False
         self.store = Store(folder, say, may_make, source.without_weights)
         self.artefacts: dict[tuple, Artefact] = {}  # asked for so far, made or not
-        self._tuned_vlm: tuple[int, vlm.VLM] | None = None
+        self._tuned_vlms: dict[int, vlm.VLM] = {}
 
     def artefact(self, stage: Stage, *arguments) -> Artefact:
         """A stage's result for these arguments: its key at once, its value when asked for."""
@@ -137,31 +131,25 @@ class Run:
 
     def tuned_vlm(self, seed: int = 0) -> vlm.VLM:
         """The VLM with its adapter; one is held at a time."""
-        if self._tuned_vlm is None or self._tuned_vlm[0] != seed:
+        if seed not in self._tuned_vlms:
             adapter = self.artefact(stages.adapter, seed).value
-            self._tuned_vlm = None
-            self._tuned_vlm = (seed, self.load_vlm(adapter))
-        return self._tuned_vlm[1]
+            self._tuned_vlms.clear()
+            self._tuned_vlms[seed] = self.load_vlm(adapter)
+        return self._tuned_vlms[seed]
 
     def load_vlm(self, adapter: Path | None = None, tuning: bool = False) -> vlm.VLM:
         """A VLM of the profile, with an adapter or to be tuned. Raises NotMadeError where the run
         was imported."""
         if self.source.without_weights:
             raise NotMadeError(f"{self.source.without_weights}, so the VLM is not here")
-        settings, quantize = self.profile.vlm, self.profile.vlm.quantize
-        if quantize == "nf4-tuning":
-            quantize = "nf4" if tuning else ""
+        settings = self.profile.vlm
+        quantized = settings.quantize == "nf4" or (tuning and settings.quantize == "nf4-tuning")
         if training.default_device().type == "cuda":  # a GPU holds one at a time
             self.__dict__.pop("base", None)
-            self._tuned_vlm = None
-        return vlm.VLM.load(
-            self.source.vlm,
-            adapter,
-            quantize=quantize,
-            pixels=settings.pixels,
-            batch_size=settings.batch_size,
-            revision=self.source.revision,
-        )
+            self._tuned_vlms.clear()
+        options = {"pixels": settings.pixels, "revision": self.source.revision}
+        options["quantize"] = "nf4" if quantized else ""
+        return vlm.VLM.load(self.source.vlm, adapter, settings.batch_size, **options)
 
     def vision(self, seed: int = 0) -> vision.VisionModel:
         """The fine-tuned vision model: a competitor, and the teacher of the head."""
@@ -177,9 +165,8 @@ class Run:
             if config.model_type in ("qwen2_vl", "qwen2_5_vl"):
                 return self
             why = f"{self.profile.vlm.name} is built otherwise than Qwen2-VL"
-        self.store.say(
-            f"[workbench] {why}: what is taken apart is the built-in models, on EmoScenes"
-        )
+        what = "what is taken apart is the built-in models, on EmoScenes"
+        self.store.say(f"[workbench] {why}: {what}")
         runs = self.folder.parent
         source = FolderSource(MINI, world.HOME, runs / "checksums.json", False, None)
         return Run(source, runs / MINI.name, self.store.say, self.progress)
@@ -255,21 +242,16 @@ class Run:
         self, seed: int = 0, split: str = "test", **settings
     ) -> tuple[Predictions, Predictions, Predictions, np.ndarray]:
         """For `explorer.GateView`: predictions of EmoVLM-KD, head and VLM, and their shares (n, 2)."""
-        _, shares = self.artefact(
-            stages.gate_logits, seed, *self.gate_settings(**settings), "head"
-        ).value
+        chosen = self.gate_settings(**settings)
+        _, shares = self.artefact(stages.gate_logits, seed, *chosen, "head").value
         head = self._from_logits(self.head_logits(seed), HEAD, seed=seed)
         sides = (self.emovlm_kd(seed, **settings), head, self.tuned(seed))
         return (*(side.split(split) for side in sides), shares[self.rows(split)])
 
     def assembled(self, seed: int = 0, kind: str | None = None) -> emovlm_kd.EmoVLMKD:
         """EmoVLM-KD as one model that answers about images."""
-        return emovlm_kd.EmoVLMKD(
-            self.tuned_vlm(seed),
-            self.head(seed),
-            self.gate(seed, kind=kind),
-            self.dataset.label_set,
-        )
+        parts = self.tuned_vlm(seed), self.head(seed), self.gate(seed, kind=kind)
+        return emovlm_kd.EmoVLMKD(*parts, self.dataset.label_set)
 
     def costs(self, seed: int = 0) -> pd.DataFrame:
         """What an answer costs on this machine: a row for each set-up (`costs.compare`)."""
@@ -306,11 +288,8 @@ class Run:
         """The test predictions of every row of the table, by its name, in the table's order."""
         profile = self.profile
         self.source.check(self.dataset)
-        rows = {
-            ZERO_SHOT: self.zero_shot(),
-            TUNED: self.tuned(seed),
-            VISION: self.vision_predictions(seed),
-        }
+        rows = {ZERO_SHOT: self.zero_shot(), TUNED: self.tuned(seed)}
+        rows[VISION] = self.vision_predictions(seed)
         if profile.vision.weights:
             rows[PROBE] = self.vision_predictions(seed, PROBE)
         for name in profile.further_vision:

@@ -23,7 +23,7 @@ from ..profiles import Profile
 from ..world import files as world
 from .card import CARD, read_card
 from .stages import scanned
-from .store import Checksums, Stage
+from .store import remembered_checksum
 
 CHEAP = ("head", "head_logits", "gate", "gate_logits")  # need no model: an archive makes them too
 
@@ -34,27 +34,22 @@ class FolderSource:
 
     without_weights = ""
     found = ""  # what the scan found, in a line
+    may_make = staticmethod(lambda stage: True)
 
     def __init__(
         self, profile: Profile, root: Path, memory: Path, skip_bad: bool, resplit: int | None
     ) -> None:
         self.profile, self.root, self.skip_bad, self.resplit = profile, root, skip_bad, resplit
-        self.checksums = Checksums(memory)
+        self._checksum = functools.partial(remembered_checksum, memory=memory)
         self.name = root.resolve().name
         self.built_in = root.resolve() == world.HOME.resolve()
-
-    def may_make(self, stage: Stage) -> bool:
-        """Everything can be made where images and models are."""
-        return True
 
     def dataset(self, run) -> ImageDataset:
         """The images; EmoScenes is made on first use, and every data set is scanned once."""
         if self.built_in:
             world.ensure_scenes(self.root, say=run.store.say)
         if not self.root.is_dir():
-            raise InputError(
-                f"{self.root} is no folder; give the folder that holds train/ and test/"
-            )
+            raise InputError(f"{self.root} is no folder: give the one with train/ and test/")
         report = run.artefact(scanned).value
         if report.found:
             run.store.say(f"[found] {report.found}")
@@ -107,7 +102,7 @@ class FolderSource:
         key = f"{self.vlm}@{self.revision}"
         if folder.is_dir():
             files = [p for p in sorted(folder.glob("*")) if p.suffix in _PARTS]
-            key = fingerprint({path.name: self.checksums.of(path) for path in files})
+            key = fingerprint({path.name: self._checksum(path) for path in files})
         if pixels := self.profile.vlm.pixels:
             key += f" {pixels} pixels"
         return key + " nf4" * (self.profile.vlm.quantize == "nf4")
@@ -119,7 +114,7 @@ class FolderSource:
     def mark_of(self, name: str) -> str:
         """What a key holds of a file that the profile names: its checksum; else the name."""
         file = self.profile.path(name)
-        return self.checksums.of(file) if name and file.is_file() else name
+        return self._checksum(file) if name and file.is_file() else name
 
 
 _PARTS = (".json", ".jinja", ".safetensors")
@@ -140,6 +135,7 @@ class ArchiveSource:
     resplit = None
     found = ""
     check = staticmethod(lambda dataset: None)  # it has been trained on
+    may_make = staticmethod(lambda stage: stage.name in CHEAP)
 
     def __init__(self, folder: Path, profile: Profile | None = None) -> None:
         self.root, self.card = folder, read_card((folder / CARD).read_bytes())
@@ -150,10 +146,6 @@ class ArchiveSource:
             f"{self.name} was imported without weights: work from its predictions(), features(), "
             "teacher_logits(), heads and gates, or where it was exported"
         )
-
-    def may_make(self, stage: Stage) -> bool:
-        """Heads and gates are trained in seconds, from features and predictions."""
-        return stage.name in CHEAP
 
     def dataset(self, run) -> "ImportedDataset":
         """The images, as thumbnails where they were exported so."""

@@ -43,14 +43,11 @@ HOW_IT_IS_TUNED = ("recompute", "checkpoint_steps", "instructions")
 @stage(1)
 def scanned(run) -> Recipe[ScanReport]:
     """What is wrong with the folder of images."""
-
-    def make(to: Path) -> None:
-        write_text(to / "scan.json", scan(run.root).to_json())
-
-    def load(at: Path) -> ScanReport:
-        return ScanReport.from_json((at / "scan.json").read_text(encoding="utf-8"))
-
-    return Recipe({"listing": list_files(run.root).fingerprint}, make, load)
+    return Recipe(
+        {"listing": list_files(run.root).fingerprint},
+        lambda to: write_text(to / "scan.json", scan(run.root).to_json()),
+        lambda at: ScanReport.from_json((at / "scan.json").read_text(encoding="utf-8")),
+    )
 
 
 @stage(1, "features.safetensors", together=True)
@@ -78,8 +75,8 @@ def vision_model(run, seed: int, further: str = "") -> Recipe:
     mark = run.source.mark_of(settings.weights)
 
     def make(to: Path) -> None:
-        file = run.profile.path(settings.weights)
-        start = str(file) if mark != settings.weights else settings.weights
+        is_file = mark != settings.weights
+        start = str(run.profile.path(settings.weights)) if is_file else settings.weights
         started = replace(settings, weights=start)
         vision.fine_tune(run.dataset, started, seed, run.progress).save(to)
 
@@ -101,16 +98,16 @@ def logits(run, seed: int, compute: Callable[[], np.ndarray], **needs: Artefact)
     """Logits (n, C) of every image, computed from earlier results."""
     ids = run.dataset.ids
     return Recipe(
-        {name: need.key for name, need in needs.items()},
+        {},
         lambda to: save_rows(to / "logits.safetensors", ids, compute()),
         lambda at: load_rows(at / "logits.safetensors", ids),
         f"seed{seed}",
-        tuple(needs.values()),
+        needs,
     )
 
 
 def answers(
-    run, part: ImageDataset, method: str, vlm: Callable, inputs: dict, label: str
+    run, part: ImageDataset, method: str, vlm: Callable, label: str, **needs: Artefact
 ) -> Recipe:
     """A VLM's predictions for some images, by label scoring or by generate and parse."""
 
@@ -119,14 +116,14 @@ def answers(
         predictions = vlm().predict(part, method, max_new_tokens=tokens, progress=run.progress)
         predictions.save(to / "predictions.csv")
 
-    inputs = inputs | {"vlm": run.source.vlm_key, "data": part.fingerprint, "method": method}
-    return Recipe(inputs, make, lambda at: Predictions.load(at / "predictions.csv"), label)
+    inputs = {"vlm": run.source.vlm_key, "data": part.fingerprint, "method": method}
+    return Recipe(inputs, make, lambda at: Predictions.load(at / "predictions.csv"), label, needs)
 
 
 @stage(1, "predictions.csv", "predictions.json", together=True)
 def zero_shot(run, method: str) -> Recipe[Predictions]:
     """The untuned VLM's predictions for val and test."""
-    return answers(run, run.part("val", "test"), method, lambda: run.base, {}, method)
+    return answers(run, run.part("val", "test"), method, lambda: run.base, method)
 
 
 @stage(1, "tuning.json", has_weights=True, together=True)
@@ -145,27 +142,18 @@ def adapter(run, seed: int) -> Recipe[Path]:
         inputs["instructions"] = source.mark_of(settings.instructions)
 
     def make(to: Path) -> None:
-        train = run.part("train")
+        train, kinds = run.part("train"), settings.kinds
         if not settings.instructions:
-            written = instructions.write_instructions(train, settings.kinds, seed, describe_scene)
+            texts, counts = instructions.write_instructions(train, kinds, seed, describe_scene)
         else:
             journal = run.profile.path(settings.instructions)
-            written = instructions.read_instructions(journal, train, settings.kinds, seed)
-        checkpoints = run.folder / f".tuning-{fingerprint(inputs)}"
-        log = tuning.instruction_tune(
-            run.load_vlm(tuning=True),
-            train,
-            written[0],
-            settings,
-            seed,
-            to,
-            progress=run.progress,
-            checkpoints=checkpoints,
-        )
-        note = {"counts": written[1], "log": log}
-        write_text(to / "tuning.json", json.dumps(note, indent=1))
+            texts, counts = instructions.read_instructions(journal, train, kinds, seed)
+        vlm, state = run.load_vlm(tuning=True), run.folder / f".tuning-{fingerprint(inputs)}"
+        how = {"progress": run.progress, "checkpoints": state}
+        log = tuning.instruction_tune(vlm, train, texts, settings, seed, to, **how)
+        write_text(to / "tuning.json", json.dumps({"counts": counts, "log": log}, indent=1))
         if processes.first():
-            shutil.rmtree(checkpoints, ignore_errors=True)
+            shutil.rmtree(state, ignore_errors=True)
 
     return Recipe(inputs, make, lambda at: at, f"seed{seed}")
 
@@ -174,24 +162,25 @@ def adapter(run, seed: int) -> Recipe[Path]:
 def tuned(run, seed: int, method: str) -> Recipe[Predictions]:
     """The tuned VLM's predictions: every image by label scoring, the test split by generating."""
     part = run.dataset if method == "score" else run.part("test")
-    inputs = {"adapter": run.artefact(adapter, seed).key}
-    label = f"seed{seed}-{method}"
-    return answers(run, part, method, lambda: run.tuned_vlm(seed), inputs, label)
+    label, needs = f"seed{seed}-{method}", {"adapter": run.artefact(adapter, seed)}
+    return answers(run, part, method, lambda: run.tuned_vlm(seed), label, **needs)
 
 
 @stage(1, "head.safetensors")
 def head(run, seed: int, alpha: float, temperature: float, depth: int) -> Recipe:
     """The distilled head; alpha 0: without a teacher."""
     settings = replace(run.profile.head, alpha=alpha, temperature=temperature, depth=depth)
-    seen, taught = run.artefact(features), run.artefact(teacher_logits, seed, "")
+    needs = {"features": run.artefact(features)}
+    if alpha:
+        needs["teacher"] = run.artefact(teacher_logits, seed, "")
 
     def make(to: Path) -> None:
         train, val = run.rows("train"), run.rows("val")
-        x, y = seen.value, run.dataset.label_index
+        x, y = needs["features"].value, run.dataset.label_index
         trained = distillation.train_head(
             x[train],
             y[train],
-            taught.value[train] if alpha else None,
+            needs["teacher"].value[train] if alpha else None,
             val_features=x[val],
             val_labels=y[val],
             num_classes=len(run.dataset.label_set),
@@ -200,16 +189,11 @@ def head(run, seed: int, alpha: float, temperature: float, depth: int) -> Recipe
         )
         trained.save(to / "head.safetensors")
 
-    inputs = {"settings": asdict(settings), "features": seen.key, "seed": seed}
-    if alpha:
-        inputs["teacher"] = taught.key
-    return Recipe(
-        inputs,
-        make,
-        lambda at: distillation.TrainedHead.load(at / "head.safetensors"),
-        f"alpha{alpha:g}-seed{seed}",
-        (seen, taught) if alpha else (seen,),
-    )
+    def load(at: Path):
+        return distillation.TrainedHead.load(at / "head.safetensors")
+
+    inputs = {"settings": asdict(settings), "seed": seed}
+    return Recipe(inputs, make, load, f"alpha{alpha:g}-seed{seed}", needs)
 
 
 @stage(1, "logits.safetensors")
@@ -230,9 +214,10 @@ def gate_sides(run, seed: int, mode: str, side: str) -> tuple[np.ndarray, np.nda
 def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
     """A gate, trained on one split."""
     settings = replace(run.profile.gate, kind=kind, inputs=mode)
-    answered, first = run.artefact(tuned, seed, "score"), run.artefact(teacher_logits, seed, "")
+    needs = {"first": run.artefact(teacher_logits, seed, "")}
     if side != "vision":
-        first = run.artefact(head_logits, seed, *run.head_settings())
+        needs["first"] = run.artefact(head_logits, seed, *run.head_settings())
+    needs["vlm"] = run.artefact(tuned, seed, "score")
 
     def make(to: Path) -> None:
         student, vlm = gate_sides(run, seed, mode, side)
@@ -248,15 +233,11 @@ def gate(run, seed: int, kind: str, mode: str, split: str, side: str) -> Recipe:
         )
         trained.save(to / "gate.safetensors")
 
+    def load(at: Path):
+        return gating.TrainedGate.load(at / "gate.safetensors")
+
     inputs = {"settings": asdict(settings), "split": split, "side": side, "seed": seed}
-    inputs |= {"first": first.key, "vlm": answered.key}
-    return Recipe(
-        inputs,
-        make,
-        lambda at: gating.TrainedGate.load(at / "gate.safetensors"),
-        f"{kind}-{side}-seed{seed}",
-        (first, answered),
-    )
+    return Recipe(inputs, make, load, f"{kind}-{side}-seed{seed}", needs)
 
 
 @stage(1, "logits.safetensors", "shares.safetensors", "gate.txt")
@@ -274,19 +255,19 @@ def gate_logits(run, seed: int, *settings) -> Recipe[tuple[np.ndarray, np.ndarra
     def load(at: Path) -> tuple[np.ndarray, np.ndarray]:
         return tuple(load_rows(at / f"{name}.safetensors", ids) for name in ("logits", "shares"))
 
-    label = f"{settings[0]}-{side}-seed{seed}"
-    return Recipe({"gate": trained.key}, make, load, label, (trained,))
+    return Recipe({}, make, load, f"{settings[0]}-{side}-seed{seed}", {"gate": trained})
 
 
-def tuned_and_vision(run, seed: int) -> tuple[Artefact, Artefact]:
+def tuned_and_vision(run, seed: int) -> dict[str, Artefact]:
     """What both models are: the VLM's adapter, and the vision model."""
-    return run.artefact(adapter, seed), run.artefact(vision_model, seed, "")
+    return {"adapter": run.artefact(adapter, seed), "vision": run.artefact(vision_model, seed, "")}
 
 
 @stage(1, "costs.csv")
 def cost_table(run, seed: int) -> Recipe[pd.DataFrame]:
     """What an answer costs on this machine: `costs.compare` on one test image at a time."""
     trained = run.artefact(gate, seed, *run.gate_settings(), "head")
+    needs = {"gate": trained} | tuned_and_vision(run, seed)
 
     def make(to: Path) -> None:
         vlm, model, classes = run.tuned_vlm(seed), run.vision(seed), run.dataset.label_set
@@ -313,10 +294,7 @@ def cost_table(run, seed: int) -> Recipe[pd.DataFrame]:
     def load(at: Path) -> pd.DataFrame:
         return pd.read_csv(at / "costs.csv", index_col=0)
 
-    needs = (trained, *tuned_and_vision(run, seed))
-    names = ("gate", "adapter", "vision")
-    inputs = {name: need.key for name, need in zip(names, needs, strict=True)}
-    return Recipe(inputs, make, load, f"seed{seed}", needs)
+    return Recipe({}, make, load, f"seed{seed}", needs)
 
 
 @stage(1, "maps.safetensors")
@@ -338,10 +316,8 @@ def explained(run, seed: int) -> Recipe[dict]:
     def load(at: Path) -> dict:
         return maps.load_explanations(at / "maps.safetensors")
 
-    adapter, vision = tuned_and_vision(run, seed)
-    inputs = {"adapter": adapter.key, "vision": vision.key}
-    inputs |= {"data": part.fingerprint, "images": fingerprint(chosen)}
-    return Recipe(inputs, make, load, f"seed{seed}", (adapter, vision))
+    inputs = {"data": part.fingerprint, "images": fingerprint(chosen)}
+    return Recipe(inputs, make, load, f"seed{seed}", tuned_and_vision(run, seed))
 
 
 @stage(1, "reasons.json")
@@ -361,7 +337,5 @@ def reasons(run, seed: int) -> Recipe[dict[str, str]]:
     def load(at: Path) -> dict[str, str]:
         return json.loads((at / "reasons.json").read_text(encoding="utf-8"))
 
-    adapter, _ = tuned_and_vision(run, seed)
-    inputs = {"adapter": adapter.key, "vlm": run.source.vlm_key}
-    inputs |= {"data": part.fingerprint, "images": fingerprint(chosen)}
-    return Recipe(inputs, make, load, f"seed{seed}", (adapter,))
+    inputs = {"vlm": run.source.vlm_key, "data": part.fingerprint, "images": fingerprint(chosen)}
+    return Recipe(inputs, make, load, f"seed{seed}", {"adapter": run.artefact(adapter, seed)})

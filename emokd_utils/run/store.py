@@ -7,12 +7,13 @@ the whole artefact or none. Key and folder are known at once; the value is read 
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -54,16 +55,17 @@ class Stage:
 class Recipe(Generic[T]):
     """How a stage's result comes about, for certain arguments.
 
-    inputs: all that it depends on: settings, seed, fingerprints, keys of earlier artefacts. make:
-    writes files into an empty folder. load: reads them from the artefact's folder. label: for people
-    who look into the folder. needs: what is made before it, by all processes together.
+    inputs: all that it depends on, but for needs: settings, seed, fingerprints. make: writes files
+    into an empty folder. load: reads them from the artefact's folder. label: for people who look
+    into the folder. needs: what is made before it, by all processes together, by the name under
+    which its key is one of the inputs.
     """
 
     inputs: Mapping[str, Any]
     make: Callable[[Path], object]
     load: Callable[[Path], T]
     label: str = ""
-    needs: tuple["Artefact", ...] = ()
+    needs: Mapping[str, "Artefact"] = field(default_factory=dict)
 
 
 STAGES: dict[str, Stage] = {}  # by name
@@ -73,9 +75,8 @@ def stage(version: int, *travels: str, **about: bool) -> Callable[[Callable[...,
     """Make a stage of the function below, which gives the Recipe for a run and arguments."""
 
     def register(recipe: Callable[..., Recipe]) -> Stage:
-        return STAGES.setdefault(
-            recipe.__name__, Stage(recipe.__name__, version, recipe, travels, **about)
-        )
+        name = recipe.__name__
+        return STAGES.setdefault(name, Stage(name, version, recipe, travels, **about))
 
     return register
 
@@ -86,24 +87,22 @@ class Artefact(Generic[T]):
 
     def __init__(self, store: "Store", stage: Stage, recipe: Recipe[T]) -> None:
         self.store, self.stage, self.recipe = store, stage, recipe
-        about = {"stage": stage.name, "version": stage.version, "inputs": dict(recipe.inputs)}
+        inputs = {**recipe.inputs, **{name: need.key for name, need in recipe.needs.items()}}
+        about = {"stage": stage.name, "version": stage.version, "inputs": inputs}
         self.key = fingerprint(about)
         self.header = json.loads(canonical_json({"format": FORMAT, "key": self.key, **about}))
         name = "-".join(filter(None, (stage.name, recipe.label, self.key)))
         self.folder = store.folder / name
-        self._values: list[T] = []
 
     @property
     def is_kept(self) -> bool:
         """Whether it is there, of the right files and sizes."""
         return not isinstance(read_manifest(self.folder, self.header), str)
 
-    @property
+    @functools.cached_property
     def value(self) -> T:
         """The result, read or made once; NotMadeError where it must not be made."""
-        if not self._values:
-            self._values.append(self.store.value(self))
-        return self._values[0]
+        return self.store.value(self)
 
     def path(self, name: str) -> Path:
         """One of its files, made where it is missing."""
@@ -114,20 +113,13 @@ class Artefact(Generic[T]):
 class Store:
     """Artefacts in one folder, which is made on first use.
 
-    say: called with one line for each. may_make: whether a stage's artefact may be made here.
-    without_weights: why a model's weights cannot be read here.
+    say: called with one line for each. may_make: of a Stage, whether its artefact may be made here.
+    without_weights: why a model's weights cannot be read here, "" where they can.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        say: Callable[[str], object] = print,
-        may_make: Callable[[Stage], bool] = lambda stage: True,
-        without_weights: str = "",
-    ) -> None:
-        self.folder, self.may_make, self.without_weights = folder, may_make, without_weights
-        self._say = say
-        self._told: set[str] = set()
+    def __init__(self, folder: Path, say=print, may_make=lambda stage: True, without_weights=""):
+        self.folder, self._say, self._told = folder, say, set()
+        self.may_make, self.without_weights = may_make, without_weights
 
     def value(self, artefact: Artefact[T]) -> T:
         """The artefact's value; where its files cannot be read, it is made anew."""
@@ -172,10 +164,14 @@ class Store:
         started, failure = time.perf_counter(), None
         try:
             if first:
-                self._wait_for(lock, stage.name)
+                try:
+                    lock.acquire(blocking=False)
+                except Timeout:
+                    self.say(f"[wait] another process is making {stage.name}")
+                    lock.acquire()
             if processes.agree(first and not anew and artefact.is_kept):
                 return
-            for need in artefact.recipe.needs:
+            for need in artefact.recipe.needs.values():
                 self.ensure(need)
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir()
@@ -198,14 +194,6 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)
             if first:
                 lock.release()
-
-    def _wait_for(self, lock: FileLock, name: str) -> None:
-        """Another process may be making the same: then it is found."""
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            self.say(f"[wait] another process is making {name}")
-            lock.acquire()
 
     def _lock(self, key: str) -> FileLock:
         """The system frees it when its process ends, however that is."""
@@ -264,10 +252,10 @@ def damaged_files(folder: Path) -> list[str]:
 
 def _publish(aside: Path, artefact: Artefact, seconds: float) -> None:
     """Complete the folder with its manifest, and give it its name."""
-    paths = [path for path in sorted(aside.rglob("*")) if path.is_file()]
     files = {
         path.relative_to(aside).as_posix(): {"size": path.stat().st_size, "sha256": checksum(path)}
-        for path in paths
+        for path in sorted(aside.rglob("*"))
+        if path.is_file()
     }
     manifest = {**artefact.header, "files": files, "made_at": time.time(), "seconds": seconds}
     write_text(aside / MANIFEST, json.dumps(manifest, indent=1) + "\n")
@@ -276,21 +264,15 @@ def _publish(aside: Path, artefact: Artefact, seconds: float) -> None:
     os.rename(aside, artefact.folder)
 
 
-class Checksums:
-    """SHA-256 of large files, remembered in a file as long as their size and time stay the same, so
-    that opening a kept run hashes no weights."""
-
-    def __init__(self, memory: Path) -> None:
-        self.memory = memory
-
-    def of(self, path: Path) -> str:
-        """The SHA-256 of a file, 64 hexadecimal digits."""
-        status, known = path.stat(), {}
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(self.memory.read_text(encoding="utf-8"))
-        mark = [status.st_size, status.st_mtime_ns]
-        *known_mark, digest = known.get(str(path), [""])
-        if known_mark != mark:
-            digest = checksum(path)
-            write_text(self.memory, json.dumps(known | {str(path): [*mark, digest]}, indent=1))
-        return digest
+def remembered_checksum(path: Path, memory: Path) -> str:
+    """The SHA-256 of a large file, 64 hexadecimal digits; remembered in the file `memory` as long as
+    its size and time stay the same, so that opening a kept run hashes no weights."""
+    status, known = path.stat(), {}
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    mark = [status.st_size, status.st_mtime_ns]
+    *known_mark, digest = known.get(str(path), [""])
+    if known_mark != mark:
+        digest = checksum(path)
+        write_text(memory, json.dumps(known | {str(path): [*mark, digest]}, indent=1))
+    return digest
