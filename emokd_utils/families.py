@@ -17,10 +17,12 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_i
 DEEP = "deepstack_features"  # maps of an image that are given to layers of the language model
 
 
-def answer_value(inputs: dict, name: str) -> int:
-    """What the tokens of an answer have in one of TEXT_INPUTS but the first. Of two types of tokens
-    models set apart either an image's (1 in the prompt) or an answer's (0 there)."""
-    return 1 if name == "attention_mask" else 1 - int(inputs[name].max())
+def answer_part(inputs: dict, name: str, tokens: torch.Tensor) -> torch.Tensor:
+    """What an answer's tokens (..., a) add to one of TEXT_INPUTS. Where tokens are of two types, models
+    set apart either an image's (1 in the prompt) or an answer's (0 there)."""
+    if name == "input_ids":
+        return tokens
+    return torch.full_like(tokens, 1 if name == "attention_mask" else 1 - int(inputs[name].max()))
 
 
 def check_model(config, processor=None) -> None:

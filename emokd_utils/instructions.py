@@ -20,7 +20,7 @@ from .answers import mentions, words_as_labels
 from .data import ImageDataset
 from .emotions import LabelSet, normalise
 from .errors import InputError
-from .families import TEXT_INPUTS, answer_value
+from .families import TEXT_INPUTS, answer_part
 from .files import checksum, load_lines
 from .settings import KINDS
 
@@ -176,8 +176,7 @@ class AnswerCollator:
             answer = torch.tensor([*answer, tokenizer.eos_token_id])  # (a,)
             known = asked["attention_mask"][number].bool()
             for name in [name for name in (*TEXT_INPUTS, "labels") if name in asked]:
-                is_text = name in ("input_ids", "labels")
-                end = answer if is_text else answer * 0 + answer_value(asked, name)
+                end = answer if name == "labels" else answer_part(asked, name, answer)
                 rows[name].append(torch.cat([asked[name][number, known], end]))  # (q + a,)
         padding = {"input_ids": tokenizer.pad_token_id, "labels": IGNORED}
         batch = {

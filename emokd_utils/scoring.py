@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from .families import TEXT_INPUTS, answer_value, positions
+from .families import TEXT_INPUTS, answer_part, positions
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
@@ -24,16 +24,8 @@ def append_tokens(inputs: dict[str, torch.Tensor], tokens: list[int]) -> dict[st
     """A model's inputs with the same tokens of an answer after every row."""
     ids = inputs["input_ids"]  # (n, L)
     added = torch.tensor(tokens, dtype=torch.long, device=ids.device).expand(len(ids), -1)
-    longer = [
-        (
-            name,
-            inputs[name],
-            added if name == "input_ids" else added * 0 + answer_value(inputs, name),
-        )
-        for name in TEXT_INPUTS
-        if name in inputs
-    ]
-    return inputs | {name: torch.cat([start, end.to(start)], 1) for name, start, end in longer}
+    ends = {name: answer_part(inputs, name, added) for name in TEXT_INPUTS if name in inputs}
+    return inputs | {name: torch.cat([inputs[name], end], 1) for name, end in ends.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,41 +51,31 @@ class AnswerTree:
     def log_likelihood(self, model, inputs: dict[str, torch.Tensor], encoded) -> torch.Tensor:
         """(n, K) in nats: each answer's after each prompt of a processor's output, whose images are
         `families.encode`d."""
-        trunk = append_tokens(inputs, self.prefix)  # input_ids (n, T)
-        places, kept = positions(model, trunk), len(self.prefix) + 1
+        trunk, kept = append_tokens(inputs, self.prefix), len(self.prefix) + 1
+        places = positions(model, trunk)  # (r, n, T)
         cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-        logits = model(
-            **{name: trunk[name] for name in TEXT_INPUTS if name in trunk},
-            position_ids=places if len(places) > 1 else places[0],
-            mm_encoder_outputs={"image": encoded},
-            cache=cache,
-            use_cache=True,
-            logits_to_keep=kept,
-        ).logits
-        log_p = logits[:, -kept:].float().log_softmax(-1)  # (n, P + 1, vocabulary)
-        prefix = torch.tensor(self.prefix, dtype=torch.long, device=log_p.device)
-        shared = log_p[:, :-1].gather(2, prefix.expand(len(log_p), -1)[..., None])  # (n, P, 1)
-        total = shared.sum((1, 2))[:, None] + log_p[:, -1, self.endings[:, 0]]  # (n, K)
-        if self.endings.shape[1] == 1:
-            return total
-        rest = self._endings(model, cache, trunk["attention_mask"], places)
-        rest = rest.unflatten(0, total.shape)  # (n, K, S - 1, vocabulary)
-        after = self.endings[:, 1:, None].expand(len(rest), -1, -1, -1)  # (n, K, S - 1, 1)
-        return total + (rest.gather(3, after)[..., 0] * self.real[:, 1:]).sum(2)
 
-    def _endings(self, model, cache, trunk: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """(n * K, S - 1, vocabulary): what follows each token of each ending but its last, after which
-        nothing is asked. The cache of the trunk, whose mask is (n, T), becomes one for each answer."""
-        n, branches = len(trunk), self.endings[:, :-1]  # (K, S - 1)
-        rows = torch.arange(n, device=trunk.device).repeat_interleave(len(branches))
-        cache.reorder_cache(rows)
-        steps = torch.arange(1, branches.shape[1] + 1, device=trunk.device)
+        def log_p(places: torch.Tensor, **more) -> torch.Tensor:
+            places = places if len(places) > 1 else places[0]
+            out = model(**more, position_ids=places, cache=cache, use_cache=True)
+            return out.logits.float().log_softmax(-1)
+
+        text = {name: trunk[name] for name in TEXT_INPUTS if name in trunk}
+        text |= {"mm_encoder_outputs": {"image": encoded}, "logits_to_keep": kept}
+        start = log_p(places, **text)[:, -kept:]  # (n, P + 1, vocabulary)
+        prefix = torch.tensor(self.prefix, dtype=torch.long, device=start.device)
+        shared = start[:, :-1].gather(2, prefix.expand(len(start), -1)[..., None])  # (n, P, 1)
+        total = shared.sum((1, 2))[:, None] + start[:, -1, self.endings[:, 0]]  # (n, K)
+        branches = self.endings[:, :-1]  # (K, S - 1): after the last nothing is asked
+        if not branches.numel():
+            return total
+        rows = torch.arange(len(total), device=total.device).repeat_interleave(len(branches))
+        cache.reorder_cache(rows)  # of each image one for each answer
+        steps = torch.arange(1, self.endings.shape[1], device=total.device)
         further = (places.amax((0, 2))[:, None] + steps)[rows]  # (n * K, S - 1)
-        logits = model(
-            input_ids=branches.repeat(n, 1),
-            attention_mask=torch.cat([trunk[rows], torch.ones_like(further)], 1),
-            position_ids=further.expand(len(places), -1, -1) if len(places) > 1 else further,
-            cache=cache,
-            use_cache=True,
-        ).logits
-        return logits.float().log_softmax(-1)
+        mask = torch.cat([trunk["attention_mask"][rows], torch.ones_like(further)], 1)
+        tokens = branches.repeat(len(total), 1)
+        rest = log_p(further.expand(len(places), -1, -1), input_ids=tokens, attention_mask=mask)
+        after = self.endings[:, 1:].repeat(len(total), 1)[..., None]  # (n * K, S - 1, 1)
+        rest = rest.gather(2, after)[..., 0].unflatten(0, total.shape)  # (n, K, S - 1)
+        return total + (rest * self.real[:, 1:]).sum(2)

@@ -1,6 +1,7 @@
 """Maps of what a model looked at: by hand where it can be reckoned, and where they must not lie."""
 
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from emokd_utils.maps import (
 )
 from emokd_utils.settings import VisionSettings
 from emokd_utils.vision import VisionModel, build_network
+from emokd_utils.vlm import VLM
 from emokd_utils.world.boxes import boxes, cue_boxes
 
 
@@ -150,6 +152,9 @@ def test_explain_gives_four_named_maps_and_the_file_keeps_them(random_vlm, image
     assert {one.caveat for one in found.values()} == set(CAVEATS.values())
     with pytest.raises(InputError, match="joy"):
         explain(images[0], "joy", random_vlm, vision, MIKELS)
+    with patch.object(VLM, "attention", side_effect=InputError("no map")):
+        with pytest.warns(UserWarning, match="no map"):
+            assert list(explain(images[0], "fear", random_vlm, vision, MIKELS)) == names[:-1]
 
     fear = MIKELS.index("fear")
     for name, model in zip(names, (random_vlm, vision), strict=False):
