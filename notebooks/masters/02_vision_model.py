@@ -26,7 +26,9 @@
 # **Fine-tuning** means to go on training a network that has already been trained for something else, usually
 # with the photographs of ImageNet. In the profile `mini` the network starts from random values instead, so
 # that nothing has to be downloaded. With `weights="timm"` it would start from published ones, and every cell
-# below would stay as it is.
+# below would stay as it is. Training would then begin with a **linear probe**, a logistic regression on the frozen
+# network's features, and go on in small steps, smaller towards the pixels, so that what was learnt before is not
+# spoilt (Kumar et al. 2022, [arXiv:2202.10054](https://arxiv.org/abs/2202.10054)); lesson 10 shows what that is worth.
 
 # %%
 import itertools
