@@ -11,7 +11,7 @@
 #
 # ## Minutes and machine
 #
-# About 55 minutes to read and run, 90 more for the exercises; any laptop, no GPU. Modules: `emokd_utils.emovlm_kd`,
+# About 55 minutes to read and run, 110 more for the exercises; any laptop, no GPU. Modules: `emokd_utils.emovlm_kd`,
 # `emokd_utils.run.results` and `emokd_utils.costs`.
 #
 # <!-- measured -->
