@@ -48,7 +48,7 @@ def test_each_known_mistake_is_told_by_its_name_and_the_reference_passes_after_t
 
 @by_number
 def test_each_case_that_is_about_something_names_it_when_its_result_alone_is_wrong(exercise):
-    for place, text in enumerate(getattr(exercise, "about", ())):
+    for place, text in enumerate(getattr(exercise.probe, "about", ())):
         turns = itertools.count()
 
         def wrong_once(*given, turns=turns, place=place):

@@ -45,9 +45,8 @@ class Exercise:
 
     number: ``"7.1"``. probe: what to measure on an answer; a list has one entry for each case.
     right: an answer that solves it. mistakes: for each wrong answer known by name, the most
-    specific first, ``"name. Where to look"`` with an example of it. about: for each of the first
-    cases, from the simplest on, such a text for where its result is the first that is wrong.
-    rtol, atol: how far numbers may be apart; whole ones are compared exactly.
+    specific first, ``"name. Where to look"`` with an example of it. rtol, atol: how far numbers may
+    be apart; whole ones are compared exactly.
     """
 
     number: str
@@ -57,7 +56,6 @@ class Exercise:
     mistakes: Mapping[str, Any]
     rtol: float = 1e-3
     atol: float = 1e-5
-    about: Iterable[str] = ()
 
     def __call__(self, answer: Any) -> "Result":
         """The result for an answer; never raises for a wrong one."""
@@ -74,9 +72,7 @@ class Exercise:
             return Result(self, PASSED)
         share, mistake = self._nearest(found, right)
         if share < 1:
-            mistake = self._unknown(
-                answer, found, right, mistake if share > 0.6 and not self.about else None
-            )
+            mistake = self._unknown(answer, found, right, mistake if share > 0.6 else None)
         return Result(self, NOT_YET, *mistake.split(". ", 1))
 
     def _same(self, found: list, wanted: list) -> bool:
@@ -117,22 +113,21 @@ class Exercise:
         if all(case is None for case in silent):
             return f"{NOTHING}. Does every way through it end in a return? {calls_made[by_hand[0]]}"
         slip = values.usual_slip(found, right, [*map(values.size, cases)], self.rtol, self.atol)
-        if slip or nearest:
+        first, about = wrong[0], getattr(self.probe, "about", ())
+        if slip or (nearest and not about):
             return slip or nearest
-        first = wrong[0]
-        for text in [*self.about][first : first + 1]:
-            if values.is_alike(found[first], right[first]):
-                look = values.difference(found[first], right[first], right)[1]
-                return text if ". " in text else f"{text}. {calls_made[first] or 'It'} {look}"
+        if first < len(about) and values.is_alike(found[first], right[first]):
+            text, look = about[first], values.difference(found[first], right[first], right)[1]
+            return text if ". " in text else f"{text}. {calls_made[first] or 'It'} {look}"
         told = [(*values.difference(found[k], right[k], right), calls_made[k]) for k in by_hand]
         name, look, call = min(told, key=lambda each: each[0] == values.UNKNOWN)
-        about = getattr(self.probe, "about", None) or [""] * len(right)
+        places = getattr(self.probe, "places", None) or [""] * len(right)
         if name == values.UNKNOWN and (unused := self._unused(answer, cases)):
             name = f"the argument {unused} changes nothing"
-        elif name == values.UNKNOWN and (here := {about[k] for k in wrong}) < {*about}:
-            only = min({*about} - here, here, key=len)
+        elif name == values.UNKNOWN and (here := {places[k] for k in wrong}) < {*places}:
+            only = min({*places} - here, here, key=len)
             name = f"it is {'wrong' if only is here else 'right'} only "
-            name += ", ".join(place for place in dict.fromkeys(about) if place in only)
+            name += ", ".join(place for place in dict.fromkeys(places) if place in only)
         return f"{name}. {call or 'It'} {look}"
 
     def _unused(self, answer: Any, cases: list) -> str | None:
@@ -180,13 +175,17 @@ def variants(function: Callable) -> Callable:
 
 
 def calls(
-    *cases: tuple, read: Callable = lambda x: x, keep: int | None = None, about: str = ""
+    *cases: tuple,
+    read: Callable = lambda x: x,
+    keep: int | None = None,
+    about: Iterable[str] = (),
+    places: str = "",
 ) -> Callable:
     """A probe: what the function returns for each tuple of arguments, or the error it `Raised`.
 
-    A function without any code is an empty stub. read: what counts of a result, where it can be
-    read. keep: the place of an argument that must stay as it is. about: what each case is about
-    ("where.., with.., at.."), between slashes.
+    read: what counts of a result, where it can be read. keep: the place of an argument that must
+    stay as it is. about: for each of the first cases, from the simplest on, what is said where its
+    result is the first wrong one, as of a mistake. places: "where.., with..", between slashes.
     """
 
     def probe(function: Callable) -> list:
@@ -205,7 +204,7 @@ def calls(
             results = [_read(result, read) for result in results]
         return results if kept else [*results, OVERWRITTEN]
 
-    probe.cases, probe.about = cases, about and about.split("/")
+    probe.cases, probe.about, probe.places = cases, [*about], places and places.split("/")
     return probe
 
 

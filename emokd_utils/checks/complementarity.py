@@ -23,6 +23,7 @@ _TESTS = {
     "images on which both are right, or none, change it": _rights(3, 3, 0, 2),
     "it is wrong for many images": _rights(30, 14, 5, 11),
 }
+_TEST_PROBE = calls(*_TESTS.values(), about=_TESTS)
 
 
 @variants
@@ -72,7 +73,7 @@ _MODELS = {  # what each model says of each image, and the labels
         *([[0, 1, 2, 2, 0], [0, 2, 0, 1, 1], [1, 2, 1, 1, 0], [1, 2, 1, 0, 0]], [0, 1, 0, 0, 2]),
     ),
 }
-_SETS = [tuple(map(np.array, case)) for case in _MODELS.values()]
+_ORACLE_PROBE = calls(*[[*map(np.array, case)] for case in _MODELS.values()], about=_MODELS)
 
 
 def _agreement(a, b, *labels):
@@ -117,16 +118,11 @@ _LISTS = {
     ),
 }
 _LIST_CASES = [tuple(part.split() for part in text.split("/")) for text in _LISTS.values()]
+_KAPPA_PROBE = calls(*_LIST_CASES, about=_LISTS)
 
 EXERCISES = (
     *LOOKING,
-    Exercise(
-        *("6.4", "McNemar's exact test", calls(*_TESTS.values()), _of_cells(_exact), _MCNEMAR),
-        about=_TESTS,
-    ),
-    Exercise("6.5", "The oracle of many models", calls(*_SETS), _oracle, _ORACLE, about=_MODELS),
-    Exercise(
-        *("6.6", "Kappa from two lists of answers", calls(*_LIST_CASES), _kappa(), _KAPPA),
-        about=_LISTS,
-    ),
+    Exercise("6.4", "McNemar's exact test", _TEST_PROBE, _of_cells(_exact), _MCNEMAR),
+    Exercise("6.5", "The oracle of many models", _ORACLE_PROBE, _oracle, _ORACLE),
+    Exercise("6.6", "Kappa from two lists of answers", _KAPPA_PROBE, _kappa(), _KAPPA),
 )

@@ -16,7 +16,7 @@ _SPLITS = {  # images (id=pixels) of a data set; an id begins with the split
 }
 _ROWS = [[part.split("=") for part in text.split()] for text in _SPLITS.values()]
 _LEAK_CASES = [([(i, i.split("/")[0], pixels) for i, pixels in rows],) for rows in _ROWS]
-_LEAK_PROBE = calls(*_LEAK_CASES, read=lambda ids: sorted(map(str, ids)))
+_LEAK_PROBE = calls(*_LEAK_CASES, read=lambda ids: sorted(map(str, ids)), about=_SPLITS)
 
 
 @variants
@@ -66,7 +66,7 @@ def _split_probe(function):
     return [*counts, first == again, first != other, len(first) == len(drawn[0])]
 
 
-_split_probe.cases = _DRAW_CASES + 3 * [()]
+_split_probe.cases, _split_probe.about = _DRAW_CASES + 3 * [()], [*_DRAWS_FROM]
 
 
 @variants
@@ -93,6 +93,7 @@ _BILLIONS = {
     "what the weights in 4 bits and their scales take is wrong, here alone": (64 * 10**9, 0),
     "the sum of both is wrong": (7 * 10**9, 10**9),
 }
+_MEMORY_PROBE = calls(*_BILLIONS.values(), about=_BILLIONS)
 
 
 @variants
@@ -108,12 +109,7 @@ _MEMORY = {
 }
 
 EXERCISES = (
-    Exercise("10.1", "Known from training", _LEAK_PROBE, _leaked(), _LEAKS, about=_SPLITS),
-    Exercise(
-        "10.2", "Set apart, class by class", _split_probe, _drawn(), _DRAWS, about=_DRAWS_FROM
-    ),
-    Exercise(
-        *("10.3", "Gigabytes of weights", calls(*_BILLIONS.values()), _gigabytes(), _MEMORY),
-        about=_BILLIONS,
-    ),
+    Exercise("10.1", "Known from training", _LEAK_PROBE, _leaked(), _LEAKS),
+    Exercise("10.2", "Set apart, class by class", _split_probe, _drawn(), _DRAWS),
+    Exercise("10.3", "Gigabytes of weights", _MEMORY_PROBE, _gigabytes(), _MEMORY),
 )

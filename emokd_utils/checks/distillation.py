@@ -39,7 +39,7 @@ def _loss_probe(function):
     return calls(*_LOSS_CASES)(loss_of) + gradients
 
 
-_loss_probe.cases = 2 * _LOSS_CASES
+_loss_probe.cases, _loss_probe.about = 2 * _LOSS_CASES, [*_SIZES]
 
 
 def _kl(student, teacher, axis=1, of_student=torch.log_softmax, per=len):
@@ -100,7 +100,7 @@ _ASKED = {
     "cabd": "the rows are wrong where all cached ids are asked for, in another order",
     "ax": "an id that is not in the cache does not end in a KeyError",
 }
-_ID_CASES = [(list(ids), _CACHED, _CACHE) for ids in _ASKED]
+_ID_PROBE = calls(*[(list(ids), _CACHED, _CACHE) for ids in _ASKED], about=_ASKED.values())
 
 
 def _by_dictionary(ids, cached, cache):
@@ -152,14 +152,10 @@ _HEADS = {
     "it grows wrongly with the classes": (1, 1, 4),
     "what a matrix of several rows and columns holds is wrong": (10, 3, 2),
 }
-_SIZE_PROBE = calls(*_HEADS.values(), (3584, 1024, 8))
+_SIZE_PROBE = calls(*_HEADS.values(), (3584, 1024, 8), about=_HEADS)
 
 EXERCISES = (
-    Exercise(
-        "7.1", "The loss, from its formula", _loss_probe, distillation_loss, _LOSS, about=_SIZES
-    ),
-    Exercise(
-        "7.2", "Rows and ids", calls(*_ID_CASES), _by_dictionary, _ROWS, about=_ASKED.values()
-    ),
-    Exercise("7.3", "Parameters of a head", _SIZE_PROBE, _size(), _SIZE, about=_HEADS),
+    Exercise("7.1", "The loss, from its formula", _loss_probe, distillation_loss, _LOSS),
+    Exercise("7.2", "Rows and ids", _ID_PROBE, _by_dictionary, _ROWS),
+    Exercise("7.3", "Parameters of a head", _SIZE_PROBE, _size(), _SIZE),
 )

@@ -12,7 +12,7 @@ _SIDES = {"sun": "positive", "rain": "negative", "storm": "negative"}
 _WEATHER = LabelSet("weather", tuple(_SIDES), _SIDES, {}, "")
 _SIDED_CASES = [(np.array([[0.5, 0.3, 0.2], [0.4, 0.6, 0.0]]), _WEATHER)]
 _SIDED_CASES += [(_DRAW.dirichlet(np.full(len(s), 0.7), 5), s) for s in (MIKELS, EKMAN)]
-_SIDED_PROBE = calls(*_SIDED_CASES, about="for three labels/for Mikels' eight/for Ekman's six")
+_SIDED_PROBE = calls(*_SIDED_CASES, places="for three labels/for Mikels' eight/for Ekman's six")
 
 
 @variants
@@ -39,7 +39,7 @@ def _hue(hues, *, finish=lambda hue: hue % 360, arctangent=np.arctan2, angles=np
     return finish(np.degrees(arctangent(sine, cosine)))
 
 
-_HUE_PROBE = calls(*[(hues,) for hues in _HUES], about=_PLACES)
+_HUE_PROBE = calls(*[(hues,) for hues in _HUES], places=_PLACES)
 _MIDDLES = {
     "it is the plain mean of the numbers. What is the middle of 350 and 10 on the circle?": np.mean,
     "angles are averaged after all. Add arrows, sines and cosines each.": lambda hues: (
@@ -68,7 +68,7 @@ _BALLOTS = {
     "where less than half is enough": ("joy fear joy awe anger", 2),
 }
 _VOTES_PROBE = calls(
-    *((text.split(), needed) for text, needed in _BALLOTS.values()), about="/".join(_BALLOTS)
+    *((text.split(), needed) for text, needed in _BALLOTS.values()), places="/".join(_BALLOTS)
 )
 
 

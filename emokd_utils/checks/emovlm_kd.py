@@ -14,6 +14,7 @@ _RIGHTS = {  # where the VLM, the vision model and the combination are right
     "a combination better than the oracle gets a wrong share above 1": "1100 0110 1111",
 }
 _GAP_CASES = [[np.array(list(side)) == "1" for side in x.split()] for x in _RIGHTS.values()]
+_GAP_PROBE = calls(*_GAP_CASES, about=_RIGHTS)
 
 
 def _share(low, ours, high):
@@ -78,7 +79,7 @@ def _interval_probe(function):
 
 
 _interval_probe.cases = [()] * 4
-_FACTS = (
+_interval_probe.about = (
     "the first number is not the difference in accuracy. A minus B, over all seeds, as a share?",
     "the difference does not lie between the two ends. In which order are the three?",
     "the interval is too narrow. How many images were drawn? How much should it cover?",
@@ -96,7 +97,7 @@ _VLM, _OLD, _OURS = ["visual encoder", "language model"], ["vision model"], ["he
 _PARTS = (*_VLM, *_OLD, *_OURS)
 _COSTS = ((2.0, 6.0, 4.0, 1.0, 0.5), (600.0, 7000.0, 300.0, 3.7, 0.2))
 _LINE = ["what stands above the line, or below it, is not what one of the two adds"]
-_COST_CASES = [(dict(zip(_PARTS, costs, strict=True)),) for costs in _COSTS]
+_COST_PROBE = calls(*[(dict(zip(_PARTS, costs, strict=True)),) for costs in _COSTS], about=_LINE)
 
 
 @variants
@@ -119,13 +120,7 @@ _ADDED = {
 }
 
 EXERCISES = (
-    Exercise("9.1", "The share of the gap", calls(*_GAP_CASES), _gap(), _GAP, about=_RIGHTS),
-    Exercise(
-        *("9.2", "An interval when there are seeds", _interval_probe, _paired, _WIDTHS, 0.11),
-        about=_FACTS,
-    ),
-    Exercise(
-        *("9.3", "What is added", calls(*_COST_CASES), _added(_OURS, _OLD), _ADDED),
-        about=_LINE,
-    ),
+    Exercise("9.1", "The share of the gap", _GAP_PROBE, _gap(), _GAP),
+    Exercise("9.2", "An interval when there are seeds", _interval_probe, _paired, _WIDTHS, 0.11),
+    Exercise("9.3", "What is added", _COST_PROBE, _added(_OURS, _OLD), _ADDED),
 )

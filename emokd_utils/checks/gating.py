@@ -16,7 +16,7 @@ _ANSWERS = {
     "an answer that is nearly a class counts": (["Awe", "awesome", "aw"], ["awe", "Awe", "fear"]),
 }
 _MORE = (["awe", None, "anger", "joy", "amusement"], ["amusement", "awe", "contentment", "anger"])
-_ANSWERS_PROBE = calls(*_ANSWERS.values(), _MORE)
+_ANSWERS_PROBE = calls(*_ANSWERS.values(), _MORE, about=_ANSWERS)
 
 
 @variants
@@ -50,7 +50,8 @@ _GATED = {
     "the router's shares are used wrongly": (1, _ROUTER),
     "an image does not come out as it would alone": (3, _ROUTER),
 }
-_GATED_PROBE = calls(*[(*_SIDES[:, :n], *_LAYERS, router) for n, router in _GATED.values()])
+_GATED_CASES = [(*_SIDES[:, :n], *_LAYERS, router) for n, router in _GATED.values()]
+_GATED_PROBE = calls(*_GATED_CASES, about=_GATED)
 
 _unchanged, _softmax = torch.nn.Identity(), torch.nn.Softmax(1)
 
@@ -93,6 +94,7 @@ _SOURCES = {
 _IMAGES_PROBE = calls(
     *[(ids, {"VLM": vlm, "head": head}, rest) for ids, vlm, head, rest in _SOURCES.values()],
     read=lambda ids: [str(name) for name in (sorted(ids) if isinstance(ids, set) else ids)],
+    about=_SOURCES,
 )
 
 
@@ -113,10 +115,7 @@ _IMAGES = {
 _right_ids = _chosen(lambda ids, vlm, head, reported: ids - vlm - head - reported)
 
 EXERCISES = (
-    Exercise("8.1", "An answer as numbers", _ANSWERS_PROBE, _right_rows, _ONE_HOT, about=_ANSWERS),
-    Exercise("8.2", "Two experts and a router", _GATED_PROBE, _mixture(), _EXPERTS, about=_GATED),
-    Exercise(
-        *("8.3", "Which images may train the gate?", _IMAGES_PROBE, _right_ids, _IMAGES),
-        about=_SOURCES,
-    ),
+    Exercise("8.1", "An answer as numbers", _ANSWERS_PROBE, _right_rows, _ONE_HOT),
+    Exercise("8.2", "Two experts and a router", _GATED_PROBE, _mixture(), _EXPERTS),
+    Exercise("8.3", "Which images may train the gate?", _IMAGES_PROBE, _right_ids, _IMAGES),
 )

@@ -38,7 +38,7 @@ _ROWS_PROBE = calls(
     _padded(3, slice(2)),
     _padded(2, slice(3)),
     keep=0,
-    about="in one row/with padding/where the padding is the token of the end",
+    places="in one row/with padding/where the padding is the token of the end",
 )
 _LABELS = {
     "the prompt is not masked. Where does the answer start?": _labelled(first=-99),
@@ -70,7 +70,7 @@ _LEAK_CASES = [(about, text) for about, texts in _LEAK_TEXTS.items() for text in
 _LEAK_PROBE = calls(
     *[(text, list(_AWE if "others" in about else _SAD)) for about, text in _LEAK_CASES],
     read=bool,
-    about="/".join(about for about, _ in _LEAK_CASES),
+    places="/".join(about for about, _ in _LEAK_CASES),
 )
 
 

@@ -18,7 +18,8 @@ _UNDER_CASES = {  # token and boxes
     "an end outside is misread": (5, [(48, 30, 50, 20), (30, 48, 20, 50), (47, 47, 60, 60)]),
 }
 _BOXES = ((0, 0, 40, 40), (60, 10, 30, 70), (19, 57, 17, 12), (83, 80, 26, 13), (28, 53, 56, 12))
-_BOXES_PROBE = calls(*_UNDER_CASES.values(), *[(k, _BOXES) for k in range(16)], read=sorted)
+_MANY_BOXES = [(token, _BOXES) for token in range(16)]
+_BOXES_PROBE = calls(*_UNDER_CASES.values(), *_MANY_BOXES, read=sorted, about=_UNDER_CASES)
 
 
 @variants
@@ -67,6 +68,7 @@ _ANSWERS = {
     "the costs of several tokens are put together wrongly": (4, 1),
 }
 _LOSS_CASES = [(_LOGITS[:n], _IDS[:n], first) for n, first in _ANSWERS.values()]
+_LOSS_PROBE = calls(*_LOSS_CASES, about=_ANSWERS)
 
 _WORDS = {  # the pair is clear in the first ones, in the later ones it has to be found
     "one word of one pair comes out wrong": {"a b": 2},
@@ -106,7 +108,7 @@ def _step(words, *, choose=max, weigh=int, seen=list, **how):
 
 
 _SPLIT_WORDS = [{tuple(word.split()): n for word, n in words.items()} for words in _WORDS.values()]
-_MERGE_PROBE = calls(*[(words,) for words in _SPLIT_WORDS], read=_as_text)
+_MERGE_PROBE = calls(*[(words,) for words in _SPLIT_WORDS], read=_as_text, about=_WORDS)
 _MERGES = {
     "how often a word occurs is ignored. A frequent word's pairs count more.": _step(weigh=bool),
     "words are counted, not pairs. A pair may be twice in a word.": _step(seen=dict.fromkeys),
@@ -116,7 +118,7 @@ _MERGES = {
 }
 
 EXERCISES = (
-    Exercise("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER, about=_UNDER_CASES),
-    Exercise("A1.2", "The next-token loss", calls(*_LOSS_CASES), _loss(), _LOSSES, about=_ANSWERS),
-    Exercise("A1.3", "One merge of the tokenizer", _MERGE_PROBE, _step(), _MERGES, about=_WORDS),
+    Exercise("A1.1", "Under a visual token", _BOXES_PROBE, _under(), _UNDER),
+    Exercise("A1.2", "The next-token loss", _LOSS_PROBE, _loss(), _LOSSES),
+    Exercise("A1.3", "One merge of the tokenizer", _MERGE_PROBE, _step(), _MERGES),
 )

@@ -47,7 +47,7 @@ _MACRO_PROBE = calls(
     (["fear", "joy", "joy", "joy"], ["fear", "fear", "joy", "joy"]),
     (["joy"] * 9 + ["fear"], ["joy"] * 7 + [None, "awe", "joy"]),
     (["fear"] * 3 + ["joy", "awe", "awe"], ["fear"] * 2 + ["awe", "joy", None, "awe"]),
-    about="where every class is named/where none is right in a class/where a prediction is None",
+    places="where every class is named/where none is right in a class/where a prediction is None",
 )
 
 
@@ -103,7 +103,7 @@ _WRONG_STAGES = {
 }
 
 EXERCISES = (
-    Exercise("0.1", "Accuracy, from a table", calls(*_TABLES, about=_VALID), _right, _ACCURACY),
+    Exercise("0.1", "Accuracy, from a table", calls(*_TABLES, places=_VALID), _right, _ACCURACY),
     Exercise("0.2", "Every class counts the same", _MACRO_PROBE, _macro, _MACRO),
     Exercise("0.3", "What is trained when", _stages_probe, _TRAINED, _WRONG_STAGES),
 )

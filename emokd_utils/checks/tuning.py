@@ -82,7 +82,7 @@ _STEPS = [(step, 200, 20, 2.0) for step in (0, 5, 19, 20, 65, 110, 170, 200)]
 _STEPS_PROBE = calls(
     *_STEPS,
     (30, 90, 30, 3.0),
-    about="at step 0/in the warm-up/in the warm-up/at the peak/on the way down/half-way down/"
+    places="at step 0/in the warm-up/in the warm-up/at the peak/on the way down/half-way down/"
     "on the way down/at the end/at the peak",
 )
 

@@ -12,7 +12,7 @@ _AVERAGES_PROBE = calls(
     (np.array([[3, 1], [0, 2]]),),
     (np.array([[50, 3, 7], [6, 10, 4], [1, 5, 4]]),),
     (np.array([[8, 2, 0], [3, 7, 0], [1, 4, 0]]),),
-    about="for two classes/for three/where a class is never predicted",
+    places="for two classes/for three/where a class is never predicted",
 )
 
 
@@ -65,7 +65,7 @@ _EPOCHS_PROBE = calls(
     (_history(7, 2.0, 1.5, 1.7, 1.6, 1.65, 1.3, 1.4), 2),
     (_history(6, 2.0, 1.5, 1.7, 1.6, 1.4, 1.6, 1.55, 1.45, 1.2), 3),
     (_history(5, 3.0, 2.5, 2.7, 2.4, 2.6, 2.3, 2.5, 2.6, 1.0, 1.1), 2),
-    about="where a loss is just below/where the list ends while there is patience/"
+    places="where a loss is just below/where the list ends while there is patience/"
     "where a loss comes again/in long runs/in long runs/in long runs",
 )
 
@@ -105,7 +105,7 @@ _WITH_ONES = (np.append(_SURE[:30], [1.0] * 3), np.append(_CORRECT[:30], [True, 
 _SMALL = (np.array([0.9, 0.95, 1.0, 0.3]), np.array([True, True, False, True]), 4)
 _SURE_CASES = (_SMALL, (_SURE, _CORRECT, 10), (_SURE, _CORRECT, 5), (*_WITH_ONES, 10))
 _ABOUT = "where some are 1/where none is 1/where none is 1/where some are 1"
-_SURE_PROBE = calls(*_SURE_CASES, about=_ABOUT)
+_SURE_PROBE = calls(*_SURE_CASES, places=_ABOUT)
 
 
 @variants

@@ -93,7 +93,7 @@ _TEXTS = {  # what is between | is one text
 _ABOUT = [(about, text) for about, texts in _TEXTS.items() for text in texts.split("|")]
 _TEXT_PROBE = calls(
     *[(text, list(EKMAN if "others" in about else MIKELS)) for about, text in _ABOUT],
-    about="/".join(about for about, _ in _ABOUT),
+    places="/".join(about for about, _ in _ABOUT),
 )
 _FORM = r"""['"]?emotion['"]?\s*:\s*['"]([^'"}]*)"""
 
@@ -123,6 +123,8 @@ _READINGS = {
 
 EXERCISES = (
     Exercise("3.1", "How many visual tokens?", calls(*_SIZES), _tokens(), _TOKENS),
-    Exercise("3.2", "The score of an answer", calls(*SCORE_CASES, about=_ROWS), _scored(), _SCORES),
+    Exercise(
+        "3.2", "The score of an answer", calls(*SCORE_CASES, places=_ROWS), _scored(), _SCORES
+    ),
     Exercise("3.3", "A parser that never guesses", _TEXT_PROBE, _read(), _READINGS),
 )
