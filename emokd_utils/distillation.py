@@ -17,7 +17,6 @@ from .settings import HeadSettings
 from .training import Array, Trained, as_labels, as_matrix, fit, gradient_steps, seeded
 
 HIDDEN_WIDTHS = (1024, 512, 256, 128, 64)
-HEAD_FORMAT = "emokd-head-2"
 
 
 class DistillationHead(nn.Module):
@@ -76,7 +75,7 @@ class TrainedHead(Trained):
     best_epoch: int
     history: list[dict[str, float]]
 
-    file_format = HEAD_FORMAT
+    file_format = "emokd-head-2"
     settings_type = HeadSettings
 
     @staticmethod

@@ -54,17 +54,9 @@ class EmoVLMKD:
         final = softmax(np.float64(self.gate.logits(*inputs)), axis=1)  # (n, C)
         shares = self.gate.weights(*inputs)  # (n, 2)
         head = softmax(np.float64(logits), axis=1)
-        return [
-            Answer(
-                labels[int(final[k].argmax())],
-                _by_label(labels, final[k]),
-                _by_label(labels, vlm[k]),
-                _by_label(labels, head[k]),
-                (float(shares[k, 0]), float(shares[k, 1])),
-            )
-            for k in range(len(images))
-        ]
-
-
-def _by_label(labels: Sequence[str], probabilities: np.ndarray) -> dict[str, float]:
-    return dict(zip(labels, map(float, probabilities), strict=True))
+        answers = []
+        for *rows, weights in zip(final, vlm, head, shares, strict=True):
+            by_label = [dict(zip(labels, row.tolist(), strict=True)) for row in rows]
+            emotion = max(by_label[0], key=by_label[0].get)
+            answers.append(Answer(emotion, *by_label, tuple(weights.tolist())))
+        return answers

@@ -23,6 +23,7 @@ from torch import nn
 
 from .emotions import LabelSet
 from .errors import InputError
+from .families import area
 from .instructions import answer_for, categorical_prompt
 from .maps import ATTENTION, CELLS, GRAD_CAM, OCCLUSION, WINDOW, Explanation
 from .vision import VisionModel
@@ -77,7 +78,7 @@ def attention(vlm: VLM, image: Image.Image, label_set: LabelSet) -> Explanation:
     the token before the label, averaged over layers and heads, as shares of the image's."""
     expected = [answer_for(label) for label in label_set]
     weights = vlm.attention(image, categorical_prompt(label_set), expected).mean((0, 1))
-    return Explanation(weights / weights.sum(), ATTENTION, area=vlm.area(image))
+    return Explanation(weights / weights.sum(), ATTENTION, area=area(vlm.processor, image.size))
 
 
 def explain(

@@ -19,7 +19,6 @@ from .gates import FLOOR, Gate, build_gate
 from .settings import INPUT_MODES, GateSettings
 from .training import Trained, as_labels, as_matrix, fit, gradient_steps, seeded
 
-GATE_FORMAT = "emokd-gate-2"
 SIDES = ("student", "vlm")
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # student (n, C), VLM (n, C), labels (n,)
 
@@ -40,7 +39,7 @@ class TrainedGate(Trained):
     passed_through: str | None
     history: list[dict[str, float]]
 
-    file_format = GATE_FORMAT
+    file_format = "emokd-gate-2"
     settings_type = GateSettings
 
     def __repr__(self) -> str:

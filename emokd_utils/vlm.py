@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from .answers import parse_answer
 from .data import ImageDataset
 from .errors import InputError
-from .families import area, check_model, encode, grid, tokens_of
+from .families import check_model, encode, grid, tokens_of
 from .instructions import REASONING_PROMPT, answer_for, categorical_prompt, questions
 from .loading import load_model
 from .predictions import Predictions, versions
@@ -123,10 +123,6 @@ class VLM:
         weights = torch.stack([layer[0, :, -1, visual] for layer in layers if layer is not None])
         weights = weights[..., start:]
         return weights.unflatten(2, (rows, columns)).float().cpu().numpy()
-
-    def area(self, image: Image.Image) -> tuple[float, float, float, float]:
-        """Left, top, right and bottom, in shares of an image, of what `attention` lies over."""
-        return area(self.processor, image.size)
 
     def predict(
         self,

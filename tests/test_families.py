@@ -362,7 +362,7 @@ def test_each_visual_token_lies_where_attention_shows_it(vlm, mixed):
         weights = vlm.attention(image, PROMPT, ANSWERS)
         assert weights.shape[1:] == (HEADS, rows, columns) and 1 <= len(weights) <= LAYERS
         assert (weights > 0).all() and (weights.sum((2, 3)) < 1).all()
-        left, top, right, bottom = vlm.area(image)
+        left, top, right, bottom = area(vlm.processor, image.size)
         changed = []
         for row, column in np.ndindex(rows, columns):
             x = [image.width * (left + (right - left) * (column + k) / columns) for k in (0, 1)]

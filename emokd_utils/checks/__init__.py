@@ -45,8 +45,8 @@ class Exercise:
 
     number: ``"7.1"``. probe: what to measure on an answer; a list has one entry for each case.
     right: an answer that solves it. mistakes: for each wrong answer known by name, the most
-    specific first, ``"name. Where to look"`` with an example of it. rtol, atol: how far numbers may
-    be apart; whole ones are compared exactly.
+    specific first, ``"name. Where to look"`` with an example of it. rtol: how far numbers may be
+    apart, in shares; whole ones are compared exactly.
     """
 
     number: str
@@ -55,7 +55,6 @@ class Exercise:
     right: Any
     mistakes: Mapping[str, Any]
     rtol: float = 1e-3
-    atol: float = 1e-5
 
     def __call__(self, answer: Any) -> "Result":
         """The result for an answer; never raises for a wrong one."""
@@ -76,7 +75,7 @@ class Exercise:
         return Result(self, NOT_YET, *mistake.split(". ", 1))
 
     def _same(self, found: list, wanted: list) -> bool:
-        return same(found, wanted, self.rtol, self.atol)
+        return same(found, wanted, self.rtol)
 
     def _measured(self, answer: Any) -> list:
         if answer is None or answer is ... or is_stub(answer):
@@ -112,7 +111,7 @@ class Exercise:
         silent = found if any(case is None for case in right) else [found[k] for k in wrong]
         if all(case is None for case in silent):
             return f"{NOTHING}. Does every way through it end in a return? {calls_made[by_hand[0]]}"
-        slip = values.usual_slip(found, right, [*map(values.size, cases)], self.rtol, self.atol)
+        slip = values.usual_slip(found, right, [*map(values.size, cases)], self.rtol)
         first, about = wrong[0], getattr(self.probe, "about", ())
         if slip or (nearest and not about):
             return slip or nearest

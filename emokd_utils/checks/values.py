@@ -56,22 +56,22 @@ def is_undefined(value: Any) -> bool:
     return is_numbers(value) and bool(np.isnan(value.astype(float)).any())
 
 
-def same(found: Any, wanted: Any, rtol: float = 1e-3, atol: float = 1e-5) -> bool:
+def same(found: Any, wanted: Any, rtol: float = 1e-3) -> bool:
     """Whether two plain values agree: numbers within the tolerance, everything else equal."""
     if isinstance(found, np.ndarray) and isinstance(wanted, np.ndarray):
         if found.size == 1 and wanted.ndim == 0:
             found = found.reshape(())
         if wanted.dtype.kind in "iub":
             rtol = 0
-        return found.shape == wanted.shape and np.allclose(found, wanted, rtol, atol, True)
+        return found.shape == wanted.shape and np.allclose(found, wanted, rtol, 1e-5, True)
     if type(found) is not type(wanted):
         return False
     if isinstance(found, dict):
         alike = found.keys() == wanted.keys()
-        return alike and all(same(found[key], wanted[key], rtol, atol) for key in found)
+        return alike and all(same(found[key], wanted[key], rtol) for key in found)
     if isinstance(found, list):
         pairs = zip(found, wanted, strict=False)
-        return len(found) == len(wanted) and all(same(*pair, rtol, atol) for pair in pairs)
+        return len(found) == len(wanted) and all(same(*pair, rtol) for pair in pairs)
     return bool(found == wanted)
 
 
@@ -102,7 +102,7 @@ _OF_OTHERS = {
 }
 
 
-def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: float) -> str | None:
+def usual_slip(found: list, right: list, sizes: list[int], rtol: float) -> str | None:
     """What any answer can get wrong, as "name. Where to look", if it is so in all cases alike.
     sizes: how many images (say) each case is about."""
     if any(map(is_undefined, found)):
@@ -114,9 +114,9 @@ def usual_slip(found: list, right: list, sizes: list[int], rtol: float, atol: fl
     for text, change in changes.items():
         with np.errstate(all="ignore"), suppress(Exception):  # where it makes no sense
             changed = [plain(change(*pair)) for pair in zip(right, sizes, strict=True)]
-            if same(found, changed, rtol, atol) and not same(right, changed, rtol, atol):
+            if same(found, changed, rtol) and not same(right, changed, rtol):
                 return text
-    if same([_ordered(case) for case in found], [_ordered(case) for case in right], rtol, atol):
+    if same([_ordered(case) for case in found], [_ordered(case) for case in right], rtol):
         return "the order is another one. Read again in which order they are wanted."
     pairs = [*zip(found, right, strict=False)]
     if numbers and all(is_numbers(case) and case.shape == wanted.shape for case, wanted in pairs):

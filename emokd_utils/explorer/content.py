@@ -17,14 +17,13 @@ from scipy.special import rel_entr
 
 from ..data import ImageDataset
 from ..errors import InputError
-from ..figures import class_colours, model_colours
+from ..figures.base import CUES, class_colours, model_colours
 from ..images import open_image, shrunk
 from ..predictions import Predictions
 
 Images = ImageDataset | Mapping[str, Any] | str | os.PathLike
 
 _NONE = "(none)"
-_CUES = {"content": 0, "atmosphere": 1, "both": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +191,7 @@ def facet(name: str, values: pd.Series) -> dict[str, Any]:
     if numeric:
         options = [_text(value) for value in sorted(known.unique())]
     else:
-        options = sorted({*texts} - {None}, key=lambda text: (_CUES.get(text, 3), text))
+        options = sorted({*texts} - {None}, key=lambda text: (CUES.get(text, len(CUES)), text))
     if len(options) > 40:
         return {"name": name, "kind": "text", "values": [text or "" for text in texts]}
     texts = [_NONE if text is None else text for text in texts]

@@ -37,7 +37,7 @@ MODEL_COLOURS = {
 }
 _OTHER_COLOURS = ("#56b4e9", "#cc79a7", "#8c8c2f", "#a05a2c")
 _PALER = ("zero-shot", "no teacher")
-_CUES = {"content": 0, "atmosphere": 1, "both": 2}
+CUES = {"content": 0, "atmosphere": 1, "both": 2}  # the order in which they are shown
 
 STYLE = {
     "font.size": 11.5,
@@ -96,7 +96,7 @@ def percent_with_ends(share: float, low: float, high: float, digits: int = 0) ->
 def slices_of(values: pd.Series) -> dict[str, np.ndarray]:
     """Name of each slice -> bool (n,) of the images in it; cues first, or as a categorical orders."""
     names = values.astype(str).to_numpy()
-    order = sorted(set(names), key=lambda name: (_CUES.get(name, len(_CUES)), name))
+    order = sorted(set(names), key=lambda name: (CUES.get(name, len(CUES)), name))
     if isinstance(values.dtype, pd.CategoricalDtype):
         order = [name for name in map(str, values.cat.categories) if name in order]
     return {name: names == name for name in order}

@@ -203,10 +203,8 @@ class Run:
         logits = self.artefact(stages.teacher_logits, seed, further).value
         return self._from_logits(logits, further or self.profile.vision.name, seed=seed)
 
-    def head_settings(
-        self, alpha: float | None = None, temperature: float | None = None, depth: int | None = None
-    ) -> tuple[float, float, int]:
-        """What is not given is the profile's."""
+    def head_settings(self, alpha=None, temperature=None, depth=None) -> tuple[float, ...]:
+        """Alpha, temperature and depth; what is not given is the profile's."""
         usual = (self.profile.head.alpha, self.profile.head.temperature, self.profile.head.depth)
         given = (alpha, temperature, depth)
         return tuple(u if g is None else g for u, g in zip(usual, given, strict=True))
@@ -219,12 +217,10 @@ class Run:
         """(n, C) float32 logits of `head` for every image."""
         return self.artefact(stages.head_logits, seed, *self.head_settings(**settings)).value
 
-    def gate_settings(
-        self, kind: str | None = None, inputs: str | None = None, split: str | None = None
-    ) -> tuple[str, str, str]:
-        """What is not given is the profile's."""
-        usual = (self.profile.gates[0], self.profile.gate.inputs, self.profile.gate_split)
-        return tuple(g or u for u, g in zip(usual, (kind, inputs, split), strict=True))
+    def gate_settings(self, kind: str = "", inputs: str = "", split: str = "") -> tuple[str, ...]:
+        """Kind, inputs and split; what is not given is the profile's."""
+        usual = self.profile
+        return kind or usual.gates[0], inputs or usual.gate.inputs, split or usual.gate_split
 
     def gate(self, seed: int = 0, side: str = "head", **settings):
         """A `gating.TrainedGate`; settings as of `gate_settings`. side "vision": the vision model
@@ -248,7 +244,7 @@ class Run:
         sides = (self.emovlm_kd(seed, **settings), head, self.tuned(seed))
         return (*(side.split(split) for side in sides), shares[self.rows(split)])
 
-    def assembled(self, seed: int = 0, kind: str | None = None) -> emovlm_kd.EmoVLMKD:
+    def assembled(self, seed: int = 0, kind: str = "") -> emovlm_kd.EmoVLMKD:
         """EmoVLM-KD as one model that answers about images."""
         parts = self.tuned_vlm(seed), self.head(seed), self.gate(seed, kind=kind)
         return emovlm_kd.EmoVLMKD(*parts, self.dataset.label_set)

@@ -87,7 +87,7 @@ def entry(image: str, dataset: ImageDataset, reply: dict) -> dict:
 
 @dataclass(frozen=True)
 class WriterReport:
-    """`Journal.counts`; why images, or items of an imported file, were left out; why it ended."""
+    """`Journal.counts`; why images were left out, with how many; why it ended."""
 
     journal: Path
     counts: Counter
