@@ -86,13 +86,6 @@ def _pictures(results: Results, costs: pd.DataFrame) -> list[str]:
         "Where a figure shows single predictions (four-way map, confusion, cues) they are those of "
         f"seed {results.seeds[0]}."
     ]
-    for name, axes in _figures(results, costs).items():
-        figures.save(axes, results.run.folder / f"{name}.png")
-        shown.append(f"![{figures.alt_text(axes)}]({name}.png)")
-    return shown
-
-
-def _figures(results: Results, costs: pd.DataFrame) -> dict:
     table, names = results.table(), results.predictions[results.seeds[0]]
     pair = (names[TUNED], names[VISION], (TUNED, VISION))
     n, cues = len(results.ids), results.run.cues
@@ -107,7 +100,10 @@ def _figures(results: Results, costs: pd.DataFrame) -> dict:
     if cues is not None:
         chosen = {name: names[name] for name in (TUNED, VISION, HEAD, results.final)}
         drawn["cues"] = figures.cue_bars(chosen, cues)
-    return drawn
+    for name, axes in drawn.items():
+        figures.save(axes, results.run.folder / f"{name}.png")
+        shown.append(f"![{figures.alt_text(axes)}]({name}.png)")
+    return shown
 
 
 def _gates(run: Run, seeds: Sequence[int]) -> list[str]:

@@ -232,11 +232,9 @@ def evaluate(model, processor) -> dict[str, float]:
     captions = vlm.generate([scene.image for scene in scenes], "Describe the image.", 40)
     shown = zip(scenes, captions, strict=True)
     named = [noun in text for scene, text in shown for noun in scene.objects]
-
-    def names_feeling(scene: Scene) -> bool:
+    felt = 0
+    for scene in scenes:
         noun = scene.objects[0]
         answer = vlm.generate([scene.image], f"Which emotion does the {noun} evoke?", 8)[0]
-        return answer.strip(" .").lower() == FEELING[noun]
-
-    felt = sum(map(names_feeling, scenes)) / len(scenes)
-    return {"caption_recall": sum(named) / len(named), "connotation": felt}
+        felt += answer.strip(" .").lower() == FEELING[noun]
+    return {"caption_recall": sum(named) / len(named), "connotation": felt / len(scenes)}
