@@ -102,7 +102,7 @@ def load_dataset(
     if report.listing != list_files(root).fingerprint:
         raise InputError(f"{root} has changed since it was scanned: scan it again")
     fatal = "missing split" in set(report.problems["kind"])
-    if fatal or not (report.ok or skip_bad):
+    if fatal or ("error" in set(report.problems["severity"]) and not skip_bad):
         skip = "" if fatal else ", or go on without these files: skip_bad=True (--skip-bad)"
         raise InputError(f"{report.text(limit=5)}\nmend the errors{skip}")
     left_out = report.problems["kind"].isin(["duplicate across splits", "metadata error"])

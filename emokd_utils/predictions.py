@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from . import __version__
 from .errors import InputError
@@ -99,11 +98,6 @@ class Predictions:
             if wrong.any():
                 row = int(wrong.argmax())
                 raise InputError(f"{self.ids[row]!r} {what} {self.labels[row]!r}, {values[row]}")
-
-    @classmethod
-    def from_logits(cls, logits: Any, **about: Any) -> "Predictions":
-        """Predictions whose probabilities are the softmax, in float64, of logits (n, C)."""
-        return cls(probabilities=softmax(np.asarray(logits, dtype=np.float64), axis=1), **about)
 
     def __len__(self) -> int:
         return len(self.ids)

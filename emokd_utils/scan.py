@@ -55,11 +55,6 @@ class ScanReport:
         return infer_label_set(self.folders, LABEL_SETS.get(self.release))
 
     @property
-    def ok(self) -> bool:
-        """No problem of severity error."""
-        return not (self.problems["severity"] == "error").any()
-
-    @property
     def counts(self) -> pd.DataFrame:
         """Sound images by split (rows, those that have any) and label (columns)."""
         table = pd.crosstab(self.images["split"], self.images["label"])

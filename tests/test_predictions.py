@@ -60,14 +60,6 @@ def test_nothing_can_be_changed_afterwards():
         p.probabilities[0, 0] = 1
 
 
-def test_from_logits_by_hand():
-    logits = np.log([[1.0, 2.0, 1.0], [3.0, 1.0, 6.0]]) + [[1000.0], [-1000.0]]
-    about = {"splits": ("val",) * 2, "labels": ("awe", "joy"), "classes": CLASSES}
-    p = Predictions.from_logits(logits, ids=("a", "b"), **about)
-    np.testing.assert_allclose(p.probabilities, [[0.25, 0.5, 0.25], [0.3, 0.1, 0.6]], atol=1e-12)
-    assert p.predicted == ("fear", "joy") and p.answers is None and p.provenance == {}
-
-
 def test_split_and_select():
     p = make()
     assert p.split("test").ids == ("b", "c") and p.split("test").answers == ("joy", "a sunset")

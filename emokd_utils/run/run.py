@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from ..data import ImageDataset
 from ..errors import InputError
@@ -314,11 +315,5 @@ class Run:
     def _from_logits(self, logits: np.ndarray, model: str, **provenance) -> Predictions:
         data = self.dataset
         about = {"model": model, "data": data.fingerprint, "versions": versions(), **provenance}
-        return Predictions.from_logits(
-            logits,
-            ids=data.ids,
-            splits=tuple(data.table["split"]),
-            labels=data.labels,
-            classes=tuple(data.label_set),
-            provenance=about,
-        )
+        images = data.ids, data.table["split"], data.labels, data.label_set
+        return Predictions(*images, softmax(np.float64(logits), axis=1), provenance=about)
