@@ -404,12 +404,9 @@ SO400M |= {"num_attention_heads": 16, "patch_size": 14}
 LARGE = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096}
 LARGE |= {"num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}
 QWEN_2_5 = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "out_hidden_size": 2048}
-QWEN_3 = {"hidden_size": 1024, "intermediate_size": 4096, "depth": 24, "out_hidden_size": 2048}
 PUBLISHED = {  # parameters, as the cards of the models have them; type; SIZES, vocabulary; the rest
     "Qwen2.5-VL-3B": (3_754_622_976, "qwen2_5_vl", (2048, 11008, 36, 16, 2, 151936))
     + ({}, QWEN_2_5, {"tie_word_embeddings": True}),
-    "Qwen3-VL-2B": (2_127_532_032, "qwen3_vl", (2048, 6144, 28, 16, 8, 151936))
-    + ({"head_dim": 128}, QWEN_3, {"tie_word_embeddings": True}),
     "gemma-3-4b": (4_300_079_472, "gemma3", (2560, 10240, 34, 8, 4, 262208))
     + ({"head_dim": 256}, SO400M | SIGLIP | {"image_size": 896}, {}),
     "paligemma-3b-pt-224": (2_923_466_480, "paligemma", (2048, 16384, 18, 8, 1, 257216))

@@ -25,7 +25,9 @@ MODELS = tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"
 """Hub id -> its published configuration."""
 # Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-_INSIDE = dict.fromkeys((".merger.", ".connector.", ".multi_modal_projector."), "visual")
+# In 32 bits, for each of its values, what a gated delta rule in plain PyTorch keeps; measured on Qwen3.5.
+DELTA = 24
+_INSIDE = dict.fromkeys(("merger", ".connector.", ".multi_modal_projector."), "visual")
 
 
 class View(NamedTuple):
@@ -38,7 +40,9 @@ class View(NamedTuple):
 
 class SizedVLM:
     """A VLM without its weights. parameters, adapter: how many it has, and LoRA adds. products: weights
-    in matrix products with each patch, visual token, token, and token that gets an output."""
+    in matrix products with each patch, visual token, token, and token that gets an output. Of all
+    layers of the language model together, for a token: put_out, adapted: values that matrices put
+    out, and LoRA reads; queries, keys, delta: those of attention, and of linear attention."""
 
     def __init__(self, source: str, pixels: int, settings: TuningSettings) -> None:
         self.config, self.processor, self.image_processor = _read(source)
@@ -47,20 +51,29 @@ class SizedVLM:
         with torch.device("meta"):
             model = transformers.AutoModelForImageTextToText.from_config(self.config)
         self.parameters, self.adapter = count_parameters(model).total, 0
-        self.products = Counter()
+        self.products, self.put_out, self.adapted = Counter(), 0, 0
         inside = _INSIDE | {language_model(model) + ".": "token", "lm_head": "output"}
         adapted = re.compile(lora_targets(model, settings.projections))
         for name, module in model.named_modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
                 part = next((part for key, part in inside.items() if key in name), "patch")
                 self.products[part] += module.weight.numel()
+                self.put_out += len(module.weight) * (part == "token")
             if adapted.fullmatch(name):
+                self.adapted += module.in_features
                 self.adapter += settings.rank * (module.in_features + module.out_features)
         text, vision = self.config.get_text_config(), self.config.vision_config
         self.text, self.vision = text, vision
         self.depth = getattr(vision, "depth", None) or vision.num_hidden_layers
         self.eye = getattr(vision, "embed_dim", None) or vision.hidden_size  # its width
-        self.keys = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        kinds = getattr(text, "layer_types", None) or ["attention"] * text.num_hidden_layers
+        linear = kinds.count("linear_attention")  # which keeps a state in place of keys and values
+        self.queries, self.keys = (
+            (len(kinds) - linear) * head * heads
+            for heads in (text.num_attention_heads, text.num_key_value_heads)
+        )
+        self.delta = linear and linear * text.linear_num_value_heads * text.linear_value_head_dim
 
     def length(self, text: str, chat: bool = False) -> int:
         """Tokens of a text, or of a question in the chat's format; else one for four characters."""
@@ -74,12 +87,20 @@ class SizedVLM:
         if hasattr(self.image_processor, "merge_size"):
             patches = self.image_processor.get_number_of_image_patches(height, width, {})
             return View(patches, patches, patches // self.image_processor.merge_size**2)
-        side = self.vision.image_size // self.vision.patch_size
-        if not hasattr(self.config, "scale_factor"):
-            return View(side**2, side**2, side**2)
-        tiles = max(1, self.image_processor.get_number_of_image_patches(height, width, {})[0])
-        tokens = tiles * ((side // self.config.scale_factor) ** 2 + 2) + 4
-        return View(tiles * side**2, side**2, tokens)
+        if not hasattr(self.vision, "image_size"):
+            unknown = "what its encoder sees of an image is not known to the plan"
+            raise InputError(f"{self.config.model_type!r}: {unknown}: plan another model")
+        side, tiles = _side(self.vision.image_size) // _side(self.vision.patch_size), 1
+        if hasattr(self.image_processor, "get_number_of_image_patches"):
+            tiles = self.image_processor.get_number_of_image_patches(height, width, {})
+            tiles = max(1, tiles if isinstance(tiles, int) else tiles[0])
+        if hasattr(self.processor, "_get_num_multimodal_tokens"):
+            told = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
+            return View(tiles * side**2, side**2, told["num_image_tokens"][0])
+        share = getattr(self.config, "downsample_ratio", 1) / getattr(
+            self.config, "scale_factor", 1
+        )
+        return View(tiles * side**2, side**2, tiles * (int(side * share) ** 2 + 2) + 4)
 
     def seeing(self, view: View) -> float:
         """Operations of the visual encoder on an image."""
@@ -88,7 +109,7 @@ class SizedVLM:
 
     def reading(self, tokens: float, kept: float, layers: int = 1, output: int = 1) -> float:
         """Operations of the language model on so many tokens, of which ``kept`` get an output."""
-        attention = 4 * self.text.num_hidden_layers * self.text.hidden_size * tokens**2
+        attention = 4 * self.queries * tokens**2
         work = layers * (2 * tokens * self.products["token"] + attention)
         return work + 2 * output * kept * self.products["output"]
 
@@ -105,24 +126,31 @@ class SizedVLM:
     def answering_bytes(self, view: View, text: int, kept: int, k: int, size: int) -> float:
         """Bytes of the widest layer; or of the output, a copy in 32 bits and its logarithm, beside
         the keys and values of all that was read, once for each of k answers."""
-        pixels = 3 * self.vision.patch_size**2 * getattr(self.vision, "temporal_patch_size", 1)
+        pixels = 3 * _side(self.vision.patch_size) ** 2
+        pixels *= getattr(self.vision, "temporal_patch_size", 1)
         layer = 2 * self.text.hidden_size + 3 * self.text.intermediate_size
         read = (view.tokens + text) * layer if text else 0
         seen = view.patches * ((4 + size) * pixels + size * 12 * self.eye)
-        cache = 2 * size * k * (view.tokens + text) * self.keys * self.text.num_hidden_layers
+        cache = 2 * size * k * (view.tokens + text) * self.keys
         return max(seen, size * read, cache + (size + 4 + 4) * kept * self.text.vocab_size)
 
     def tuning_bytes(self, tokens: int, size: int, settings: TuningSettings) -> float:
         """Bytes that the backward pass needs of a row of tokens, with values of ``size`` bytes."""
         width, layers = self.text.hidden_size, self.text.num_hidden_layers
-        inside = size * (5 * width + 2 * self.keys + 4 * self.text.intermediate_size)
-        inside += 5 * width * len(settings.projections)  # LoRA's input after dropout, and the mask
-        kept = size * width * layers + inside if settings.recompute else inside * layers
+        # Of all layers: what matrices put out, two norms, the MLP's gate and product.
+        inside = size * (self.put_out + 2 * layers * (width + self.text.intermediate_size))
+        inside += 4 * DELTA * self.delta
+        inside += 5 * self.adapted  # LoRA's input after dropout, and the mask
+        kept = size * width * layers + inside / layers if settings.recompute else inside
         return tokens * (kept + (size + 4 + 4) * self.text.vocab_size)
 
 
 sized_vlm = functools.cache(SizedVLM)
 """The VLM of a folder or hub id; InputError where neither MODELS nor this machine knows it."""
+
+
+def _side(size: int | list[int]) -> int:
+    return size if isinstance(size, int) else size[0]
 
 
 def _read(source: str) -> tuple:
