@@ -14,8 +14,7 @@ colab     Qwen3-VL-2B in NF4, ViT-S/16           one GPU of 16 GB
 paper     Qwen2-VL-7B in NF4, ViT-B/16 at 384    one GPU of 24 GB; ``plan`` says what it takes
 ========  =====================================  ==============================================
 
-What is not from the paper in ``laptop`` and ``colab`` is a start, and was not tuned. Their models
-were chosen by a table of size, licence, memory and hours: lesson 10.
+What is not from the paper in ``laptop`` and ``colab`` is a start, not tuned (VLMs: lesson 10).
 
 The paper (Lee, Lee & Park 2025, doi:10.1109/CVPRW67362.2025.00560) and its published code
 (github.com/sange1104/EmoVLM-KD) differ in places. ``paper`` takes the left value; the right one is

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -25,7 +26,7 @@ MODELS = tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"
 """Hub id -> its published configuration."""
 # Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-# In 32 bits, for each of its values, what a gated delta rule in plain PyTorch keeps; measured on Qwen3.5.
+# For each value of a gated delta rule, what it keeps in 32 bits in plain PyTorch (seen in Qwen3.5).
 DELTA = 24
 _INSIDE = dict.fromkeys(("merger", ".connector.", ".multi_modal_projector."), "visual")
 
@@ -69,10 +70,8 @@ class SizedVLM:
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         kinds = getattr(text, "layer_types", None) or ["attention"] * text.num_hidden_layers
         linear = kinds.count("linear_attention")  # which keeps a state in place of keys and values
-        self.queries, self.keys = (
-            (len(kinds) - linear) * head * heads
-            for heads in (text.num_attention_heads, text.num_key_value_heads)
-        )
+        self.queries = (len(kinds) - linear) * head * text.num_attention_heads
+        self.keys = self.queries // text.num_attention_heads * text.num_key_value_heads
         self.delta = linear and linear * text.linear_num_value_heads * text.linear_value_head_dim
 
     def length(self, text: str, chat: bool = False) -> int:
@@ -90,17 +89,16 @@ class SizedVLM:
         if not hasattr(self.vision, "image_size"):
             unknown = "what its encoder sees of an image is not known to the plan"
             raise InputError(f"{self.config.model_type!r}: {unknown}: plan another model")
-        side, tiles = _side(self.vision.image_size) // _side(self.vision.patch_size), 1
+        side, tiles = int(np.max(self.vision.image_size) // np.max(self.vision.patch_size)), 1
         if hasattr(self.image_processor, "get_number_of_image_patches"):
-            tiles = self.image_processor.get_number_of_image_patches(height, width, {})
-            tiles = max(1, tiles if isinstance(tiles, int) else tiles[0])
+            told = self.image_processor.get_number_of_image_patches(height, width, {})
+            tiles = max(1, int(np.ravel(told)[0]))  # some add rows and columns
         if hasattr(self.processor, "_get_num_multimodal_tokens"):
             told = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
             return View(tiles * side**2, side**2, told["num_image_tokens"][0])
-        share = getattr(self.config, "downsample_ratio", 1) / getattr(
-            self.config, "scale_factor", 1
-        )
-        return View(tiles * side**2, side**2, tiles * (int(side * share) ** 2 + 2) + 4)
+        config = self.config
+        shrink = getattr(config, "scale_factor", 1) / getattr(config, "downsample_ratio", 1)
+        return View(tiles * side**2, side**2, tiles * (int(side / shrink) ** 2 + 2) + 4)
 
     def seeing(self, view: View) -> float:
         """Operations of the visual encoder on an image."""
@@ -126,8 +124,8 @@ class SizedVLM:
     def answering_bytes(self, view: View, text: int, kept: int, k: int, size: int) -> float:
         """Bytes of the widest layer; or of the output, a copy in 32 bits and its logarithm, beside
         the keys and values of all that was read, once for each of k answers."""
-        pixels = 3 * _side(self.vision.patch_size) ** 2
-        pixels *= getattr(self.vision, "temporal_patch_size", 1)
+        times = getattr(self.vision, "temporal_patch_size", 1)
+        pixels = 3 * times * int(np.max(self.vision.patch_size)) ** 2
         layer = 2 * self.text.hidden_size + 3 * self.text.intermediate_size
         read = (view.tokens + text) * layer if text else 0
         seen = view.patches * ((4 + size) * pixels + size * 12 * self.eye)
@@ -147,10 +145,6 @@ class SizedVLM:
 
 sized_vlm = functools.cache(SizedVLM)
 """The VLM of a folder or hub id; InputError where neither MODELS nor this machine knows it."""
-
-
-def _side(size: int | list[int]) -> int:
-    return size if isinstance(size, int) else size[0]
 
 
 def _read(source: str) -> tuple:
