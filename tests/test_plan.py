@@ -1,9 +1,11 @@
+import copy
 import socket
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,7 +15,7 @@ from emokd_utils.errors import InputError
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, project_root, with_settings
 from emokd_utils.scale.devices import GPUS, Device, get_device
 from emokd_utils.scale.plan import Images, plan
-from emokd_utils.scale.sizes import MODELS, sized_network, sized_vlm
+from emokd_utils.scale.sizes import MODELS, SizedVLM, sized_network, sized_vlm
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora, recompute_layers
 from emokd_utils.vlm import VLM
@@ -40,9 +42,22 @@ def test_operations_of_answering_and_seeing_are_those_counted(scenes, mini_plan)
     assert table["features"] / 32 == pytest.approx(seen, rel=0.15)
 
 
+def bytes_for_backward(model, forward):
+    """Of the tensors that autograd keeps, but for weights and buffers."""
+    weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = forward().loss
+    return loss, sum(size for at, size in kept.items() if at not in weights)
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_tuning_step_takes_what_is_counted(scenes, recompute):
-    """Operations, and bytes of the tensors that autograd keeps for the backward pass."""
     written, _ = instructions.write_instructions(scenes.split("train"))
     examples = [
         {"image": scenes.open(item.image_id), "prompt": item.prompt, "answer": item.answer}
@@ -54,22 +69,25 @@ def test_a_tuning_step_takes_what_is_counted(scenes, recompute):
         recompute_layers(model)
     inputs = instructions.AnswerCollator(vlm.processor)(examples)
     rows, length = inputs["input_ids"].shape
-    weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept = {}
-
-    def note(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
     with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = model(**inputs).loss
-        memory = sum(size for at, size in kept.items() if at not in weights)
+        loss, memory = bytes_for_backward(model, lambda: model(**inputs))
         loss.backward()
     operations = rows * size.tuning(size.view(112, 112), length, recompute)
     assert operations == pytest.approx(counter.get_total_flops(), rel=0.15)
     if not recompute:  # else a layer's inside is there only while the backward pass is at it
         assert rows * size.tuning_bytes(length, 4, settings) == pytest.approx(memory, rel=0.3)
+
+
+def test_what_linear_attention_keeps_is_counted(monkeypatch):
+    few = copy.deepcopy(MODELS[HYBRID])
+    few["text_config"] |= {"num_hidden_layers": 4, "vocab_size": 600}
+    few["vision_config"]["depth"] = 1
+    monkeypatch.setitem(MODELS, "few", few)
+    size, ids = SizedVLM("few", 0, TuningSettings()), torch.arange(256)[None]
+    model = transformers.AutoModelForImageTextToText.from_config(size.config, dtype=torch.float32)
+    model = add_lora(model, TuningSettings()).train()
+    _, memory = bytes_for_backward(model, lambda: model(input_ids=ids, labels=ids))
+    assert size.tuning_bytes(256, 4, TuningSettings()) == pytest.approx(memory, rel=0.1)
 
 
 def test_known_models_have_the_published_parameters():
