@@ -21,6 +21,7 @@ from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.families import area, check_model, language_model, lora_targets
 from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, chat_text
+from emokd_utils.scale.sizes import SizedVLM
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora
 from emokd_utils.vlm import VLM
@@ -348,6 +349,16 @@ def test_a_tuned_model_is_found_again(vlm, mixed, tmp_path):
     assert abs(tuned - vlm.score(mixed, PROMPT, ANSWERS)).max() > 0.01
     again = VLM.load(tmp_path / "base", tmp_path / "adapter", device="cpu", batch_size=3)
     np.testing.assert_allclose(again.score(mixed, PROMPT, ANSWERS), tuned, atol=1e-5)
+
+
+def test_a_plan_knows_how_many_tokens_an_image_gives(vlm, mixed, tmp_path):
+    vlm.model.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    sized = SizedVLM(str(tmp_path), 0, TuningSettings())
+    tokens = [sized.view(*image.size).tokens for image in mixed]
+    assert tokens == [len(own) for own in vlm.visual_tokens(mixed)]
+    assert sized.parameters == count_parameters(vlm.model).total
+    assert sized.tuning_bytes(64, 4, TuningSettings()) > 0
 
 
 def test_each_visual_token_lies_where_attention_shows_it(vlm, mixed):

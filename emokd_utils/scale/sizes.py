@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 
 from ..costs import count_parameters, flops
@@ -67,7 +68,8 @@ class SizedVLM:
         self.text, self.vision = text, vision
         self.depth = getattr(vision, "depth", None) or vision.num_hidden_layers
         self.eye = getattr(vision, "embed_dim", None) or vision.hidden_size  # its width
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        head = text.to_dict().get("head_dim")  # as an attribute an error where layers differ
+        head = head or text.hidden_size // text.num_attention_heads
         kinds = getattr(text, "layer_types", None) or ["attention"] * text.num_hidden_layers
         linear = kinds.count("linear_attention")  # which keeps a state in place of keys and values
         self.queries = (len(kinds) - linear) * head * text.num_attention_heads
@@ -81,22 +83,21 @@ class SizedVLM:
         text = chat_text(self.processor, text) if chat else text
         return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) - chat
 
+    @functools.cache  # noqa: B019 (sized_vlm keeps each VLM anyway)
     def view(self, width: int, height: int) -> View:
         """What is seen of an image of this size in pixels."""
         if hasattr(self.image_processor, "merge_size"):
             patches = self.image_processor.get_number_of_image_patches(height, width, {})
             return View(patches, patches, patches // self.image_processor.merge_size**2)
-        if not hasattr(self.vision, "image_size"):
-            unknown = "what its encoder sees of an image is not known to the plan"
-            raise InputError(f"{self.config.model_type!r}: {unknown}: plan another model")
-        side, tiles = int(np.max(self.vision.image_size) // np.max(self.vision.patch_size)), 1
-        if hasattr(self.image_processor, "get_number_of_image_patches"):
-            told = self.image_processor.get_number_of_image_patches(height, width, {})
-            tiles = max(1, int(np.ravel(told)[0]))  # some add rows and columns
-        if hasattr(self.processor, "_get_num_multimodal_tokens"):
-            told = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width)])
-            return View(tiles * side**2, side**2, told["num_image_tokens"][0])
-        config = self.config
+        patch, side = int(np.max(self.vision.patch_size)), getattr(self.vision, "image_size", 0)
+        if self.processor is not None:  # asks it, with an image that is black
+            chat, image = chat_text(self.processor, ""), Image.new("RGB", (width, height))
+            made = self.processor(text=[chat], images=[[image]], return_tensors="pt")
+            patches = made["pixel_values"].numel() // (3 * patch**2)
+            tokens = int((made["input_ids"] == self.config.image_token_id).sum())
+            return View(patches, min(patches, (int(np.max(side)) // patch) ** 2 or patches), tokens)
+        tiles = np.ravel(self.image_processor.get_number_of_image_patches(height, width, {}))[0]
+        config, tiles, side = self.config, max(1, int(tiles)), int(np.max(side)) // patch
         shrink = getattr(config, "scale_factor", 1) / getattr(config, "downsample_ratio", 1)
         return View(tiles * side**2, side**2, tiles * (int(side / shrink) ** 2 + 2) + 4)
 

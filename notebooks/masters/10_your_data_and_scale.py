@@ -712,6 +712,7 @@ choices.drop(columns=["licence", "read in", "special"]).round(1)
 # than half as long again as the smallest, fits a laptop of 8 GB, and its
 # [publishers](https://huggingface.co/blog/smolervlm) report clearly better answers. Qwen3.5-0.8B is a year newer, but
 # has 248,320 words to score where SmolVLM has 49,280, and three times the visual tokens: four times the memory.
+# InternVL3.5 cuts each photograph into 13 tiles, and no setting of a profile makes them fewer.
 #
 # **`colab`** takes Qwen3-VL-2B. Qwen3.5-2B costs the same hours, and its publishers rank its family higher: try it by
 # `--vlm`. But three in four of its layers have no attention to draw (lesson 6), and transformers computes them in
