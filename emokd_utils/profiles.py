@@ -9,12 +9,12 @@ command line also by ``--vlm``, ``--vision``, ``--data`` and ``--set head.alpha=
 profile   models                                 for
 ========  =====================================  ==============================================
 mini      TinyVLM, ResNet-10 (both built in)     a laptop, offline; what the course measures
-laptop    SmolVLM-256M, MobileNetV3              a laptop with patience, or any GPU
-colab     Qwen2-VL-2B in NF4, ViT-S/16           one GPU of 16 GB
+laptop    SmolVLM-500M, MobileNetV3              a laptop with patience, or any GPU
+colab     Qwen3-VL-2B in NF4, ViT-S/16           one GPU of 16 GB
 paper     Qwen2-VL-7B in NF4, ViT-B/16 at 384    one GPU of 24 GB; ``plan`` says what it takes
 ========  =====================================  ==============================================
 
-What is not from the paper in ``laptop`` and ``colab`` is a start, and was not tuned.
+What is not from the paper in ``laptop`` and ``colab`` is a start, not tuned (VLMs: lesson 10).
 
 The paper (Lee, Lee & Park 2025, doi:10.1109/CVPRW67362.2025.00560) and its published code
 (github.com/sange1104/EmoVLM-KD) differ in places. ``paper`` takes the left value; the right one is
@@ -115,14 +115,14 @@ MINI = Profile(
 
 LAPTOP = MINI.changed(
     name="laptop",
-    vlm=VLMSettings("HuggingFaceTB/SmolVLM-256M-Instruct", pixels=512 * 512, batch_size=8),
+    vlm=VLMSettings("HuggingFaceTB/SmolVLM-500M-Instruct", pixels=512 * 512, batch_size=8),
     vision=VisionSettings("mobilenetv3_large_100", 224, "timm", epochs=10, lr=5e-4, patience=10),
     tuning={"lr": 1e-4, "epochs": 2, "batch_size": 4},
 )
 
 COLAB = LAPTOP.changed(
     name="colab",
-    vlm=VLMSettings("Qwen/Qwen2-VL-2B-Instruct", "nf4", pixels=448 * 448, batch_size=8),
+    vlm=VLMSettings("Qwen/Qwen3-VL-2B-Instruct", "nf4", pixels=448 * 448, batch_size=8),
     vision={"name": "vit_small_patch16_224", "lr": 5e-5},
     tuning={"recompute": True},
 )

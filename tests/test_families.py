@@ -21,6 +21,7 @@ from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.families import area, check_model, language_model, lora_targets
 from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, chat_text
+from emokd_utils.scale.sizes import SizedVLM
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora
 from emokd_utils.vlm import VLM
@@ -350,6 +351,16 @@ def test_a_tuned_model_is_found_again(vlm, mixed, tmp_path):
     np.testing.assert_allclose(again.score(mixed, PROMPT, ANSWERS), tuned, atol=1e-5)
 
 
+def test_a_plan_knows_how_many_tokens_an_image_gives(vlm, mixed, tmp_path):
+    vlm.model.save_pretrained(tmp_path)
+    vlm.processor.save_pretrained(tmp_path)
+    sized = SizedVLM(str(tmp_path), 0, TuningSettings())
+    tokens = [sized.view(*image.size).tokens for image in mixed]
+    assert tokens == [len(own) for own in vlm.visual_tokens(mixed)]
+    assert sized.parameters == count_parameters(vlm.model).total
+    assert sized.tuning_bytes(64, 4, TuningSettings()) > 0
+
+
 def test_each_visual_token_lies_where_attention_shows_it(vlm, mixed):
     """In each cell of the grid, the token that changes most when the cell's pixels do is its own."""
     if vlm.name not in GRIDS:
@@ -404,12 +415,9 @@ SO400M |= {"num_attention_heads": 16, "patch_size": 14}
 LARGE = {"model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096}
 LARGE |= {"num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14}
 QWEN_2_5 = {"hidden_size": 1280, "intermediate_size": 3420, "depth": 32, "out_hidden_size": 2048}
-QWEN_3 = {"hidden_size": 1024, "intermediate_size": 4096, "depth": 24, "out_hidden_size": 2048}
 PUBLISHED = {  # parameters, as the cards of the models have them; type; SIZES, vocabulary; the rest
     "Qwen2.5-VL-3B": (3_754_622_976, "qwen2_5_vl", (2048, 11008, 36, 16, 2, 151936))
     + ({}, QWEN_2_5, {"tie_word_embeddings": True}),
-    "Qwen3-VL-2B": (2_127_532_032, "qwen3_vl", (2048, 6144, 28, 16, 8, 151936))
-    + ({"head_dim": 128}, QWEN_3, {"tie_word_embeddings": True}),
     "gemma-3-4b": (4_300_079_472, "gemma3", (2560, 10240, 34, 8, 4, 262208))
     + ({"head_dim": 256}, SO400M | SIGLIP | {"image_size": 896}, {}),
     "paligemma-3b-pt-224": (2_923_466_480, "paligemma", (2048, 16384, 18, 8, 1, 257216))

@@ -14,7 +14,7 @@ from ..data import ImageDataset
 from ..emotions import MIKELS, LabelSet, infer_label_set
 from ..profiles import Profile, with_settings
 from ..world.describe import describe_scene
-from .devices import GPUS, Device  # noqa: F401 (lesson 10 takes both from here)
+from .devices import Device
 from .sizes import SizedNetwork, sized_network, sized_vlm
 
 CONTEXT = 0.8  # GB on a GPU before the first tensor

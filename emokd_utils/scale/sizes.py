@@ -9,8 +9,10 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 
 from ..costs import count_parameters, flops
@@ -25,7 +27,9 @@ MODELS = tomllib.loads(Path(__file__).with_name("models.toml").read_text("utf-8"
 """Hub id -> its published configuration."""
 # Of a weight: a scale of 8 bits for 64 of them, one of 32 for 256 scales (arXiv:2305.14314).
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-_INSIDE = dict.fromkeys((".merger.", ".connector.", ".multi_modal_projector."), "visual")
+# For each value of a gated delta rule, what it keeps in 32 bits in plain PyTorch (seen in Qwen3.5).
+DELTA = 24
+_INSIDE = dict.fromkeys(("merger", ".connector.", ".multi_modal_projector."), "visual")
 
 
 class View(NamedTuple):
@@ -38,7 +42,9 @@ class View(NamedTuple):
 
 class SizedVLM:
     """A VLM without its weights. parameters, adapter: how many it has, and LoRA adds. products: weights
-    in matrix products with each patch, visual token, token, and token that gets an output."""
+    in matrix products with each patch, visual token, token, and token that gets an output. Of all
+    layers of the language model together, for a token: put_out, adapted: values that matrices put
+    out, and LoRA reads; queries, keys, delta: those of attention, and of linear attention."""
 
     def __init__(self, source: str, pixels: int, settings: TuningSettings) -> None:
         self.config, self.processor, self.image_processor = _read(source)
@@ -47,20 +53,28 @@ class SizedVLM:
         with torch.device("meta"):
             model = transformers.AutoModelForImageTextToText.from_config(self.config)
         self.parameters, self.adapter = count_parameters(model).total, 0
-        self.products = Counter()
+        self.products, self.put_out, self.adapted = Counter(), 0, 0
         inside = _INSIDE | {language_model(model) + ".": "token", "lm_head": "output"}
         adapted = re.compile(lora_targets(model, settings.projections))
         for name, module in model.named_modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
                 part = next((part for key, part in inside.items() if key in name), "patch")
                 self.products[part] += module.weight.numel()
+                self.put_out += len(module.weight) * (part == "token")
             if adapted.fullmatch(name):
+                self.adapted += module.in_features
                 self.adapter += settings.rank * (module.in_features + module.out_features)
         text, vision = self.config.get_text_config(), self.config.vision_config
         self.text, self.vision = text, vision
         self.depth = getattr(vision, "depth", None) or vision.num_hidden_layers
         self.eye = getattr(vision, "embed_dim", None) or vision.hidden_size  # its width
-        self.keys = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+        head = text.to_dict().get("head_dim")  # as an attribute an error where layers differ
+        head = head or text.hidden_size // text.num_attention_heads
+        kinds = getattr(text, "layer_types", None) or ["attention"] * text.num_hidden_layers
+        linear = kinds.count("linear_attention")  # which keeps a state in place of keys and values
+        self.queries = (len(kinds) - linear) * head * text.num_attention_heads
+        self.keys = self.queries // text.num_attention_heads * text.num_key_value_heads
+        self.delta = linear and linear * text.linear_num_value_heads * text.linear_value_head_dim
 
     def length(self, text: str, chat: bool = False) -> int:
         """Tokens of a text, or of a question in the chat's format; else one for four characters."""
@@ -69,17 +83,23 @@ class SizedVLM:
         text = chat_text(self.processor, text) if chat else text
         return len(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]) - chat
 
+    @functools.cache  # noqa: B019 (sized_vlm keeps each VLM anyway)
     def view(self, width: int, height: int) -> View:
         """What is seen of an image of this size in pixels."""
         if hasattr(self.image_processor, "merge_size"):
             patches = self.image_processor.get_number_of_image_patches(height, width, {})
             return View(patches, patches, patches // self.image_processor.merge_size**2)
-        side = self.vision.image_size // self.vision.patch_size
-        if not hasattr(self.config, "scale_factor"):
-            return View(side**2, side**2, side**2)
-        tiles = max(1, self.image_processor.get_number_of_image_patches(height, width, {})[0])
-        tokens = tiles * ((side // self.config.scale_factor) ** 2 + 2) + 4
-        return View(tiles * side**2, side**2, tokens)
+        patch, side = int(np.max(self.vision.patch_size)), getattr(self.vision, "image_size", 0)
+        if self.processor is not None:  # asks it, with an image that is black
+            chat, image = chat_text(self.processor, ""), Image.new("RGB", (width, height))
+            made = self.processor(text=[chat], images=[[image]], return_tensors="pt")
+            patches = made["pixel_values"].numel() // (3 * patch**2)
+            tokens = int((made["input_ids"] == self.config.image_token_id).sum())
+            return View(patches, min(patches, (int(np.max(side)) // patch) ** 2 or patches), tokens)
+        tiles = np.ravel(self.image_processor.get_number_of_image_patches(height, width, {}))[0]
+        config, tiles, side = self.config, max(1, int(tiles)), int(np.max(side)) // patch
+        shrink = getattr(config, "scale_factor", 1) / getattr(config, "downsample_ratio", 1)
+        return View(tiles * side**2, side**2, tiles * (int(side / shrink) ** 2 + 2) + 4)
 
     def seeing(self, view: View) -> float:
         """Operations of the visual encoder on an image."""
@@ -88,7 +108,7 @@ class SizedVLM:
 
     def reading(self, tokens: float, kept: float, layers: int = 1, output: int = 1) -> float:
         """Operations of the language model on so many tokens, of which ``kept`` get an output."""
-        attention = 4 * self.text.num_hidden_layers * self.text.hidden_size * tokens**2
+        attention = 4 * self.queries * tokens**2
         work = layers * (2 * tokens * self.products["token"] + attention)
         return work + 2 * output * kept * self.products["output"]
 
@@ -105,19 +125,22 @@ class SizedVLM:
     def answering_bytes(self, view: View, text: int, kept: int, k: int, size: int) -> float:
         """Bytes of the widest layer; or of the output, a copy in 32 bits and its logarithm, beside
         the keys and values of all that was read, once for each of k answers."""
-        pixels = 3 * self.vision.patch_size**2 * getattr(self.vision, "temporal_patch_size", 1)
+        times = getattr(self.vision, "temporal_patch_size", 1)
+        pixels = 3 * times * int(np.max(self.vision.patch_size)) ** 2
         layer = 2 * self.text.hidden_size + 3 * self.text.intermediate_size
         read = (view.tokens + text) * layer if text else 0
         seen = view.patches * ((4 + size) * pixels + size * 12 * self.eye)
-        cache = 2 * size * k * (view.tokens + text) * self.keys * self.text.num_hidden_layers
+        cache = 2 * size * k * (view.tokens + text) * self.keys
         return max(seen, size * read, cache + (size + 4 + 4) * kept * self.text.vocab_size)
 
     def tuning_bytes(self, tokens: int, size: int, settings: TuningSettings) -> float:
         """Bytes that the backward pass needs of a row of tokens, with values of ``size`` bytes."""
         width, layers = self.text.hidden_size, self.text.num_hidden_layers
-        inside = size * (5 * width + 2 * self.keys + 4 * self.text.intermediate_size)
-        inside += 5 * width * len(settings.projections)  # LoRA's input after dropout, and the mask
-        kept = size * width * layers + inside if settings.recompute else inside * layers
+        # Of all layers: what matrices put out, two norms, the MLP's gate and product.
+        inside = size * (self.put_out + 2 * layers * (width + self.text.intermediate_size))
+        inside += 4 * DELTA * self.delta
+        inside += 5 * self.adapted  # LoRA's input after dropout, and the mask
+        kept = size * width * layers + inside / layers if settings.recompute else inside
         return tokens * (kept + (size + 4 + 4) * self.text.vocab_size)
 
 

@@ -55,7 +55,9 @@ from emokd_utils.run import named_profile, open_run
 from emokd_utils.run.results import Results
 from emokd_utils.scale.archive import export, install
 from emokd_utils.scale.convert import SOURCES, convert
-from emokd_utils.scale.plan import GPUS, Images, plan
+from emokd_utils.scale.devices import GPUS, get_device
+from emokd_utils.scale.plan import Images, plan
+from emokd_utils.scale.sizes import MODELS
 from emokd_utils.scan import scan
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora
@@ -309,7 +311,7 @@ print(Claim(text, own > 0.10, f"the interval of {final} is {100 * own:.0f} point
 #
 # A profile is a dataclass, and `changed` makes a changed copy. `vlm.name` may be a folder or a model on the
 # Hugging Face hub, `vision.name` any classifier that timm knows. Four profiles have a name: `mini`, `laptop`
-# (SmolVLM-256M and a MobileNet), `colab` (Qwen2-VL-2B in 4 bits, for one GPU of 16 GB) and `paper`. The last one
+# (SmolVLM-500M and a MobileNet), `colab` (Qwen3-VL-2B in 4 bits, for one GPU of 16 GB) and `paper`. The last one
 # holds the paper's values; where its text, its figure and its published code differ, the table at the head of
 # `emokd_utils/profiles.py` says which is which and how to choose.
 
@@ -659,6 +661,68 @@ print(plan(large, Images.of(run.dataset, large), GPUS["L4"]))
 # %% [markdown]
 # > **Try it.** What fits a T4 with its 16 GB? And which stage is the hungriest: the one with the largest model, or
 # > another?
+
+# %% [markdown]
+# ### Which VLM, this year?
+#
+# Any VLM that transformers can load may take the place of the profile's, by `--vlm`. Which ones may a class take,
+# and which can it run? The configuration answers the second question, and only the licence the first. These were
+# read in November 2026, in stored copies of the pages; "second hand" is what others wrote of the model's page.
+
+# %%
+PAGE, README, OTHERS = "its page", "QwenLM/Qwen3.5", "second hand"
+known = {  # licence, where it was read, and what is special
+    "HuggingFaceTB/SmolVLM-256M-Instruct": ("Apache-2.0", PAGE, "the smallest"),
+    "HuggingFaceTB/SmolVLM-500M-Instruct": ("Apache-2.0", PAGE, "same encoder, more language"),
+    "Qwen/Qwen3.5-0.8B": ("Apache-2.0", PAGE, "linear attention in 3 layers of 4"),
+    "OpenGVLab/InternVL3_5-1B-HF": ("Apache-2.0", "InternVL3_5-1B's page", "up to 13 tiles"),
+    "Qwen/Qwen2-VL-2B-Instruct": ("Apache-2.0", PAGE, "the paper's architecture"),
+    "Qwen/Qwen3-VL-2B-Instruct": ("Apache-2.0", OTHERS, "features for several layers"),
+    "Qwen/Qwen3.5-2B": ("Apache-2.0", README, "linear attention in 3 layers of 4"),
+    "Qwen/Qwen3-VL-4B-Instruct": ("Apache-2.0", OTHERS, "features for several layers"),
+    "Qwen/Qwen3.5-4B": ("Apache-2.0", README, "linear attention in 3 layers of 4"),
+    "Qwen/Qwen2-VL-7B-Instruct": ("Apache-2.0", PAGE, "the paper's model"),
+}
+assert known.keys() == MODELS.keys()
+
+# %% [markdown]
+# The plans are for 2,400 photographs of 640 x 480 pixels: with the settings of `laptop` on the CPU of this machine,
+# and with those of `colab` on a T4 (about 10 s).
+
+# %%
+machines = {"laptop": get_device("cpu", mini), "colab": GPUS["T4"]}  # the CPU as it is measured
+choices = {}
+for name, facts in known.items():
+    row = dict(zip(("licence", "read in", "special"), facts, strict=True))
+    for settings, machine in machines.items():
+        profile = named_profile(settings).changed(vlm={"name": name})
+        assumed = Images.assumed(2400, 8, profile.tuning.kinds)
+        it, of = plan(profile, assumed, machine), machine.name
+        parameters, row["GB to fetch"] = it.models.iloc[0][["parameters", "GB to fetch"]]
+        row["10⁶ parameters"] = int(parameters / 1e6)
+        low, high = it.table[["hours from", "to"]].sum()
+        row |= {f"{of}: GB": it.peak, f"{of}: hours": f"{low:,.1f} to {high:,.1f}"}
+    choices[name.partition("/")[2]] = row
+choices = pd.DataFrame.from_dict(choices, orient="index")
+print(choices[["licence", "read in", "special"]].to_string())
+choices.drop(columns=["licence", "read in", "special"]).round(1)
+
+# %% [markdown]
+# **`laptop`** takes SmolVLM-500M. Of the two that are smaller than Qwen3.5-0.8B, both of January 2025, it takes less
+# than half as long again as the smallest, fits a laptop of 8 GB, and its
+# [publishers](https://huggingface.co/blog/smolervlm) report clearly better answers. Qwen3.5-0.8B is a year newer, but
+# has 248,320 words to score where SmolVLM has 49,280, and three times the visual tokens: four times the memory.
+# InternVL3.5 cuts each photograph into 13 tiles, and no setting of a profile makes them fewer.
+#
+# **`colab`** takes Qwen3-VL-2B. Qwen3.5-2B costs the same hours, and its publishers rank its family higher: try it by
+# `--vlm`. But three in four of its layers have no attention to draw (lesson 6), and transformers computes them in
+# plain PyTorch, in its own words much slower, unless two packages of GPU kernels are there; whether these run on a T4
+# was not looked up. The models of 4 billion fit a T4 too, for twice the time.
+#
+# Not in the table, for their licences ask more than Apache's: Liquid AI's LFM2-VL (LFM Open License), Apple's FastVLM
+# (apple-amlr) and Qwen2.5-VL-3B (for research); Gemma 3 (Google's own terms; not looked up). Gemma 4 E2B is
+# Apache-2.0 (second hand), but 10 GB to fetch. LFM3-VL, MiniCPM-V and Granite Vision were not looked up, nor was any
+# of these models run for this course: what is known of them here is what their configurations say.
 
 # %% [markdown]
 # ## Few images: divide them anew
