@@ -4,7 +4,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import transformers
@@ -59,18 +59,62 @@ def tokens_of(encoded, counts: Sequence[int]) -> Sequence[torch.Tensor]:
     the mean over the maps where a model hands several to its layers. InputError where the numbers
     do not add up: the processor's settings are not the model's."""
     maps = [getattr(encoded, "pooler_output", None), *(getattr(encoded, DEEP, None) or ())]
-    rows = [torch.cat(_tensors(part)) for part in maps if part is not None]  # (all tokens, width)
+    rows = [
+        torch.cat([tokens.flatten(0, -2) for tokens in tensors_in(part)])  # (all tokens, width)
+        for part in maps
+        if part is not None
+    ]
     if len(rows[0]) != sum(counts):
         told = f"{len(rows[0])} visual tokens, its processor makes room for {sum(counts)}"
         raise InputError(f"this model makes {told}: give it the processor it was published with")
     return torch.stack(rows).mean(0).split(list(counts))
 
 
-def _tensors(part) -> list[torch.Tensor]:
-    """The tensors (..., width) in a nesting of them, each as (tokens, width)."""
+def tensors_in(part) -> Iterator[torch.Tensor]:
+    """The tensors in a nesting of them."""
     if isinstance(part, torch.Tensor):
-        return [part.flatten(0, -2)]
-    return [one for inner in part if not isinstance(inner, int) for one in _tensors(inner)]
+        yield part
+    elif isinstance(part, (list, tuple)):
+        for inner in part:
+            yield from tensors_in(inner)
+
+
+def separate(encoded, count: int) -> list:
+    """What `encode` made of ``count`` images of one size, for each of them."""
+
+    def of_image(part, k: int):
+        if isinstance(part, torch.Tensor):  # images one after the other, or their tiles
+            return part.chunk(count)[k]
+        if isinstance(part[0], int):  # a layer, and what is given to it
+            return part[0], of_image(part[1], k)
+        return part[k * len(part) // count : (k + 1) * len(part) // count]
+
+    return [_by_map(lambda part, k=k: of_image(part, k), [encoded]) for k in range(count)]
+
+
+def join(images: Sequence):
+    """What `separate` gave of images, as `encode` would give it of all."""
+
+    def of_all(*parts):
+        if isinstance(parts[0], torch.Tensor):
+            return torch.cat(parts)
+        if isinstance(parts[0][0], int):
+            return parts[0][0], of_all(*(part[1] for part in parts))
+        return [of_image for part in parts for of_image in part]
+
+    return _by_map(of_all, images)
+
+
+def _by_map(function: Callable, encoded: Sequence):
+    """A function of each map of images that the language model is handed, as a model's output."""
+    pooled = [getattr(one, "pooler_output", None) for one in encoded]
+    deep = [getattr(one, DEEP, None) for one in encoded]
+    maps = {"last_hidden_state": None}  # what no language model is handed
+    if pooled[0] is not None:
+        maps["pooler_output"] = function(*pooled)
+    if deep[0] is not None:
+        maps[DEEP] = [function(*parts) for parts in zip(*deep, strict=True)]
+    return type(encoded[0])(**maps)
 
 
 def positions(model, inputs: dict) -> torch.Tensor:
@@ -78,6 +122,15 @@ def positions(model, inputs: dict) -> torch.Tensor:
     if hasattr(model.base_model, "get_rope_index"):
         return _call(model.base_model.get_rope_index, inputs)[0]
     return (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)[None]
+
+
+def sees_all(model) -> bool:
+    """Whether each layer of the language model sees all earlier tokens, by an attention that takes a
+    mask for each pair of tokens."""
+    text = model.config.get_text_config(decoder=True)
+    window = getattr(text, "sliding_window", None) and "sliding_attention"
+    kinds = getattr(text, "layer_types", None) or [window or "full_attention"]
+    return {*kinds} == {"full_attention"} and text._attn_implementation == "sdpa"
 
 
 def language_model(model) -> str:

@@ -139,7 +139,8 @@ class TuningSettings(Checked):
     rank, alpha, dropout: LoRA's. projections: some of PROJECTIONS. batch_size: images a step.
     kinds: of instruction, some of KINDS. How, and not what, is computed: recompute keeps only what
     goes into each layer and computes the rest again in the backward pass; checkpoint_steps: the
-    state is kept so often. instructions: a journal of ``write-instructions`` in place of the
+    state is kept so often; cache_megabytes: of encoded images, as far as they fit, so that the
+    frozen visual encoder sees each once. instructions: a journal of ``write-instructions`` in place of the
     offline writer ("" for that).
     """
 
@@ -153,6 +154,7 @@ class TuningSettings(Checked):
     kinds: Annotated[tuple[str, ...], KINDS] = KINDS
     recompute: bool = False
     checkpoint_steps: Count = 100
+    cache_megabytes: CountOr0 = 1024
     instructions: str = ""
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch.utils.data import Dataset
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from .data import ImageDataset
 from .errors import InputError
 from .families import lora_targets
-from .instructions import AnswerCollator, Instruction, check_texts
+from .instructions import IGNORED, Instruction, check_texts
+from .packing import PackingCollator, answer_loss, by_image
 from .processes import first, world
 from .settings import TuningSettings
 from .training import bf16_is_fast
@@ -57,19 +57,13 @@ class _ProgressBar(ProgressCallback):
             self.training_bar.set_postfix(loss=logs["loss"])
 
 
-class InstructionDataset(Dataset):
-    """Instructions with their images, opened when asked for."""
+class _Trainer(Trainer):
+    """Of transformers, with the loss of packed rows."""
 
-    def __init__(self, dataset: ImageDataset, instructions: Sequence[Instruction]):
-        self.dataset, self.instructions = dataset, list(instructions)
-
-    def __len__(self) -> int:
-        return len(self.instructions)
-
-    def __getitem__(self, number: int) -> dict:
-        item = self.instructions[number]
-        image = self.dataset.open(item.image_id)
-        return {"image": image, "prompt": item.prompt, "answer": item.answer}
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        learnt = (inputs["next_ids"] != IGNORED).sum()
+        share = learnt / self.accelerator.gather(learnt).float().mean()  # of all processes' tokens
+        return share * answer_loss(model, inputs)
 
 
 def instruction_tune(
@@ -89,19 +83,26 @@ def instruction_tune(
     if not instructions:
         raise InputError("there are no instructions to tune on: none were written for this data")
     check_texts(instructions, vlm.processor.tokenizer)
-    _check_images(vlm, dataset, [item.image_id for item in instructions[: settings.batch_size]])
-    arguments = _arguments(settings, seed, vlm.device, out, checkpoints)
+    groups, (_, processes) = by_image(instructions, settings.batch_size), world()
+    images = settings.batch_size // len(groups[0])
+    if images % processes:
+        what = f"a batch of {images} images cannot be shared by {processes} processes"
+        mend = f"so many times {len(groups[0])} instructions"
+        raise InputError(f"{what}: choose a tuning.batch_size of {mend}")
+    collate = PackingCollator(vlm, dataset, settings.cache_megabytes)
+    collate.share = collate.is_exact(groups[0])
+    arguments = _arguments(settings, images // processes, seed, vlm.device, out, checkpoints)
     torch.manual_seed(seed)
     model = add_lora(vlm.core, settings)
     if progress and first():
-        print(adapted(model))
+        print(adapted(model) + ", one row an image" * collate.share)
     if settings.recompute:
         recompute_layers(model.get_base_model())
-    trainer = Trainer(
+    trainer = _Trainer(
         model=model,
         args=arguments,
-        train_dataset=InstructionDataset(dataset, instructions),
-        data_collator=AnswerCollator(vlm.processor),
+        train_dataset=groups,
+        data_collator=collate,
         callbacks=[_ProgressBar()] if progress and first() else [],
     )
     trainer.remove_callback(PrinterCallback)
@@ -113,28 +114,18 @@ def instruction_tune(
     return trainer.state.log_history
 
 
-def _check_images(vlm: VLM, dataset: ImageDataset, image_ids: Sequence[str]) -> None:
-    """InputError, before hours are spent, where a processor is not the model's: for an image of
-    each size, as the size decides how many tokens stand for an image."""
-    images = [(image_id, dataset.open(image_id)) for image_id in image_ids]
-    for image_id, image in {image.size: (image_id, image) for image_id, image in images}.values():
-        try:
-            vlm.visual_tokens([image])
-        except InputError as error:
-            raise InputError(f"{image_id}: {error}") from error
-
-
 def _arguments(
-    settings: TuningSettings, seed: int, device: torch.device, out: Path, checkpoints: Path | None
+    settings: TuningSettings,
+    groups: int,
+    seed: int,
+    device: torch.device,
+    out: Path,
+    checkpoints: Path | None,
 ) -> TrainingArguments:
-    _, processes = world()
-    if settings.batch_size % processes:
-        what = f"a batch of {settings.batch_size} cannot be shared by {processes} processes"
-        raise InputError(f"{what}: choose a tuning.batch_size that they divide")
     return TrainingArguments(
         output_dir=str(checkpoints or out / "trainer"),
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size // processes,
+        per_device_train_batch_size=groups,
         ddp_find_unused_parameters=False,
         learning_rate=settings.lr,
         lr_scheduler_type="cosine",

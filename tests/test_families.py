@@ -20,7 +20,14 @@ from emokd_utils.costs import count_parameters
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.families import area, check_model, language_model, lora_targets
-from emokd_utils.instructions import AnswerCollator, answer_for, categorical_prompt, chat_text
+from emokd_utils.instructions import (
+    AnswerCollator,
+    Instruction,
+    answer_for,
+    categorical_prompt,
+    chat_text,
+)
+from emokd_utils.packing import PackingCollator, answer_loss, by_image
 from emokd_utils.scale.sizes import SizedVLM
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora
@@ -182,6 +189,10 @@ KINDS = {  # of each type what differs: for text and vision config, image proces
     },
 }
 HYBRID = "in_proj_qkv in_proj_z in_proj_a in_proj_b out_proj q_proj k_proj v_proj o_proj"
+ALONE = {  # layers with a memory, or with a window; a question that sees what follows
+    *("qwen3_5", "minicpmv4_6", "lfm2_vl", "gemma3", "gemma4", "aya_vision", "cohere2_vision"),
+    *("llava, pixtral", "mistral3", "paligemma"),
+}
 GRIDS = {  # (rows, columns) over a square, a wide and a tall image
     **dict.fromkeys(["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"], [(4, 4), (2, 5), (7, 3)]),
     **dict.fromkeys(["smolvlm", "idefics3"], [(2, 2)] * 3),
@@ -307,12 +318,23 @@ def test_features_are_the_mean_of_what_is_handed_on_of_an_image(vlm, mixed):
 
 
 def test_the_adapter_learns_answers_and_is_in_the_language_model_alone(vlm, mixed):
-    examples = [
-        {"image": image, "prompt": prompt, "answer": answer}
-        for image, prompt, answer in zip(mixed, (PROMPT, "Why?") * 2, ANSWERS[-4:], strict=True)
+    """Packed or not, kept or made anew, the loss is that of each answer alone, and its gradient."""
+    asked = [(0, PROMPT), (0, "Why?"), (1, PROMPT), (2, "What?"), (2, PROMPT)]
+    items = [
+        Instruction(str(k), "", prompt, answer)
+        for (k, prompt), answer in zip(asked, ANSWERS, strict=False)
     ]
-    batch = AnswerCollator(vlm.processor)(examples)
-    assert batch.keys() == {"labels", *vlm.inputs(mixed, PROMPT)}
+    data = SimpleNamespace(open=lambda name: mixed[int(name)])
+    collators = [PackingCollator(vlm, data, *how) for how in ((9, True), (9, False), (0, False))]
+    groups = by_image(items, 3)
+    assert [len(group) for group in groups] == [2, 1, 2]
+    shares = collators[0].is_exact(groups[0])
+    assert shares == (vlm.name not in ALONE)
+    examples = [
+        {"image": mixed[int(i.image_id)], "prompt": i.prompt, "answer": i.answer} for i in items
+    ]
+    plain = AnswerCollator(vlm.processor)(examples)
+    assert plain.keys() == {"labels", *vlm.inputs(mixed, PROMPT)}
     model = add_lora(copy.deepcopy(vlm.model), TuningSettings(dropout=0))
     start = f"base_model.model.{language_model(vlm.model)}.layers."
     learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -320,17 +342,22 @@ def test_the_adapter_learns_answers_and_is_in_the_language_model_alone(vlm, mixe
     named = {"qwen3_5": HYBRID, "minicpmv4_6": HYBRID, "lfm2_vl": "q_proj k_proj v_proj out_proj"}
     layers = {name.split(".lora_")[0].rpartition(".")[2] for name in learning}
     assert layers == {*named.get(vlm.name, "q_proj k_proj v_proj o_proj").split()}
-    loss = model.eval()(**batch).loss
     alone = sum(by_hand(vlm, *example.values()) for example in examples)
-    assert loss.item() == pytest.approx(-alone / (batch["labels"] != -100).sum().item(), abs=1e-4)
+    alone /= (plain["labels"] != -100).sum().item()
+    assert model.eval()(**plain).loss.item() == pytest.approx(-alone, abs=1e-4)
     optimizer = torch.optim.AdamW(learning.values(), lr=1e-2)
     for _ in range(3):
-        model(**batch).loss.backward()
-        assert all(weight.grad is not None for weight in learning.values())
+        gradients = []
+        for collate in collators[not shares :]:
+            optimizer.zero_grad()
+            loss = answer_loss(model, collate(groups))
+            loss.backward()
+            gradients.append(torch.cat([weight.grad.flatten() for weight in learning.values()]))
+            torch.testing.assert_close(gradients[-1], gradients[0], atol=1e-5, rtol=1e-5)
         optimizer.step()
-        optimizer.zero_grad()
     with torch.inference_mode():
-        assert model(**batch).loss < loss - 0.01
+        assert answer_loss(model, collators[1](groups)) < -alone - 0.01
+    assert len(collators[1].kept) == 3 and not collators[2].kept
     before, after = dict(vlm.model.named_parameters()), model.get_base_model().named_parameters()
     same = [torch.equal(weight, before[name.replace(".base_layer", "")])
             for name, weight in after if "lora_" not in name]  # fmt: skip

@@ -27,7 +27,7 @@ from emokd_utils.run import open_run
 torch.set_num_threads(1)
 tuning.bf16_is_fast = lambda device: False  # rounding to 8 bits would hide what is compared
 profile = reduced(MINI).changed(images_per_split=64, vision={"epochs": 1}, gates=("bilinear",))
-profile = profile.changed(tuning={"dropout": 0.0, "checkpoint_steps": 3})
+profile = profile.changed(tuning={"dropout": 0.0, "checkpoint_steps": 3, "batch_size": 24})
 open_run(profile, runs=sys.argv[1], progress=False).predictions(0)
 finish()
 """

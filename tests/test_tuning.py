@@ -48,7 +48,7 @@ def test_what_cannot_be_tuned_is_told(random_vlm, scenes, tmp_path, monkeypatch)
         with pytest.raises(InputError, match=r"png: .* 16 visual tokens, its processor .* for 64"):
             instruction_tune(random_vlm, train, written, TuningSettings(), 0, tmp_path)
     monkeypatch.setattr("emokd_utils.tuning.world", lambda: (0, 3))
-    with pytest.raises(InputError, match=r"16 cannot be shared by 3 .* tuning.batch_size"):
+    with pytest.raises(InputError, match=r"16 images cannot be shared by 3 .* tuning.batch_size"):
         instruction_tune(random_vlm, train, written, TuningSettings(), 0, tmp_path)
 
 

@@ -36,7 +36,7 @@ instructions = lazy("instructions")
 tuning = lazy("tuning")
 vision = lazy("vision")
 
-HOW_IT_IS_TUNED = ("recompute", "checkpoint_steps", "instructions")
+HOW_IT_IS_TUNED = ("recompute", "checkpoint_steps", "cache_megabytes", "instructions")
 """Fields of TuningSettings that do not change the result, or are in the key by content."""
 
 
@@ -126,7 +126,7 @@ def zero_shot(run, method: str) -> Recipe[Predictions]:
     return answers(run, run.part("val", "test"), method, lambda: run.base, method)
 
 
-@stage(1, "tuning.json", has_weights=True, together=True)
+@stage(2, "tuning.json", has_weights=True, together=True)
 def adapter(run, seed: int) -> Recipe[Path]:
     """The folder of the LoRA adapter; tuning.json beside it tells how training went."""
     settings, source = run.profile.tuning, run.source
