@@ -87,8 +87,7 @@ def instruction_tune(
     images = settings.batch_size // len(groups[0])
     if images % processes:
         what = f"a batch of {images} images cannot be shared by {processes} processes"
-        mend = f"so many times {len(groups[0])} instructions"
-        raise InputError(f"{what}: choose a tuning.batch_size of {mend}")
+        raise InputError(f"{what}: choose another tuning.batch_size, {len(groups[0])} an image")
     collate = PackingCollator(vlm, dataset, settings.cache_megabytes)
     collate.share = collate.is_exact(groups[0])
     arguments = _arguments(settings, images // processes, seed, vlm.device, out, checkpoints)

@@ -1,3 +1,4 @@
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,8 @@ def test_every_stage_is_timed_beside_the_published_loop(random_vlm, scenes):
     network = build_network(settings, len(classes)).eval()
     vision = VisionModel(network, classes, settings, 0, 1, [], "")
     models = {"tuned_vlm": lambda seed: random_vlm, "vision": lambda seed: vision}
+    models["load_vlm"] = lambda tuning: copy.deepcopy(random_vlm)
     table = bench(SimpleNamespace(dataset=scenes, profile=MINI, **models), count=2)
     assert list(table.index) == list(WANTED) and (table["images"] == 2).all()
     assert (table[["published loop, s", "ours, s", "ratio"]] >= 0).all(axis=None)
-    assert list(table["epochs"]) == [5, 5, 1]
+    assert list(table["epochs"]) == [5, 5, 5, 1]

@@ -19,7 +19,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 BASE = "errors lazy files tables settings profiles processes evidence training".split()
 LESSONS = """
     emotions images folders scan data predictions pixels weights probe vision families answers
-    instructions loading scoring vlm tuning complementarity comparison maps explanations
+    instructions loading scoring vlm packing tuning complementarity comparison maps explanations
     distillation gates gating emovlm_kd costs
 """.split()
 ROOMS = [("figures", "world"), ("run",), ("checks", "explorer", "scale"), ("cli",)]
@@ -27,7 +27,7 @@ ROOMS = [("figures", "world"), ("run",), ("checks", "explorer", "scale"), ("cli"
 
 LIMITS = {"lesson": 250, "module": 400, "function": 45}
 TOTALS = {
-    "Python in the package": (13_350, "emokd_utils/**/*.py"),  # wanted: 13,000
+    "Python in the package": (13_560, "emokd_utils/**/*.py"),  # wanted: 13,000
     "Python in checks": (3_200, "emokd_utils/checks/*.py"),
     "JavaScript and CSS": (1_900, "emokd_utils/**/*.[jc]s*"),
     "tests": (7_500, "tests/*.py"),

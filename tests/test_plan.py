@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from emokd_utils import instructions
 from emokd_utils.costs import flops
 from emokd_utils.errors import InputError
+from emokd_utils.packing import PackingCollator, answer_loss, by_image
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, project_root, with_settings
 from emokd_utils.scale.devices import GPUS, Device, get_device
 from emokd_utils.scale.plan import Images, plan
@@ -52,30 +53,28 @@ def bytes_for_backward(model, forward):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = forward().loss
+        loss = forward()
     return loss, sum(size for at, size in kept.items() if at not in weights)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_tuning_step_takes_what_is_counted(scenes, recompute):
     written, _ = instructions.write_instructions(scenes.split("train"))
-    examples = [
-        {"image": scenes.open(item.image_id), "prompt": item.prompt, "answer": item.answer}
-        for item in written[:16]
-    ]
     vlm, settings = VLM.load(TINY), replace(MINI.tuning, recompute=recompute)
     model, size = add_lora(vlm.core, settings).train(), sized_vlm(TINY, 0, settings)
     if recompute:
         recompute_layers(model)
-    inputs = instructions.AnswerCollator(vlm.processor)(examples)
-    rows, length = inputs["input_ids"].shape
+    inputs = PackingCollator(vlm, scenes, 0, share=True)(by_image(written, 3)[:5])
+    (rows, length), learnt = inputs["input_ids"].shape, inputs["next_ids"].shape[1]
     with FlopCounterMode(display=False) as counter:
-        loss, memory = bytes_for_backward(model, lambda: model(**inputs))
+        loss, memory = bytes_for_backward(model, lambda: answer_loss(model, inputs))
         loss.backward()
-    operations = rows * size.tuning(size.view(112, 112), length, recompute)
+    operations = rows * size.tuning(length, learnt, recompute)
     assert operations == pytest.approx(counter.get_total_flops(), rel=0.15)
     if not recompute:  # else a layer's inside is there only while the backward pass is at it
-        assert rows * size.tuning_bytes(length, 4, settings) == pytest.approx(memory, rel=0.3)
+        assert rows * size.tuning_bytes(length, learnt, 4, settings) == pytest.approx(
+            memory, rel=0.3
+        )
 
 
 def test_what_linear_attention_keeps_is_counted(monkeypatch):
@@ -86,8 +85,8 @@ def test_what_linear_attention_keeps_is_counted(monkeypatch):
     size, ids = SizedVLM("few", 0, TuningSettings()), torch.arange(256)[None]
     model = transformers.AutoModelForImageTextToText.from_config(size.config, dtype=torch.float32)
     model = add_lora(model, TuningSettings()).train()
-    _, memory = bytes_for_backward(model, lambda: model(input_ids=ids, labels=ids))
-    assert size.tuning_bytes(256, 4, TuningSettings()) == pytest.approx(memory, rel=0.1)
+    _, memory = bytes_for_backward(model, lambda: model(input_ids=ids, labels=ids).loss)
+    assert size.tuning_bytes(256, 256, 4, TuningSettings()) == pytest.approx(memory, rel=0.1)
 
 
 def test_known_models_have_the_published_parameters():

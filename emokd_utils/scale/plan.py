@@ -164,16 +164,25 @@ an export; longer on a GPU without bfloat16 (T4). Head and gates: on the CPU."""
         return self._row(count / batch, half, single, held, step)
 
     def _tuning(self) -> tuple[float, ...]:
-        vlm, settings = self.vlm, self.profile.tuning
-        rows, texts = settings.batch_size, self.images.texts
-        lengths = [vlm.length(asked, chat=True) + vlm.length(text) + 1 for asked, text in texts]
-        padded = np.quantile(lengths, rows / (rows + 1))
-        steps = math.ceil(self.images.instructions / rows) * settings.epochs
-        work = vlm.tuning(self.usual, self.usual.tokens + padded, settings.recompute)
+        vlm, settings, images = self.vlm, self.profile.tuning, self.images
+        learnt = np.array([vlm.length(text) + 1 for _, text in images.texts])
+        lengths = learnt + [vlm.length(asked, chat=True) for asked, _ in images.texts]
+        group = min(settings.batch_size, round(images.instructions / images.train)) or 1
+        packed = group if vlm.shares else 1  # instructions of a row
+        rows = settings.batch_size // group * group // packed  # of a step
+        steps = math.ceil(images.instructions / (rows * packed)) * settings.epochs
+        known = packed * lengths.mean(), packed * learnt.mean()
+        work = rows * vlm.tuning(self.usual.tokens + known[0], known[1], settings.recompute)
+        kept = 1e6 * settings.cache_megabytes
+        handed = images.train * self.usual.tokens * vlm.handed * self.size  # bytes, of all images
+        passes = settings.epochs - (settings.epochs - 1) * min(1, kept / handed)
+        seen = images.train * passes * vlm.seeing(self.usual)
         held = self.weights + self.waiting + 12 * vlm.adapter  # gradients, AdamW's two averages
-        longest = self.largest.tokens + max(lengths)
-        step = rows * vlm.tuning_bytes(longest, self.size, settings)
-        return self._row(steps, steps * rows * work, 0.0, held, step)
+        held += min(kept, handed) * self.on_cpu
+        longest = self.largest.tokens + packed * lengths.max(), packed * learnt.max()
+        step = rows * vlm.tuning_bytes(*longest, self.size, settings)
+        step = max(step, rows * vlm.answering_bytes(self.largest, 0, 0, 0, self.size))
+        return self._row(steps, steps * work + seen, 0.0, held, step)
 
     def _vision(self, network: SizedNetwork) -> tuple[float, ...]:
         settings, rows = self.profile.vision, self.profile.vision.batch_size

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..costs import count_parameters, flops
 from ..errors import InputError
-from ..families import language_model, lora_targets
+from ..families import language_model, lora_targets, sees_all
 from ..instructions import chat_text
 from ..loading import limit_pixels
 from ..settings import TuningSettings, VisionSettings
@@ -44,7 +44,8 @@ class SizedVLM:
     """A VLM without its weights. parameters, adapter: how many it has, and LoRA adds. products: weights
     in matrix products with each patch, visual token, token, and token that gets an output. Of all
     layers of the language model together, for a token: put_out, adapted: values that matrices put
-    out, and LoRA reads; queries, keys, delta: those of attention, and of linear attention."""
+    out, and LoRA reads; queries, keys, delta: those of attention, and of linear attention. shares:
+    whether an image's instructions pass as one row; handed: values of a visual token."""
 
     def __init__(self, source: str, pixels: int, settings: TuningSettings) -> None:
         self.config, self.processor, self.image_processor = _read(source)
@@ -53,6 +54,7 @@ class SizedVLM:
         with torch.device("meta"):
             model = transformers.AutoModelForImageTextToText.from_config(self.config)
         self.parameters, self.adapter = count_parameters(model).total, 0
+        self.shares = sees_all(model)
         self.products, self.put_out, self.adapted = Counter(), 0, 0
         inside = _INSIDE | {language_model(model) + ".": "token", "lm_head": "output"}
         adapted = re.compile(lora_targets(model, settings.projections))
@@ -66,6 +68,8 @@ class SizedVLM:
                 self.adapter += settings.rank * (module.in_features + module.out_features)
         text, vision = self.config.get_text_config(), self.config.vision_config
         self.text, self.vision = text, vision
+        maps = 1 + len(getattr(vision, "deepstack_visual_indexes", ()))
+        self.handed = maps * text.hidden_size
         self.depth = getattr(vision, "depth", None) or vision.num_hidden_layers
         self.eye = getattr(vision, "embed_dim", None) or vision.hidden_size  # its width
         head = text.to_dict().get("head_dim")  # as an attribute an error where layers differ
@@ -112,9 +116,10 @@ class SizedVLM:
         work = layers * (2 * tokens * self.products["token"] + attention)
         return work + 2 * output * kept * self.products["output"]
 
-    def tuning(self, view: View, tokens: float, recompute: bool) -> float:
-        """Operations of a step with one instruction; base weights get no gradient."""
-        return self.seeing(view) + self.reading(tokens, tokens, 2 + recompute, 2)
+    def tuning(self, tokens: float, learnt: float, recompute: bool) -> float:
+        """Operations of a step with one row, of which so many tokens are learnt from; base weights get
+        no gradient."""
+        return self.reading(tokens, learnt, 2 + recompute, 2)
 
     def weights(self, nf4: bool, size: int) -> float:
         """Bytes of weights of ``size`` bytes or in NF4, and of the adapter in 32 bits."""
@@ -133,15 +138,17 @@ class SizedVLM:
         cache = 2 * size * k * (view.tokens + text) * self.keys
         return max(seen, size * read, cache + (size + 4 + 4) * kept * self.text.vocab_size)
 
-    def tuning_bytes(self, tokens: int, size: int, settings: TuningSettings) -> float:
-        """Bytes that the backward pass needs of a row of tokens, with values of ``size`` bytes."""
+    def tuning_bytes(
+        self, tokens: float, learnt: float, size: int, settings: TuningSettings
+    ) -> float:
+        """Bytes that the backward pass needs of a row, with values of ``size`` bytes."""
         width, layers = self.text.hidden_size, self.text.num_hidden_layers
         # Of all layers: what matrices put out, two norms, the MLP's gate and product.
         inside = size * (self.put_out + 2 * layers * (width + self.text.intermediate_size))
         inside += 4 * DELTA * self.delta
         inside += 5 * self.adapted  # LoRA's input after dropout, and the mask
         kept = size * width * layers + inside / layers if settings.recompute else inside
-        return tokens * (kept + (size + 4 + 4) * self.text.vocab_size)
+        return tokens * kept + learnt * (2 * size + 4 + 4) * self.text.vocab_size
 
 
 sized_vlm = functools.cache(SizedVLM)

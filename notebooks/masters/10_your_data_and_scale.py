@@ -484,6 +484,9 @@ figures.show(figure, alt=f"{title}. Memory of training by precision of the weigh
 # An estimate, and a low one: the driver and the memory that lies idle between tensors come on top, a gigabyte
 # or two. The largest item after the weights is not the layers but the output: every token gets a number for
 # each word of the vocabulary. Larger pictures cost here first.
+# In the course's own tuning (lesson 5) only tokens that are learnt from get an output,
+# the instructions of an image share its visual tokens, and the encoder sees each image once. What is worked out
+# here is the plain loop, one instruction after the other; `plan`, below, counts what the course does.
 #
 # ## Hours
 #
