@@ -1,8 +1,7 @@
 """EmoVLM-KD, one module a lesson.
 
 The method is that of Lee, Lee and Park (CVPRW 2025, doi 10.1109/CVPRW67362.2025.00560).
-Modules load on first use, so that ``import emokd_utils`` imports nothing heavy.
-"""
+Modules load on first use, so that ``import emokd_utils`` imports nothing heavy."""
 
 import importlib
 import logging

@@ -3,8 +3,7 @@
 Everything here is read off one table, in which each image is counted by whether A, B, both or
 neither is right. Measures take two `Predictions`, matched by id, or two boolean arrays (n,) of what
 A and what B got right. Those of no images, and those whose definition divides by zero, are nan.
-`comparison` has every measure with its interval, on slices of the data.
-"""
+`comparison` has every measure with its interval, on slices of the data."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

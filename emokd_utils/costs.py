@@ -1,8 +1,7 @@
 """What an answer costs: parameters, floating-point operations, time and memory per image (lesson 9).
 
 EmoVLM-KD's head reads the visual features that the VLM computes anyway: beside the VLM it costs a
-head and a gate, not a second model (Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560).
-"""
+head and a gate, not a second model (Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560)."""
 
 import math
 import re

@@ -3,8 +3,7 @@
 The head reads the mean-pooled output of the VLM's frozen visual encoder and learns from the labels
 and from the logits of a fine-tuned vision model (the teacher). Both networks are frozen, so each
 image passes each of them once (Hinton, Vinyals & Dean 2015, arXiv 1503.02531; Lee, Lee & Park 2025,
-doi 10.1109/CVPRW67362.2025.00560, section on the distillation module).
-"""
+doi 10.1109/CVPRW67362.2025.00560, section on the distillation module)."""
 
 from dataclasses import dataclass
 

@@ -3,8 +3,7 @@
 Mikels et al. 2005 (doi 10.3758/BF03192732) sort what photographs evoke into eight emotions, four
 positive and four negative. Ekman 1992 (doi 10.1080/02699939208411068) argues for six basic
 emotions, which Emotion6 (Peng et al. 2015, doi 10.1109/CVPR.2015.7298687) asks about photographs.
-Polarity is the coarsest set: negative or positive.
-"""
+Polarity is the coarsest set: negative or positive."""
 
 import re
 import unicodedata

@@ -1,7 +1,6 @@
 """EmoVLM-KD assembled: one pass of the VLM, a small head on what it saw, and a gate (lesson 9).
 
-Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560.
-"""
+Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +22,7 @@ class Answer:
     """What EmoVLM-KD says about one image, and what each part contributed.
 
     emotion: the final label. probabilities, vlm, head: label -> probability in 0..1 of the final
-    answer, the VLM and the head. weights: shares of head and VLM in the decision, summing to 1.
-    """
+    answer, the VLM and the head. weights: shares of head and VLM in the decision, summing to 1."""
 
     emotion: str
     probabilities: dict[str, float]

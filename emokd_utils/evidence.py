@@ -3,8 +3,7 @@
 Shares have Wilson's interval. Everything else has bootstrap percentile intervals (Efron &
 Tibshirani 1993, An Introduction to the Bootstrap, chapter 13, doi 10.1201/9780429246593) over
 images drawn with replacement: an image is drawn with all that is known of it, so that what two
-models say about it stays paired. What no images are there for is nan.
-"""
+models say about it stays paired. What no images are there for is nan."""
 
 from typing import NamedTuple
 

@@ -4,8 +4,7 @@
 measures how far the label's probability falls. It asks nothing of a model but its answers, so the
 VLM's map and the vision model's can be laid side by side. *Grad-CAM* (Selvaraju et al. 2017, doi
 10.1109/ICCV.2017.74) and *attention* look inside one kind of model, and each has a scale of its own.
-None of them is the reason for an answer; `Explanation.caveat` says what each leaves open.
-"""
+None of them is the reason for an answer; `Explanation.caveat` says what each leaves open."""
 
 import math
 import warnings

@@ -1,6 +1,5 @@
 """What a vision-language model is asked for, by transformers' interface and no list of models
-(lesson 10). Only how visual tokens lie over an image has to be known of a way of building.
-"""
+(lesson 10). Only how visual tokens lie over an image has to be known of a way of building."""
 
 import inspect
 import re

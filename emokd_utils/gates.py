@@ -3,8 +3,7 @@
 A gate sees two inputs of C values an image, s from the student and v from the VLM, and returns C
 logits. The paper compares five kinds and settles on concat_linear (Lee, Lee & Park 2025, doi
 10.1109/CVPRW67362.2025.00560, section on the gate module). It names the other four; each stands
-here twice, as this project reads the name and by the equation of the paper's published code.
-"""
+here twice, as this project reads the name and by the equation of the paper's published code."""
 
 import math
 

@@ -2,8 +2,7 @@
 
 A VLM's answers about its own training images are better than those about any other: train a gate
 on rows that the VLM was not tuned on (the val split), or measure the damage with `optimism`
-(Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560, section on the gate module).
-"""
+(Lee, Lee & Park 2025, doi 10.1109/CVPRW67362.2025.00560, section on the gate module)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
 """Modules that are imported when something of them is first asked for.
 
 Opening kept results needs neither models nor the libraries behind them, which take seconds to
-import. So what only *makes* results is imported so (until Python has ``lazy import``, PEP 810).
-"""
+import. So what only *makes* results is imported so (until Python has ``lazy import``, PEP 810)."""
 
 import importlib
 from typing import Any

@@ -4,8 +4,7 @@ Instructions of one image begin alike (the trunk: the chat up to the image's las
 part (the branches). In one row each branch is blind to the others and stands where it would stand
 alone, so that the gradient is that of separate rows, while the trunk passes the model once. Tokens
 that are learnt from stand last, so that the model's output is computed for them alone. The
-visual encoder is frozen: what it makes of an image is kept.
-"""
+visual encoder is frozen: what it makes of an image is kept."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
 """A linear probe: a logistic regression on the features of a frozen, pretrained network (lesson 2).
 
 On few images it is hard to beat, and fine-tuning that starts from it spoils the features less than
-from a random classifier (Kumar et al. 2022, arXiv 2202.10054).
-"""
+from a random classifier (Kumar et al. 2022, arXiv 2202.10054)."""
 
 import torch
 import torch.nn.functional as F

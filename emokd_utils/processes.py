@@ -3,8 +3,7 @@
 ``accelerate launch -m emokd_utils run`` starts the same command on each GPU of a machine (on CPUs
 ``torchrun --nproc_per_node 2 -m emokd_utils run`` does). Tuning shares each batch, predictions and
 features are divided by image and gathered in order, and the first process alone trains what is
-small, writes and speaks. With one process nothing here does anything, nor imports torch.
-"""
+small, writes and speaks. With one process nothing here does anything, nor imports torch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

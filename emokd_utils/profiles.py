@@ -43,8 +43,7 @@ Ours differ from the code in every profile: label scoring where it samples one a
 epoch on val where it keeps the last; a cosine after a warm-up of 0.05 and gradients clipped at 1
 where tuning has a constant rate after 0.03 and 0.3; the loss of the answer alone where it learns
 the question too. Four of the five gates have other equations there: gates=published_bilinear,...
-What keeps that code, of 20 March 2025, from running as it stands is exercise 9.6.
-"""
+What keeps that code, of 20 March 2025, from running as it stands is exercise 9.6."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -77,8 +76,7 @@ class Profile(Checked):
     further_vision: more vision models for the report, none of them the teacher, each ``name`` or
     ``name@weights`` as of VisionSettings. gates: the kinds that the report compares, the first one
     EmoVLM-KD's. gate_split: what the gate is trained on ("val", whose answers the VLM was not tuned
-    on, or "train" as published).
-    """
+    on, or "train" as published)."""
 
     name: str
     data: str = "data/emoscenes"
@@ -163,8 +161,7 @@ def with_settings(profile: Profile, settings: Sequence[str]) -> Profile:
     divided by commas; ``vlm=NAME`` and ``vision=NAME[@WEIGHTS]`` name another model.
 
     A folder or file that is there from where the command runs is taken from there. Raises
-    InputError for a field that a profile lacks, or a value of another type than the field's.
-    """
+    InputError for a field that a profile lacks, or a value of another type than the field's."""
     for text in settings:
         path, _, value = text.partition("=")
         if path == "vlm":

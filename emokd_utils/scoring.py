@@ -1,8 +1,7 @@
 """Label scoring: the prompt once, then all answers from there (lesson 3).
 
 The prompt and the beginning that all answers share (the trunk) pass the model and leave their cache;
-repeated, it is where the K endings (the branches) go on, each as if scored by itself.
-"""
+repeated, it is where the K endings (the branches) go on, each as if scored by itself."""
 
 import os.path
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """The settings of each stage; `profiles` names sets of them.
 
-The type of a field says what its value may be, and any other raises InputError.
-"""
+The type of a field says what its value may be, and any other raises InputError."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, get_type_hints
@@ -75,8 +74,7 @@ class VLMSettings(Checked):
     name: the folder of a saved model or its id on the hub. quantize: "" for the weights as
     published, "nf4" for 4 bits, "nf4-tuning" for 4 bits while it is tuned. pixels: what it sees of
     an image at most (`loading.limit_pixels`; 0: what its processor allows). batch_size: images that
-    pass it at once. max_new_tokens: of a generated answer.
-    """
+    pass it at once. max_new_tokens: of a generated answer."""
 
     name: str = "Qwen/Qwen2-VL-7B-Instruct"
     quantize: Annotated[str, ("", "nf4", "nf4-tuning")] = ""
@@ -100,8 +98,7 @@ class VisionSettings(Checked):
     stops; the best is kept.
     crop: smallest share of the image's area that a random crop keeps, 1: none. flip: probability
     of a mirror image. label_smoothing in [0, 1). Colours are never altered, for they carry the
-    emotion. cache_megabytes: decoded images are kept when a split's fit in it.
-    """
+    emotion. cache_megabytes: decoded images are kept when a split's fit in it."""
 
     name: str = "resnet10t"
     image_size: Count = 112
@@ -141,8 +138,7 @@ class TuningSettings(Checked):
     goes into each layer and computes the rest again in the backward pass; checkpoint_steps: the
     state is kept so often; cache_megabytes: of encoded images, as far as they fit, so that the
     frozen visual encoder sees each once. instructions: a journal of ``write-instructions`` in place of the
-    offline writer ("" for that).
-    """
+    offline writer ("" for that)."""
 
     rank: Count = 8
     alpha: int = 8
@@ -167,8 +163,7 @@ class HeadSettings(Checked):
     1e-3. patience: epochs without a better `monitor` before training stops; the best epoch is
     kept. standardize: features are standardised by the training rows' mean and deviation.
     threads: of torch during training; one gives the same numbers on every number of cores and is
-    no slower for a few hundred features, more pay off at the paper's 3584.
-    """
+    no slower for a few hundred features, more pay off at the paper's 3584."""
 
     alpha: Share = 0.5
     temperature: Above0 = 2.0
@@ -192,8 +187,7 @@ class GateSettings(Checked):
     paper's tens of thousands of rows, a few hundred need about 1e-2. epochs: at most so many, fewer
     by early stopping on the loss of rows held out; patience: epochs without a better one before
     training stops. folds: of the cross-validation when no val rows are given; 0 trains for exactly
-    `epochs`.
-    """
+    `epochs`."""
 
     kind: str = "concat_linear"
     inputs: Annotated[str, tuple(INPUT_MODES)] = "logits_onehot"

@@ -2,8 +2,7 @@
 
 The CSV is UTF-8 with a byte-order mark, by which Excel knows it, one line a row. In text, unseen
 characters (newlines, control, direction) and backslashes are escaped as in JSON, and an apostrophe
-goes before what a spreadsheet could take for a formula.
-"""
+goes before what a spreadsheet could take for a formula."""
 
 import hashlib
 import io

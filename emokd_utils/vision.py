@@ -2,8 +2,7 @@
 
 Any model of timm (Wightman 2019, doi 10.5281/zenodo.4414861), trained on the train split with
 augmentation, AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) and a warm-up followed by a cosine;
-the val split says which epoch is kept and when to stop. The test split is never opened.
-"""
+the val split says which epoch is kept and when to stop. The test split is never opened."""
 
 import json
 import math

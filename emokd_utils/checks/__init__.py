@@ -2,8 +2,7 @@
 
 An exercise measures the student's object with its *probe* (calls the function on known inputs, say)
 and compares with what the same probe makes of a right answer, then of each known mistake. So any
-right answer passes, however it is written. Each lesson has a module, which holds ``EXERCISES``.
-"""
+right answer passes, however it is written. Each lesson has a module, which holds ``EXERCISES``."""
 
 import dis
 import importlib
@@ -46,8 +45,7 @@ class Exercise:
     number: ``"7.1"``. probe: what to measure on an answer; a list has one entry for each case.
     right: an answer that solves it. mistakes: for each wrong answer known by name, the most
     specific first, ``"name. Where to look"`` with an example of it. rtol: how far numbers may be
-    apart, in shares; whole ones are compared exactly.
-    """
+    apart, in shares; whole ones are compared exactly."""
 
     number: str
     title: str
@@ -184,8 +182,7 @@ def calls(
 
     read: what counts of a result, where it can be read. keep: the place of an argument that must
     stay as it is. about: for each of the first cases, from the simplest on, what is said where its
-    result is the first wrong one, as of a mistake. places: "where.., with..", between slashes.
-    """
+    result is the first wrong one, as of a mistake. places: "where.., with..", between slashes."""
 
     def probe(function: Callable) -> list:
         results, kept = [], True

@@ -3,8 +3,7 @@
 The published loop runs every frozen network anew for every image of every epoch; its VLM answers by
 sampled decoding of up to 256 tokens. Ours passes each image through each frozen network once, in
 batches, and scores labels; an image's instructions share a pass. One published epoch is timed, times
-their number; ours is timed whole.
-"""
+their number; ours is timed whole."""
 
 from dataclasses import replace
 from pathlib import Path

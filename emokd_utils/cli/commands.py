@@ -78,8 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     """Carry out one command and return its exit code.
 
     0: done; 1: a check failed; 2: what was given cannot be used; 130: interrupted. For the last two
-    one sentence goes to standard error, and no trace.
-    """
+    one sentence goes to standard error, and no trace."""
     args = build_parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args) or 0

@@ -1,7 +1,6 @@
 """``python -m emokd_utils demo``: a page to try what a run has trained on one's own images.
 
-It is made with gradio, is served on 127.0.0.1 alone and asks no other host for anything.
-"""
+It is made with gradio, is served on 127.0.0.1 alone and asks no other host for anything."""
 
 import contextlib
 import importlib

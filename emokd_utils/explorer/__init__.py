@@ -1,7 +1,6 @@
 """The explorer: seeing, image by image, where two models disagree.
 
-`content` says what is shown, `widget` carries it to the browser, `explorer.js` draws it.
-"""
+`content` says what is shown, `widget` carries it to the browser, `explorer.js` draws it."""
 
 from .content import GateView
 from .widget import Explorer, explore

@@ -31,8 +31,7 @@ class GateView:
     """A gate's answers with what went into them, over n images, as `Run.gate_parts` gives them.
 
     weights: (n, 2) shares of student and VLM in each decision, 0 to 1, rows summing to 1, in the
-    order of the gate's ``predictions``. What is None is not shown.
-    """
+    order of the gate's ``predictions``. What is None is not shown."""
 
     predictions: Predictions | None
     student: Predictions | None = None

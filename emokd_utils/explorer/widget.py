@@ -44,8 +44,7 @@ def explore(
     more: name -> further predictions of the same images, which name A, B and the gate as well.
     names: of A and B; by default those in `more`, else their provenance's model.
     metadata: a row an image, indexed by id; by default the columns of the data set's table.
-    reasons: image id -> why, in the VLM's words (`VLM.reasons`).
-    """
+    reasons: image id -> why, in the VLM's words (`VLM.reasons`)."""
     return Explorer(Content(a, b, images, gate, more or {}, names, metadata, reasons))
 
 
@@ -55,8 +54,7 @@ class Explorer(anywidget.AnyWidget):
     table: a row for each image, indexed by id, in the order of the predictions. Columns: label;
     cell, which is both, a, b or neither; predicted, confidence (0..1) and correct of A and of B, as
     they were given; disagreement (bits, 0..1); answer and reason of the VLM; predicted, correct and
-    student's share of the gate; split and metadata. What was not given has no column.
-    """
+    student's share of the gate; split and metadata. What was not given has no column."""
 
     _esm = STATIC / "explorer.js"
     _css = STATIC / "explorer.css"
@@ -104,8 +102,7 @@ class Explorer(anywidget.AnyWidget):
 
         view: what is shown at first, as behind the # of the address; by default what is shown now.
         pictures: 'inside' the page, as large as fits, or in a 'folder' ``<stem>_pictures`` beside it.
-        max_mb: size of the page at most, in 10^6 bytes; InputError where the images do not fit.
-        """
+        max_mb: size of the page at most, in 10^6 bytes; InputError where the images do not fit."""
         path, content = Path(path), self._content
         if path.suffix.lower() not in (".html", ".htm"):
             raise InputError(f"{path} is no page: give a name that ends in .html")

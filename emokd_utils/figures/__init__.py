@@ -2,8 +2,7 @@
 
 Every function takes `Predictions` or a result table (shares in 0..1) and mostly an optional `ax`,
 and returns the Matplotlib axes, for `show` or `save`. The line below the title states n and what
-the interval is. Make axes of your own under ``with figures.style():``, so that they match.
-"""
+the interval is. Make axes of your own under ``with figures.style():``, so that they match."""
 
 # ruff: noqa: F401 (what is imported here is what the package offers)
 

@@ -1,7 +1,6 @@
 """What all figures share: colours, Matplotlib settings, texts, alt text, saving and showing.
 
-The colours were chosen to stay apart under the common forms of colour blindness.
-"""
+The colours were chosen to stay apart under the common forms of colour blindness."""
 
 import base64
 import io

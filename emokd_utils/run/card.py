@@ -1,8 +1,7 @@
 """run.json: what a run is, without its images and models and without a path of the machine.
 
 It holds the profile, the data set's table and what keys are made of, so that a run that travelled
-finds its results under the same keys. What is read here is untrusted.
-"""
+finds its results under the same keys. What is read here is untrusted."""
 
 import json
 import re

@@ -17,8 +17,7 @@ def named_profile(name: str | None = None) -> Profile:
 
     EMOKD_DATA names another folder of images, and EMOKD_SET has fields of the profile in
     EMOKD_PROFILE, ``stage.field=value`` with spaces between and quotes around what has spaces
-    inside. Raises InputError for an unknown name, and as `profiles.with_settings`.
-    """
+    inside. Raises InputError for an unknown name, and as `profiles.with_settings`."""
     usual = os.environ.get("EMOKD_PROFILE") or "mini"
     name = name or usual
     profile = get_profile(name)

@@ -2,8 +2,7 @@
 
 Accuracy is averaged over the seeds; its interval resamples the images (percentile bootstrap, all
 seeds of an image together). A claim is printed with its evidence, and says so when this run does
-not support it.
-"""
+not support it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -182,8 +181,7 @@ class Repeated:
 
     Each division (`open_run(resplit=k)`) has its own training, with seed k. The unit is the image:
     its value is the share of the divisions that tested it in which the model was right, so an image
-    that is tested twice counts once, and intervals resample images.
-    """
+    that is tested twice counts once, and intervals resample images."""
 
     def __init__(self, runs: Sequence[Run]):
         self.runs = list(runs)

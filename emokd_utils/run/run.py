@@ -3,8 +3,7 @@
     images -> Predictions of each model -> complementarity, gate -> EmoVLM-KD's Predictions
 
 `open_run` gives it. Each method asks a stage (`stages`) for its result; what is already kept under
-the same key is read, so notebooks and the command share one set of results.
-"""
+the same key is read, so notebooks and the command share one set of results."""
 
 from __future__ import annotations
 
@@ -68,8 +67,7 @@ def open_run(
     counts, whichever known one is asked for. runs: where results are kept, by default EMOKD_RUNS,
     else ``runs/``. skip_bad: go on without unusable images. say: gets one line for each result.
     progress: bars with the time left. make False: asking for what is not kept raises NotMadeError.
-    resplit: a seed by which all images are divided anew (`ImageDataset.resplit`).
-    """
+    resplit: a seed by which all images are divided anew (`ImageDataset.resplit`)."""
     join_processes()
     runs = Path(runs) if runs is not None else runs_folder()
     archive = imported_run(data, runs)

@@ -1,8 +1,7 @@
 """Where a run's images and models come from: a folder of images with models, or an archive without.
 
 A source says what keys are made of. What an archive's run.json says, a folder's source finds in
-images and weights; so both find their results under the same keys.
-"""
+images and weights; so both find their results under the same keys."""
 
 import functools
 import hashlib

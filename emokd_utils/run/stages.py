@@ -2,8 +2,7 @@
 
 A stage is a function of a run and of arguments that gives a `Recipe`; with it go its version and
 the files that may travel. Raise the version whenever what a stage computes changes: the numbers of
-a small run, kept beside the tests, tell when that was forgotten.
-"""
+a small run, kept beside the tests, tell when that was forgotten."""
 
 from __future__ import annotations
 

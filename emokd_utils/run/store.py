@@ -3,8 +3,7 @@
 An artefact is the folder ``<runs>/<stage>[-<label>]-<key>/``: the files of one stage, and
 ``artefact.json``, which says what they were made from and the checksum of each. It is made beside
 its place under a lock and renamed when complete, so a process killed at any moment leaves either
-the whole artefact or none. Key and folder are known at once; the value is read when asked for.
-"""
+the whole artefact or none. Key and folder are known at once; the value is read when asked for."""
 
 import contextlib
 import functools
@@ -40,8 +39,7 @@ class Stage:
 
     version: raised whenever what is computed changes. travels: the files that may leave with an
     archive. has_weights: a model's weights do not travel. together: all processes take part in the
-    making; else the first one makes.
-    """
+    making; else the first one makes."""
 
     name: str
     version: int
@@ -58,8 +56,7 @@ class Recipe(Generic[T]):
     inputs: all that it depends on, but for needs: settings, seed, fingerprints. make: writes files
     into an empty folder. load: reads them from the artefact's folder. label: for people who look
     into the folder. needs: what is made before it, by all processes together, by the name under
-    which its key is one of the inputs.
-    """
+    which its key is one of the inputs."""
 
     inputs: Mapping[str, Any]
     make: Callable[[Path], object]
@@ -114,8 +111,7 @@ class Store:
     """Artefacts in one folder, which is made on first use.
 
     say: called with one line for each. may_make: of a Stage, whether its artefact may be made here.
-    without_weights: why a model's weights cannot be read here, "" where they can.
-    """
+    without_weights: why a model's weights cannot be read here, "" where they can."""
 
     def __init__(self, folder: Path, say=print, may_make=lambda stage: True, without_weights=""):
         self.folder, self._say, self._told = folder, say, set()

@@ -12,8 +12,7 @@ needs the VLM's or the vision model's weights says so in one sentence.
 
 An archive is untrusted: only such names are read, sizes are bounded, nothing is unpickled, and what
 is unpacked is opened by this library's own loaders before it is given its place. That its answers
-are those of the models it names is its sender's word.
-"""
+are those of the models it names is its sender's word."""
 
 import contextlib
 import hashlib

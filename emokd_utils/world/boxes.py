@@ -9,8 +9,7 @@ from .scenes import objects_of
 def boxes(dataset: ImageDataset, image_id: str) -> dict[str, Box]:
     """Where the objects of an image are, by noun: x, y, width, height in pixels.
 
-    Raises InputError where the metadata has no columns ``objects`` and ``boxes``.
-    """
+    Raises InputError where the metadata has no columns ``objects`` and ``boxes``."""
     if not {"objects", "boxes"} <= set(dataset.table.columns):
         raise InputError(f"{dataset.root} does not say where its objects are: EmoScenes does")
     row = dataset.table.loc[image_id]

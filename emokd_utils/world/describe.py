@@ -13,8 +13,7 @@ LOOK_WORDS = tomllib.loads((HOME / "words.toml").read_text("utf-8"))
 def describe_scene(row: pd.Series, label: str) -> tuple[str | None, str | None]:
     """What the instructions of the kinds *conversation* and *reasoning* answer about an image.
 
-    label: what is to be explained, and is not named. None where a row lacks what a text needs.
-    """
+    label: what is to be explained, and is not named. None where a row lacks what a text needs."""
     look = describe_look(row) if set(LOOK_WORDS) <= set(row.index) and pd.notna(row.hue) else None
     caption, objects = row.get("caption"), row.get("objects")
     conversation = reasoning = None

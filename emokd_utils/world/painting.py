@@ -1,8 +1,7 @@
 """How a scene is painted: a setting, a texture over it, the objects, then light and weather.
 
 Every choice is drawn from the scene's own generator, so the order of the draws belongs to the data
-set: another order paints other pixels.
-"""
+set: another order paints other pixels."""
 
 import colorsys
 from collections.abc import Sequence

@@ -7,8 +7,7 @@ settings and what nouns mean to people (``emokd_utils.world.corpus``), with the 
 auxiliary loss. *Looking*: the same at a lower rate, while the mean visual token also learns to
 predict the scene's colour, texture, light and weather, as the encoder of a real model knows them.
 *Varying*: the same, with the objects no longer as in their drawings but in many forms. No labelled
-split, no image's emotion and no word on how a scene looks is ever used.
-"""
+split, no image's emotion and no word on how a scene looks is ever used."""
 
 import math
 import time

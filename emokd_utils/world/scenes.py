@@ -2,8 +2,7 @@
 
 What an image evokes comes from an evocative object (cue ``content``), from palette, light, texture
 and weather (``atmosphere``), or ``both``; the rest is neutral. Each image depends only on (seed,
-split, number). The datasheet ``data/emoscenes/README.md`` names the studies behind it.
-"""
+split, number). The datasheet ``data/emoscenes/README.md`` names the studies behind it."""
 
 import csv
 import functools
