@@ -46,7 +46,7 @@ from emokd_utils.distillation import DistillationHead
 from emokd_utils.emovlm_kd import softmax
 from emokd_utils.evidence import Claim, bootstrap, share
 from emokd_utils.explorer import GateView, explore
-from emokd_utils.gates import gate_inputs
+from emokd_utils.gates import build_gate, gate_inputs
 from emokd_utils.gating import train_gate
 from emokd_utils.images import open_image
 from emokd_utils.instructions import answer_for, categorical_prompt
@@ -54,6 +54,8 @@ from emokd_utils.predictions import BOTH_RUN, HEAD, PUBLISHED, TUNED, VISION
 from emokd_utils.run import open_run
 from emokd_utils.run.report import readable
 from emokd_utils.run.results import Results
+from emokd_utils.scale.sizes import sized_vlm
+from emokd_utils.settings import TuningSettings
 from emokd_utils.world.scenes import make_scene
 
 # %% [markdown]
@@ -268,8 +270,13 @@ print(
         f"{short.points}, {len(seeds)} seed(s)",
     )
 )
-paper = sum(p.numel() for p in DistillationHead(3584, 8).parameters())
-print(f"a head of this form for Qwen2-VL-7B, which gives 3,584 features: {paper:,} parameters")
+parts = DistillationHead(3584, 8), build_gate("concat_linear", 8)
+trained = [sum(p.numel() for p in part.parameters()) for part in parts]
+frozen = sized_vlm("Qwen/Qwen2-VL-7B-Instruct", 0, TuningSettings()).parameters
+print(
+    f"for Qwen2-VL-7B, which gives 3,584 features: head {trained[0]:,}, gate {trained[1]:,} parameters,"
+)
+print(f"together {sum(trained) / frozen:.3%} of the {frozen:,} that are frozen")
 
 # %% [markdown]
 # The shares are those of this pair of models. TinyVLM is so small that a second model of common size is as large as the
