@@ -157,13 +157,13 @@ class PackingCollator:
         not where layers have a window or a memory, or a prompt's tokens see later ones."""
         if len(group) == 1 or not sees_all(self.vlm.core):
             return False
-        losses = []
-        for share in (False, True):
-            collate = PackingCollator(self.vlm, self.dataset, 0, share)
-            losses.append(
-                answer_loss(self.vlm.core, send_to_device(collate([group]), self.vlm.device))
-            )
-        tolerance = torch.finfo(self.vlm.core.dtype).eps ** 0.5
+        core, ways = self.vlm.core, (False, True)
+        batches = [PackingCollator(self.vlm, self.dataset, 0, way)([group]) for way in ways]
+        visual = [(batch["input_ids"] == core.config.image_token_id).sum() for batch in batches]
+        if visual[0] != len(group) * visual[1]:  # a chat in which the question comes first
+            return False
+        losses = [answer_loss(core, send_to_device(batch, self.vlm.device)) for batch in batches]
+        tolerance = torch.finfo(core.dtype).eps ** 0.5
         return bool((losses[0] - losses[1]).abs() <= tolerance)
 
     def __call__(self, groups: Sequence[tuple[Instruction, ...]]) -> dict:

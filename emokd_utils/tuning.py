@@ -84,12 +84,13 @@ def instruction_tune(
         raise InputError("there are no instructions to tune on: none were written for this data")
     check_texts(instructions, vlm.processor.tokenizer)
     groups, (_, processes) = by_image(instructions, settings.batch_size), world()
-    images = settings.batch_size // len(groups[0])
+    largest = max(groups, key=len)
+    images = settings.batch_size // len(largest)
     if images % processes:
         what = f"a batch of {images} images cannot be shared by {processes} processes"
-        raise InputError(f"{what}: choose another tuning.batch_size, {len(groups[0])} an image")
+        raise InputError(f"{what}: choose another tuning.batch_size, {len(largest)} an image")
     collate = PackingCollator(vlm, dataset, settings.cache_megabytes)
-    collate.share = collate.is_exact(groups[0])
+    collate.share = collate.is_exact(largest)
     arguments = _arguments(settings, images // processes, seed, vlm.device, out, checkpoints)
     torch.manual_seed(seed)
     model = add_lora(vlm.core, settings)
@@ -97,13 +98,8 @@ def instruction_tune(
         print(adapted(model) + ", one row an image" * collate.share)
     if settings.recompute:
         recompute_layers(model.get_base_model())
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=groups,
-        data_collator=collate,
-        callbacks=[_ProgressBar()] if progress and first() else [],
-    )
+    bars = [_ProgressBar()] if progress and first() else []
+    trainer = _Trainer(model, arguments, collate, groups, callbacks=bars)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=checkpoints and _last_checkpoint(checkpoints))
     shutil.rmtree(out / "trainer", ignore_errors=True)
