@@ -311,7 +311,7 @@ if share:
     print(f"the gradients differ by {(three - one).norm() / three.norm():.0e} of their length")
 else:  # layers with a memory or a window
     print("this model's instructions stay in rows of their own")
-model.load_state_dict(start)
+_ = model.load_state_dict(start)
 
 # %% [markdown]
 # ## A few steps in the open
