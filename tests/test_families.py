@@ -385,7 +385,7 @@ def test_a_plan_knows_how_many_tokens_an_image_gives(vlm, mixed, tmp_path):
     tokens = [sized.view(*image.size).tokens for image in mixed]
     assert tokens == [len(own) for own in vlm.visual_tokens(mixed)]
     assert sized.parameters == count_parameters(vlm.model).total
-    assert sized.tuning_bytes(64, 4, TuningSettings()) > 0
+    assert sized.tuning_bytes(64, 64, 4, TuningSettings()) > 0
 
 
 def test_each_visual_token_lies_where_attention_shows_it(vlm, mixed):

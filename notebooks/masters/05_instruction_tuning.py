@@ -295,13 +295,14 @@ def loss_on(groups, share):
 def gradient(share):
     model.zero_grad()
     loss_on(items[:2], share)[0].backward()
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+    return torch.cat([weight.grad.flatten() for weight in learning.values()])
 
 
 data = workbench.dataset
-start = copy.deepcopy(model.state_dict())
+learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+start = copy.deepcopy(learning)
 torch.manual_seed(0)
-for name, weight in model.named_parameters():
+for name, weight in learning.items():
     if "lora_B" in name:
         torch.nn.init.normal_(weight, std=0.1)
 model.eval()  # without dropout, which is random
@@ -311,7 +312,8 @@ if share:
     print(f"the gradients differ by {(three - one).norm() / three.norm():.0e} of their length")
 else:  # layers with a memory or a window
     print("this model's instructions stay in rows of their own")
-_ = model.load_state_dict(start)
+for name, weight in learning.items():
+    weight.data = start[name].data
 
 # %% [markdown]
 # ## A few steps in the open
