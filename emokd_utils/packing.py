@@ -6,8 +6,9 @@ alone, so that the gradient is that of separate rows, while the trunk passes the
 that are learnt from stand last, so that the model's output is computed for them alone. The
 visual encoder is frozen: what it makes of an image is kept."""
 
+import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix  # of lists as of names
 
@@ -26,7 +27,6 @@ from .families import (
     sees_all,
     separate,
     tensors_in,
-    tokens_of,
 )
 from .instructions import IGNORED, Instruction, questions
 from .scoring import append_tokens
@@ -149,7 +149,7 @@ class PackingCollator:
 
     def __init__(self, vlm: VLM, dataset: ImageDataset, megabytes: float, share: bool = False):
         self.vlm, self.dataset, self.share, self.room = vlm, dataset, share, 1e6 * megabytes
-        self.kept = {}  # group -> its rows and its encoded image
+        self.kept, self.rows = {}, {}  # image id -> the encoded image, group -> its rows
 
     @torch.no_grad()
     def is_exact(self, group: tuple[Instruction, ...]) -> bool:
@@ -168,45 +168,54 @@ class PackingCollator:
 
     def __call__(self, groups: Sequence[tuple[Instruction, ...]]) -> dict:
         """The inputs of `answer_loss`."""
-        made = self._make([group for group in groups if group not in self.kept])
-        known = [self.kept.get(group) or made[group] for group in groups]
-        images = [encoded for rows, encoded in known for _ in rows]
-        batch = pad([row for rows, _ in known for row in rows], self.vlm.processor.tokenizer)
-        return batch | {"mm_encoder_outputs": {"image": join(images)}}
+        opened = functools.cache(self.dataset.open)  # each image of the batch once
+        encoded = self._encoded(dict.fromkeys(group[0].image_id for group in groups), opened)
+        rows = [(group[0].image_id, row) for group in groups for row in self._rows(group, opened)]
+        batch = pad([row for _, row in rows], self.vlm.processor.tokenizer)
+        images = join([encoded[image_id] for image_id, _ in rows])
+        return batch | {"mm_encoder_outputs": {"image": images}}
 
-    def _make(self, groups: Sequence[tuple[Instruction, ...]]) -> dict:
-        opened = {group: self.dataset.open(group[0].image_id) for group in groups}
+    def _rows(self, group: tuple[Instruction, ...], opened: Callable) -> list[Row]:
+        if group in self.rows:
+            return self.rows[group]
+        rows = [single_row(self.vlm, opened(item.image_id), item) for item in group]
+        rows = [pack(rows)] if self.share else rows
+        tensors = [[*row.text.values(), row.places, row.next_ids] for row in rows]
+        self.rows |= self._fitting(group, rows, tensors)
+        return rows
+
+    def _encoded(self, image_ids: Iterable[str], opened: Callable) -> dict:
         sizes = defaultdict(list)  # images of one size have as many visual tokens each
-        for group, image in opened.items():
-            sizes[image.size].append(group)
-        made = {}
+        encoded = {}
+        for image_id in image_ids:
+            if image_id in self.kept:
+                encoded[image_id] = self.kept[image_id]
+            else:
+                sizes[opened(image_id).size].append(image_id)
         for alike in sizes.values():
-            encoded = self._encoded([group[0] for group in alike], [opened[g] for g in alike])
-            for group, own in zip(alike, encoded, strict=True):
-                rows = [single_row(self.vlm, opened[group], item) for item in group]
-                made[group] = [pack(rows)] if self.share else rows, own
-                self._keep(group, made[group])
-        return made
+            for image_id, own in zip(alike, self._encode(alike, opened), strict=True):
+                encoded[image_id] = own
+                self.kept |= self._fitting(image_id, own, own.to_tuple())
+        return encoded
 
     @torch.no_grad()
-    def _encoded(self, items: Sequence[Instruction], images: Sequence[Image.Image]) -> list:
-        core, inputs = self.vlm.core, self.vlm.inputs(images, items[0].prompt)
+    def _encode(self, image_ids: Sequence[str], opened: Callable) -> list:
+        core, inputs = self.vlm.core, self.vlm.inputs([*map(opened, image_ids)], "")
         training = core.training
         core.eval()
         with autocast(self.vlm.device):
             encoded = encode(core, inputs)
         core.train(training)
-        each = separate(send_to_device(encoded, "cpu"), len(images))
+        each = send_to_device(separate(encoded, len(image_ids)), "cpu")
         try:
-            tokens_of(each[0], [int((inputs["input_ids"][0] == core.config.image_token_id).sum())])
+            self.vlm.tokens({"input_ids": inputs["input_ids"][:1]}, each[0])
         except InputError as error:
-            raise InputError(f"{items[0].image_id}: {error}") from error
+            raise InputError(f"{image_ids[0]}: {error}") from error
         return each
 
-    def _keep(self, group: tuple[Instruction, ...], made: tuple[list[Row], object]) -> None:
-        rows, encoded = made
-        tensors = [*tensors_in(encoded.to_tuple())]
-        tensors += [t for row in rows for t in (*row.text.values(), row.places, row.next_ids)]
-        size = sum(tensor.nbytes for tensor in tensors)
-        if size <= self.room:
-            self.kept[group], self.room = made, self.room - size
+    def _fitting(self, key: object, value: object, tensors: Sequence) -> dict:
+        size = sum(tensor.nbytes for tensor in tensors_in(tensors))
+        if size > self.room:
+            return {}
+        self.room -= size
+        return {key: value}

@@ -137,8 +137,8 @@ class TuningSettings(Checked):
     kinds: of instruction, some of KINDS. How, and not what, is computed: recompute keeps only what
     goes into each layer and computes the rest again in the backward pass; checkpoint_steps: the
     state is kept so often; cache_megabytes: of encoded images, as far as they fit, so that the
-    frozen visual encoder sees each once. instructions: a journal of ``write-instructions`` in place of the
-    offline writer ("" for that)."""
+    frozen visual encoder sees each once. instructions: a journal of ``write-instructions`` in place
+    of the offline writer ("" for that)."""
 
     rank: Count = 8
     alpha: int = 8

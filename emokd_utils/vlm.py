@@ -62,9 +62,10 @@ class VLM:
     def visual_tokens(self, images: Images) -> Sequence[torch.Tensor]:
         """Per image what the language model is handed of it (`families.tokens_of`): (tokens, width)."""
         inputs = self.inputs(images, "")
-        return self._tokens(inputs, encode(self.core, inputs))
+        return self.tokens(inputs, encode(self.core, inputs))
 
-    def _tokens(self, inputs: dict[str, torch.Tensor], encoded) -> Sequence[torch.Tensor]:
+    def tokens(self, inputs: dict[str, torch.Tensor], encoded) -> Sequence[torch.Tensor]:
+        """`visual_tokens` of inputs whose images are `families.encode`d; errors as `tokens_of`."""
         visual = inputs["input_ids"] == self.core.config.image_token_id
         return tokens_of(encoded, visual.sum(1).tolist())
 
@@ -103,7 +104,7 @@ class VLM:
             inputs = self.inputs(batch, prompt)
             encoded = encode(self.core, inputs)
             scores.append(tree.log_likelihood(self.core, inputs, encoded))  # (b, K)
-            features.append(_pool(self._tokens(inputs, encoded)))
+            features.append(_pool(self.tokens(inputs, encoded)))
         return torch.cat(scores).double().cpu().numpy(), np.concatenate(features)
 
     @torch.inference_mode()

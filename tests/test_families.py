@@ -357,6 +357,7 @@ def test_the_adapter_learns_answers_and_is_in_the_language_model_alone(vlm, mixe
         optimizer.step()
     with torch.inference_mode():
         assert answer_loss(model, collators[1](groups)) < -alone - 0.01
+    collators[1](by_image(items, 1))  # of an image whose instructions stand in several groups
     assert len(collators[1].kept) == 3 and not collators[2].kept
     before, after = dict(vlm.model.named_parameters()), model.get_base_model().named_parameters()
     same = [torch.equal(weight, before[name.replace(".base_layer", "")])

@@ -319,7 +319,7 @@ for name, weight in learning.items():
 # ## A few steps in the open
 #
 # All that remains is a training loop. The instructions are those of lesson 4. We take 20 steps of 15 instructions
-# about 5 images (about 6 s; fewer at a time where the profile's batches are smaller), and measure the loss on
+# about 5 images (about 5 s; fewer at a time where the profile's batches are smaller), and measure the loss on
 # instructions about val images before and after.
 
 
@@ -336,7 +336,7 @@ torch.manual_seed(0)
 size = max(1, min(16, settings.batch_size) // len(about_one))  # images a step
 if workbench.profile.tuning.recompute:  # a large model's layers are computed again (lesson 10)
     recompute_layers(core)
-adapter = [p for p in model.parameters() if p.requires_grad]
+adapter = list(learning.values())
 optimizer = torch.optim.AdamW(adapter, lr=settings.lr, weight_decay=0.0)
 before, losses = unseen_loss(), []
 model.train()
