@@ -1,7 +1,8 @@
 """Label scoring: the prompt once, then all answers from there (lesson 3).
 
-The prompt and the beginning that all answers share (the trunk) pass the model and leave their cache;
-repeated, it is where the K endings (the branches) go on, each as if scored by itself."""
+The prompt and the beginning that all answers share (the trunk) pass the model and leave their cache,
+from which the K endings (the branches) go on, each as if scored by itself: beside one another, blind
+to each other by a mask, or where a model takes no such mask, each with a copy of the cache."""
 
 import os.path
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from .families import TEXT_INPUTS, answer_part, positions
+from .families import TEXT_INPUTS, answer_part, positions, sees_all
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
@@ -68,13 +69,19 @@ class AnswerTree:
         branches = self.endings[:, :-1]  # (K, S - 1): after the last nothing is asked
         if not branches.numel():
             return total
-        rows = torch.arange(len(total), device=total.device).repeat_interleave(len(branches))
-        cache.reorder_cache(rows)  # of each image one for each answer
-        steps = torch.arange(1, self.endings.shape[1], device=total.device)
-        further = (places.amax((0, 2))[:, None] + steps)[rows]  # (n * K, S - 1)
-        mask = torch.cat([trunk["attention_mask"][rows], torch.ones_like(further)], 1)
-        tokens = branches.repeat(len(total), 1)
+        (n, k), steps = total.shape, torch.arange(1, self.endings.shape[1], device=total.device)
+        further = places.amax((0, 2))[:, None] + steps  # (n, S - 1)
+        if sees_all(model):  # one row an image: a branch sees the trunk and its own beginning
+            tokens, further = branches.flatten().expand(n, -1), further.repeat(1, k)
+            own = torch.block_diag(*[steps.new_ones(len(steps), len(steps)).tril()] * k).bool()
+            seen = trunk["attention_mask"].bool()[:, None].expand(-1, len(own), -1)
+            mask = torch.cat([seen, own.expand(n, -1, -1)], 2)[:, None]  # (n, 1, K (S - 1), ...)
+        else:  # one row an answer
+            tokens, rows = branches.repeat(n, 1), torch.arange(n, device=total.device)
+            rows, further = (part.repeat_interleave(k, 0) for part in (rows, further))
+            cache.reorder_cache(rows)
+            mask = torch.cat([trunk["attention_mask"][rows], torch.ones_like(further)], 1)
         rest = log_p(further.expand(len(places), -1, -1), input_ids=tokens, attention_mask=mask)
-        after = self.endings[:, 1:].repeat(len(total), 1)[..., None]  # (n * K, S - 1, 1)
-        rest = rest.gather(2, after)[..., 0].unflatten(0, total.shape)  # (n, K, S - 1)
+        after = self.endings[:, 1:].expand(n, -1, -1)[..., None]  # (n, K, S - 1, 1)
+        rest = rest.reshape(n, k, len(steps), -1).gather(3, after)[..., 0]
         return total + (rest * self.real[:, 1:]).sum(2)
