@@ -112,7 +112,7 @@ def load_dataset(
         table = drawn(table, "val", VAL_FRACTION, images["pixels"])
     if without := sorted(set(SPLITS) - set(table["split"])):
         raise InputError(f"{root}: no image is left for {without[0]}: add some to each class")
-    content = zip(table.index, table["label"], table["split"], images["sha256"], strict=True)
+    content = zip(table.index, table["label"], table["split"], images["pixels"], strict=True)
     key = fingerprint({"labels": list(report.label_set), "images": list(content)})
     unreadable = "metadata.csv" in set(report.problems["path"][left_out])
     metadata = pd.DataFrame() if unreadable else read_metadata(root)

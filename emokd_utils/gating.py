@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from .errors import InputError
 from .evidence import RESAMPLES, Estimate, percentile_interval
 from .gates import FLOOR, Gate, build_gate
+from .probe import NEVER
 from .settings import INPUT_MODES, GateSettings
 from .training import Trained, as_labels, as_matrix, fit, gradient_steps, seeded
 
@@ -198,3 +200,15 @@ def _accuracy(values: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of rows whose highest value is the label's; a row that names no class is wrong."""
     right = (values.argmax(dim=1) == labels) & _names_class(values)
     return right.double().mean().item()
+
+
+def regression(
+    student: np.ndarray, vlm: np.ndarray, labels: np.ndarray, rows: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Logits (n, C) float32 by scikit-learn's logistic regression on both inputs of a gate, (n, C)
+    each, fitted on some rows: what a gate has to beat. labels: int64 (n,)."""
+    both = np.hstack([student, vlm])  # (n, 2 C)
+    fitted = LogisticRegression(max_iter=1000).fit(both[rows], labels[rows])
+    logits = np.full((len(both), num_classes), NEVER, np.float32)
+    logits[:, fitted.classes_] = fitted.predict_log_proba(both)
+    return logits

@@ -26,6 +26,7 @@ ZERO_SHOT, TUNED, VISION = "VLM, zero-shot", "VLM, tuned", "vision model"
 PROBE = "linear probe of the vision model"  # pretrained, before it is fine-tuned
 HEAD_PLAIN, HEAD = "head, no teacher", "head, distilled"
 PUBLISHED = "EmoVLM-KD, gate as published"
+AVERAGE, REGRESSION = "average of head and VLM", "logistic regression on both"  # no gate
 BOTH_RUN, ORACLE = "both models run together", "oracle of VLM and vision model"
 VLM_ALONE, TOGETHER, EMOVLM_KD = "VLM alone", "VLM and vision model together", "EmoVLM-KD"  # costs
 

@@ -187,6 +187,7 @@ def clean(notebook: nbformat.NotebookNode, seconds: float) -> None:
 
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        cell.metadata.pop("slide", None)  # docs/make.py reads it in the master
         if MEASURED in cell.source:
             said = (
                 f"Measured when this page was built: {seconds:.0f} s on {os.cpu_count()} CPU cores, "

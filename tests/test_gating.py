@@ -10,7 +10,8 @@ from scipy.special import softmax
 
 from emokd_utils.errors import InputError
 from emokd_utils.gates import GATES, build_gate, gate_inputs
-from emokd_utils.gating import TrainedGate, optimism, stratified_folds, train_gate
+from emokd_utils.gating import TrainedGate, optimism, regression, stratified_folds, train_gate
+from emokd_utils.probe import NEVER
 from emokd_utils.settings import GATE_KINDS, INPUT_MODES, GateSettings
 
 KINDS = tuple(GATES)
@@ -31,6 +32,14 @@ def check(kind, logits, shares=None, scales=None, **layers):
     assert gate(student, vlm)[0].tolist() == pytest.approx(logits, rel=1e-5)
     if shares:
         assert gate.weights(student, vlm)[0].tolist() == pytest.approx(shares, rel=1e-5)
+
+
+def test_the_regression_beside_the_gates_learns_from_its_rows_alone():
+    sides, labels = np.eye(3, dtype=np.float32)[[0, 1] * 6 + [2]], np.array([0, 1] * 6 + [2])
+    logits = regression(sides, np.zeros_like(sides), labels, np.arange(12), 3)
+    assert logits[:12].argmax(1).tolist() == [0, 1] * 6 and logits.dtype == np.float32
+    np.testing.assert_allclose(np.exp(logits[:12]).sum(1), 1, rtol=1e-5)
+    assert (logits[:, 2] == NEVER).all(), "a class that these rows do not have"
 
 
 def test_concat_linear_by_hand():

@@ -7,19 +7,23 @@ import json
 import os
 import re
 import sys
+import tempfile
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 
 from .. import processes
 from ..errors import InputError
 from ..lazy import lazy
+from ..profiles import MINI
 from ..run.card import CARD, read_card
 from ..run.environment import asked_profile, runs_folder
-from ..run.report import write_repeated, write_report
+from ..run.report import agreement, readable, write_repeated, write_report
 from ..run.results import Repeated, Results
-from ..run.run import Run, open_run
-from ..run.store import MANIFEST, damaged_files
+from ..run.run import Run, built_in_run, open_run
+from ..run.store import MANIFEST, NotMadeError, damaged_files
+from ..scale import shipping
 from ..world import files as world
 from .parser import build_parser
 
@@ -31,6 +35,7 @@ demo = lazy("cli.demo")
 devices = lazy("scale.devices")
 doctor = lazy("cli.doctor")
 plan = lazy("scale.plan")
+sweep = lazy("scale.sweep")
 pretraining = lazy("world.pretrain")
 
 OUT_OF_MEMORY = (
@@ -92,6 +97,10 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def quiet(line: str) -> None:
+    """Say nothing of what is kept or made."""
+
+
 def opened(args: Namespace, **options) -> Run:
     """The run that a command line asks for."""
     profile = asked_profile(args)
@@ -107,14 +116,36 @@ def run(args: Namespace) -> None:
     """Every stage for one or more seeds, the table and the report."""
     if args.splits:
         text = write_repeated(Repeated([opened(args, resplit=k) for k in range(args.splits)]))
+    elif args.shipped:
+        with tempfile.TemporaryDirectory() as scratch:
+            results = Results(built_in_run(Path(scratch), quiet, make=False), shipping.SEEDS)
+            table = readable(results.table()).to_string()
+            text = "\n".join([table, "", *map(str, results.claims())])
     else:
-        whole, seeds = opened(args), seeds_of(args)
+        whole, seeds = opened(args, shipped=False), seeds_of(args)
         results = Results(whole, seeds)
         whole.costs(seeds[0]), whole.tuned(seeds[0], "generate")  # in every process
         text = write_report(results) if processes.first() else ""
+        if whole.source.built_in and whole.profile == MINI and processes.first():
+            text += f"\n\n{beside_shipped(whole, seeds)}"
     if processes.first():
         print(f"\n{text}")
     processes.finish()
+
+
+def beside_shipped(whole: Run, seeds: Sequence[int]) -> str:
+    """Whether a run of the built-in profile says what the one says that came with the course."""
+    common = [seed for seed in seeds if seed in shipping.SEEDS]
+    if not common:
+        return f"Of these seeds none came with the course (those did: {shipping.SEEDS})."
+    with tempfile.TemporaryDirectory() as scratch:
+        came = built_in_run(Path(scratch), quiet, make=False)
+        try:
+            return agreement(Results(whole, common), Results(came, common))
+        except NotMadeError:
+            return (
+                "What came with the course is of other images or stages: nothing to compare with."
+            )
 
 
 def check(args: Namespace) -> int:
@@ -210,6 +241,19 @@ def make_scenes(args: Namespace) -> int:
     return int(not good)
 
 
+def turn_dials(args: Namespace) -> None:
+    """The sweep over worlds and conditions."""
+    table = sweep.sweep(args.runs / "sweep", range(args.seeds), args.processes, args.out)
+    print(f"{args.out}: {len(table)} rows")
+
+
+def ship(args: Namespace) -> None:
+    """Pack the built-in run for the course, and train for it what is not kept."""
+    folder = shipping.ship(open_run(MINI, world.HOME, args.runs, shipped=False))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder}: {size / 1e6:.1f} MB")
+
+
 def pretrain(args: Namespace) -> None:
     """Make TinyVLM's checkpoint anew."""
     facts = pretraining.pretrain(args.out, runs_folder() / "pretrain")
@@ -228,5 +272,7 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "write-instructions": write_instructions,
     "convert": convert_release,
     "scenes": make_scenes,
+    "ship": ship,
+    "sweep": turn_dials,
     "pretrain": pretrain,
 }

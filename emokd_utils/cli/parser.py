@@ -86,6 +86,8 @@ def _run(parser: Parser) -> None:
     text = "divide all images anew K times, train on each division, and report over them"
     seeds.add_argument("--splits", type=count, metavar="K", help=text)
     parser.add_argument("--reduced", action="store_true", help="a small run of every stage")
+    text = "train nothing: the table of the run that came with the course"
+    parser.add_argument("--shipped", action="store_true", help=text)
 
 
 def _plan(parser: Parser) -> None:
@@ -153,6 +155,17 @@ def _scenes(parser: Parser) -> None:
     parser.add_argument("--check", action="store_true", help="compare with the known checksum")
 
 
+def _sweep(parser: Parser) -> None:
+    usual = project_root() / "data" / "sweep.csv"
+    parser.add_argument(
+        "--seeds", type=count, default=2, metavar="K", help="of each point (default: 2)"
+    )
+    text = "points made side by side (default: 2)"
+    parser.add_argument("--processes", type=count, default=2, metavar="N", help=text)
+    parser.add_argument("--out", type=Path, default=usual, metavar="CSV", help="the table to write")
+    _runs(parser)
+
+
 def _pretrain(parser: Parser) -> None:
     usual = project_root() / "data" / "tiny_vlm"
     parser.add_argument("--out", type=Path, default=usual, metavar="DIR", help="where")
@@ -171,6 +184,8 @@ COMMANDS: dict[str, tuple[str | Callable[[Parser], None], ...]] = {
     "write-instructions": ("have a large model write instructions", _profile, _data, _writer),
     "convert": ("bring a released data set to the layout of --data", _convert),
     "scenes": ("make EmoScenes, the built-in data", _scenes),
+    "ship": ("pack the built-in run for data/mini_run, which comes with the course", _runs),
+    "sweep": ("train over worlds and conditions: when does the method pay? (hours)", _sweep),
     "pretrain": ("make TinyVLM anew, the built-in VLM (about 105 minutes on 2 cores)", _pretrain),
 }
 """What a command does, in words, and what adds its options."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from .. import figures
-from ..evidence import RESAMPLES
+from ..evidence import RESAMPLES, bootstrap
 from ..files import write_text
 from ..predictions import (
     BOTH_RUN,
@@ -55,6 +55,18 @@ def write_report(results: Results) -> str:
     }
     path = _write(run, "report", f"EmoVLM-KD on {run.source.name}", sections)
     return "\n".join([shown.to_string(), "", *map(str, claims), "", f"The report: {path}"])
+
+
+def agreement(results: Results, came: Results) -> str:
+    """Whether a run's accuracies are those of another of the same seeds, a line for each model: the
+    difference with its interval over images."""
+    lines = ["Beside the run that came with the course, the same seeds and images:"]
+    for model in results.models:
+        paired = (results.correct(model).astype(float) - came.correct(model)).mean(0)
+        change = bootstrap(paired)
+        word = "agrees" if change.low <= 0 <= change.high else "differs"
+        lines.append(f"[{word}] {model}: {change.points}")
+    return "\n".join(lines)
 
 
 def _write(run: Run, name: str, title: str, sections: Mapping[str, Sequence[str]]) -> Path:

@@ -20,11 +20,13 @@ from ..data import ImageDataset
 from ..errors import InputError
 from ..lazy import lazy
 from ..predictions import (
+    AVERAGE,
     BOTH_RUN,
     HEAD,
     HEAD_PLAIN,
     PROBE,
     PUBLISHED,
+    REGRESSION,
     TUNED,
     VISION,
     ZERO_SHOT,
@@ -46,6 +48,12 @@ training = lazy("training")
 vision = lazy("vision")
 vlm = lazy("vlm")
 
+IN_A_MOMENT = (
+    "scanned",
+    "head_logits",
+    "gate_logits",
+    "regression",
+)  # from what is kept, without a model
 EXPLAINED, MISSED = 40, 150  # test images of each cue with maps; missed ones with reasons, at most
 
 
@@ -59,15 +67,18 @@ def open_run(
     progress: bool = True,
     make: bool = True,
     resplit: int | None = None,
+    shipped: bool = True,
 ) -> Run:
-    """The run of a profile on a data set; what is kept is read, the rest is made when asked for.
+    """The run of a profile on a data set; what is kept is read, or else what came with the course,
+    and the rest is made when asked for.
 
     profile: by default that in EMOKD_PROFILE. data: the root of an ImageFolder, by default the
     profile's; or the folder of an imported run, by default that in EMOKD_RUN, whose own profile
     counts, whichever known one is asked for. runs: where results are kept, by default EMOKD_RUNS,
     else ``runs/``. skip_bad: go on without unusable images. say: gets one line for each result.
-    progress: bars with the time left. make False: asking for what is not kept raises NotMadeError.
-    resplit: a seed by which all images are divided anew (`ImageDataset.resplit`)."""
+    progress: bars with the time left. make False: asking for what is not kept, and is not there in a
+    moment, raises NotMadeError. resplit: a seed by which all images are divided anew
+    (`ImageDataset.resplit`). shipped False: what came with the course is left alone."""
     join_processes()
     runs = Path(runs) if runs is not None else runs_folder()
     archive = imported_run(data, runs)
@@ -82,18 +93,27 @@ def open_run(
         root = Path(data) if data is not None else profile.path(profile.data)
         source = FolderSource(profile, root, runs / "checksums.json", skip_bad, resplit)
         folder = runs / "-".join([profile.name, *([] if source.built_in else [source.name])])
-    return Run(source, folder, say, progress, make)
+    return Run(source, folder, say, progress, make, shipped)
+
+
+def built_in_run(runs: Path, say: Callable[[str], object], progress=False, make=True) -> Run:
+    """The run of the profile ``mini`` on EmoScenes, whatever the environment names."""
+    source = FolderSource(MINI, world.HOME, runs / "checksums.json", False, None)
+    return Run(source, runs / MINI.name, say, progress, make)
 
 
 class Run:
     """Every result of one profile on one data set, by name; `open_run` gives it. source: a
     FolderSource or an ArchiveSource. folder: of the results. Else as of `open_run`."""
 
-    def __init__(self, source, folder: Path, say=print, progress: bool = True, make: bool = True):
+    def __init__(
+        self, source, folder: Path, say=print, progress=True, make=True, shipped=True
+    ) -> None:
         self.source, self.folder, self.progress = source, folder, progress
         self.profile, self.root = source.profile, source.root
-        may_make = source.may_make if make else lambda stage: False
-        self.store = Store(folder, say, may_make, source.without_weights)
+        may_make = source.may_make if make else lambda stage: stage.name in IN_A_MOMENT
+        came = source.shipped if shipped else None
+        self.store = Store(folder, say, may_make, source.without_weights, came)
         self.artefacts: dict[tuple, Artefact] = {}  # asked for so far, made or not
         self._tuned_vlms: dict[int, vlm.VLM] = {}
 
@@ -166,9 +186,7 @@ class Run:
             why = f"{self.profile.vlm.name} is built otherwise than Qwen2-VL"
         what = "what is taken apart is the built-in models, on EmoScenes"
         self.store.say(f"[workbench] {why}: {what}")
-        runs = self.folder.parent
-        source = FolderSource(MINI, world.HOME, runs / "checksums.json", False, None)
-        return Run(source, runs / MINI.name, self.store.say, self.progress)
+        return built_in_run(self.folder.parent, self.store.say, self.progress)
 
     def vision_history(self, seed: int = 0) -> tuple[list[dict[str, float]], int]:
         """What the vision model's training noted of each epoch, and which epoch was kept."""
@@ -292,6 +310,11 @@ class Run:
         for name, alpha in ((HEAD_PLAIN, 0.0), (HEAD, profile.head.alpha)):
             logits = self.head_logits(seed, alpha=alpha)
             rows[name] = self._from_logits(logits, name, seed=seed, alpha=alpha)
+        both = (self._from_logits(self.head_logits(seed), HEAD), self.tuned(seed))
+        mean = sum(side.probabilities for side in both) / 2
+        rows[AVERAGE] = self._from_logits(np.log(mean.clip(1e-12)), AVERAGE, seed=seed)
+        fitted = self.artefact(stages.regression, seed).value
+        rows[REGRESSION] = self._from_logits(fitted, REGRESSION, seed=seed)
         for kind in profile.gates:
             rows[gate_name(kind)] = self.emovlm_kd(seed, kind=kind)
         published = {"kind": "concat_linear", "inputs": "logits_onehot", "split": "train"}
@@ -307,8 +330,9 @@ class Run:
             return False
 
     def kept(self) -> Run:
-        """This run over again, silent and making nothing."""
-        return Run(self.source, self.folder, lambda line: None, progress=False, make=False)
+        """This run over again, silent and making nothing that takes time."""
+        shipped = self.store.shipped is not None
+        return Run(self.source, self.folder, lambda line: None, False, False, shipped)
 
     def _from_logits(self, logits: np.ndarray, model: str, **provenance) -> Predictions:
         data = self.dataset

@@ -18,13 +18,14 @@ from ..data import ImageDataset, load_dataset
 from ..errors import InputError
 from ..files import fingerprint
 from ..images import open_image
-from ..profiles import Profile
+from ..profiles import Profile, project_root
 from ..world import files as world
 from .card import CARD, read_card
 from .stages import scanned
 from .store import remembered_checksum
 
-CHEAP = ("head", "head_logits", "gate", "gate_logits")  # need no model: an archive makes them too
+CHEAP = "head head_logits gate gate_logits regression".split()  # an archive makes these too
+SHIPPED = project_root() / "data" / "mini_run"  # what `ship` wrote of the built-in run
 
 
 class FolderSource:
@@ -42,6 +43,7 @@ class FolderSource:
         self._checksum = functools.partial(remembered_checksum, memory=memory)
         self.name = root.resolve().name
         self.built_in = root.resolve() == world.HOME.resolve()
+        self.shipped = SHIPPED if self.built_in else None
 
     def dataset(self, run) -> ImageDataset:
         """The images; EmoScenes is made on first use, and every data set is scanned once."""
@@ -131,7 +133,7 @@ def _few_of_each_split(dataset: ImageDataset, count: int) -> ImageDataset:
 class ArchiveSource:
     """A run that was imported: results without weights. folder: where it was installed."""
 
-    resplit = None
+    resplit = shipped = None
     found = ""
     check = staticmethod(lambda dataset: None)  # it has been trained on
     may_make = staticmethod(lambda stage: stage.name in CHEAP)

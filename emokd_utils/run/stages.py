@@ -257,6 +257,24 @@ def gate_logits(run, seed: int, *settings) -> Recipe[tuple[np.ndarray, np.ndarra
     return Recipe({}, make, load, f"{settings[0]}-{side}-seed{seed}", {"gate": trained})
 
 
+@stage(1, "logits.safetensors")
+def regression(run, seed: int) -> Recipe[np.ndarray]:
+    """(n, C) float32: `gating.regression` on what the gate is given, fitted on the gate's split."""
+    settings, rows = run.profile.gate, run.rows(run.profile.gate_split)
+    needs = {
+        "head": run.artefact(head_logits, seed, *run.head_settings()),
+        "vlm": run.artefact(tuned, seed, "score"),
+    }
+
+    def compute() -> np.ndarray:
+        sides = gate_sides(run, seed, settings.inputs, "head")
+        data = run.dataset
+        return gating.regression(*sides, data.label_index, rows, len(data.label_set))
+
+    recipe = logits(run, seed, compute, **needs)
+    return replace(recipe, inputs={"inputs": settings.inputs, "split": run.profile.gate_split})
+
+
 def tuned_and_vision(run, seed: int) -> dict[str, Artefact]:
     """What both models are: the VLM's adapter, and the vision model."""
     return {"adapter": run.artefact(adapter, seed), "vision": run.artefact(vision_model, seed, "")}

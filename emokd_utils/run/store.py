@@ -3,13 +3,15 @@
 An artefact is the folder ``<runs>/<stage>[-<label>]-<key>/``: the files of one stage, and
 ``artefact.json``, which says what they were made from and the checksum of each. It is made beside
 its place under a lock and renamed when complete, so a process killed at any moment leaves either
-the whole artefact or none. Key and folder are known at once; the value is read when asked for."""
+the whole artefact or none. Key and folder are known at once; the value is read when asked for.
+What came with the course, a zip for each artefact, is unpacked where nothing is kept."""
 
 import contextlib
 import functools
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ T = TypeVar("T")
 MANIFEST = "artefact.json"
 FORMAT = "emokd-artefact-2"
 MAKING = ".making-"
+CAME = "came with the course"  # in the manifest: how it was made
 
 
 class NotMadeError(InputError):
@@ -94,7 +97,7 @@ class Artefact(Generic[T]):
     @property
     def is_kept(self) -> bool:
         """Whether it is there, of the right files and sizes."""
-        return not isinstance(read_manifest(self.folder, self.header), str)
+        return not isinstance(self.store.manifest(self), str)
 
     @functools.cached_property
     def value(self) -> T:
@@ -111,11 +114,20 @@ class Store:
     """Artefacts in one folder, which is made on first use.
 
     say: called with one line for each. may_make: of a Stage, whether its artefact may be made here.
-    without_weights: why a model's weights cannot be read here, "" where they can."""
+    without_weights: why a model's weights cannot be read here, "" where they can. shipped: folder of
+    what came with the course; without it that is not taken, unpacked or not."""
 
-    def __init__(self, folder: Path, say=print, may_make=lambda stage: True, without_weights=""):
+    def __init__(
+        self,
+        folder: Path,
+        say=print,
+        may_make=lambda stage: True,
+        without_weights: str = "",
+        shipped: Path | None = None,
+    ) -> None:
         self.folder, self._say, self._told = folder, say, set()
         self.may_make, self.without_weights = may_make, without_weights
+        self.shipped = shipped
 
     def value(self, artefact: Artefact[T]) -> T:
         """The artefact's value; where its files cannot be read, it is made anew."""
@@ -134,12 +146,18 @@ class Store:
 
     def ensure(self, artefact: Artefact) -> bool:
         """Make the artefact unless it is there; True where it was made by this call."""
-        manifest = read_manifest(artefact.folder, artefact.header)
+        manifest = self.manifest(artefact)
+        if isinstance(manifest, str) and self._unpack(artefact):
+            manifest = self.manifest(artefact)
         name = f"{artefact.stage.name} {artefact.key}"
         if processes.agree(isinstance(manifest, dict)):
-            if artefact.key not in self._told:
-                self.say(f"[kept] {name} (made in {manifest['seconds']:.1f} s)")
-                self._told.add(artefact.key)
+            line, topic = f"[kept] {name} (made in {manifest['seconds']:.1f} s)", artefact.key
+            if CAME in manifest:
+                line = f"[came] with the course: results {manifest[CAME]}; `run` trains anew"
+                topic = CAME
+            if topic not in self._told:
+                self.say(line)
+                self._told.add(topic)
             return False
         if not self.may_make(artefact.stage):
             raise NotMadeError(
@@ -149,6 +167,30 @@ class Store:
         if artefact.folder.exists():
             self.say(f"[anew] {name}: {manifest}")
         self._make(artefact)
+        return True
+
+    def manifest(self, artefact: Artefact) -> dict[str, Any] | str:
+        """As `read_manifest`, of an artefact that may be taken here."""
+        manifest = read_manifest(artefact.folder, artefact.header)
+        if CAME in manifest and not self.shipped:
+            return "it came with the course"
+        return manifest
+
+    def _unpack(self, artefact: Artefact) -> bool:
+        """Put in its place what came with the course; False where it did not."""
+        packed = self.shipped and self.shipped / f"{artefact.folder.name}.zip"
+        if not packed or not packed.is_file():
+            return False
+        self._prepare_folder()
+        with (
+            self._lock(artefact.key),
+            tempfile.TemporaryDirectory(
+                prefix=f"{MAKING}{artefact.key}-", dir=self.folder
+            ) as aside,
+        ):
+            if not artefact.is_kept:
+                shutil.unpack_archive(packed, Path(aside) / "whole")
+                _place(Path(aside) / "whole", artefact.folder)
         return True
 
     def _make(self, artefact: Artefact, anew: bool = False) -> None:
@@ -255,9 +297,13 @@ def _publish(aside: Path, artefact: Artefact, seconds: float) -> None:
     }
     manifest = {**artefact.header, "files": files, "made_at": time.time(), "seconds": seconds}
     write_text(aside / MANIFEST, json.dumps(manifest, indent=1) + "\n")
-    if artefact.folder.exists():  # unsound, or it would have been taken
-        shutil.rmtree(artefact.folder)
-    os.rename(aside, artefact.folder)
+    _place(aside, artefact.folder)
+
+
+def _place(aside: Path, folder: Path) -> None:
+    if folder.exists():  # unsound, or it would have been taken
+        shutil.rmtree(folder)
+    os.rename(aside, folder)
 
 
 def remembered_checksum(path: Path, memory: Path) -> str:

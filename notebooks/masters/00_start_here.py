@@ -50,7 +50,7 @@ from emokd_utils.costs import count_parameters
 from emokd_utils.evidence import Claim, Estimate
 from emokd_utils.gates import gate_inputs
 from emokd_utils.instructions import answer_for, categorical_prompt
-from emokd_utils.predictions import HEAD, TUNED, VISION, gate_name
+from emokd_utils.predictions import HEAD, TOGETHER, TUNED, VISION, gate_name
 from emokd_utils.profiles import project_root
 from emokd_utils.run import named_profile, open_run
 
@@ -106,9 +106,10 @@ print(softer.head)
 # %% [markdown]
 # ## What is kept
 #
-# A *run* makes every stage of the method, and keeps what it made under a key of what it was made from.
-# So the first notebook that needs a trained model waits for it, and all others load it. A line that begins
-# with `[kept]` was loaded, one with `[made]` was made now (about 7 minutes in all, if nothing is there).
+# A *run* makes every stage of the method, and keeps what it made under a key of what it was made from, so that
+# nothing is made twice. What is not kept here yet may have come with the course. A line that begins with `[kept]`
+# was loaded, `[came]` says that results of the course are used, and `[made]` tells what was made now.
+# `python -m emokd_utils run` trains everything on this machine (about 7 minutes), which then counts.
 
 # %%
 run = open_run(profile)
@@ -150,7 +151,7 @@ sizes = {
     "adapter": counted.trained,
     "head": count_parameters(model.head.head).total,
     "gate": count_parameters(model.gate.gate).total,
-    "vision model": count_parameters(workbench.vision().network).total,
+    "vision model": int(workbench.costs().loc[TOGETHER, "added parameters"]),
 }
 print(pd.Series(sizes, name="parameters").map("{:,}".format).to_string())
 

@@ -110,7 +110,7 @@ print(f"{len(table):,} images; columns: {', '.join(table.columns)}")
 # > **Predict before you run.** Below are scenes of one cue at a time. Cover the captions and name the emotion
 # > from your gut. On which cue will you be surest, and on which will a model that knows colours only be lost?
 
-# %%
+# %% slide="Which emotion does each scene convey?"
 order = [c for c in ("content", "atmosphere", "both", "not known") if c in set(table["cue"])]
 train = table[table["split"] == "train"]
 clean = train[~train["label_noise"]] if documented else train  # labels as intended
@@ -280,7 +280,7 @@ kind = "atmosphere-led train" if documented else "train"
 hues = np.arctan2(colours.loc[led, "to yellow-green"], colours.loc[led, "to red"])
 compass = {c: direction(hues[table.loc[led, "label"] == c]) for c in classes}
 
-# %%
+# %% slide="Which hue goes with which emotion?"
 fills, rim = figures.class_colours(classes), np.linspace(0, 2 * np.pi, 361)
 with figures.style():
     figure, ax = plt.subplots(
@@ -391,7 +391,7 @@ if documented:
 # on those. In real data nobody knows how many they are; Northcutt, Athalye & Mueller (2021) estimate over 3 % on
 # average over the test sets of ten well-known data sets. In EmoScenes each wrong label is recorded.
 
-# %%
+# %% slide="Labels are not all right"
 test = table[table["split"] == "test"]
 if documented:
     parts = {name: table[table["split"] == name] for name in ("train", "val", "test")}

@@ -140,7 +140,7 @@ print(f"one image: {feature.shape[0]} numbers; all images: {workbench.features()
 # The question is written in the **chat format** that the model was trained with: marks for the roles, one
 # place for the image, and at the end the mark after which the assistant speaks.
 
-# %%
+# %% slide="What the VLM is asked"
 prompt = categorical_prompt(workbench.dataset.label_set)
 print("\n".join(fill(line, 100) for line in chat_text(vlm.processor, prompt).split("\n")))
 
@@ -225,7 +225,7 @@ assert (
 # `vlm.generate` does the same for many images at once. What does it see in a few others, and what does it
 # answer?
 
-# %%
+# %% slide="What it writes before tuning"
 mixed = val.table.sample(frac=1, random_state=2)
 some = list(mixed.groupby("label").head(1).sort_values("label").index[:8])  # one of each class
 opened = [val.open(name) for name in some]
@@ -311,7 +311,7 @@ print("read otherwise by the first label anywhere:", share(other).percent)
 # The logits at a place speak about the token **after** it: hence the shift by one in the slice.
 
 
-# %%
+# %% slide="How likely is each answer?"
 def score_by_hand(image, prompt, answer):
     """The tokens of an answer with its end, and the log-probability of each."""
     tokens = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
@@ -561,7 +561,7 @@ print(Claim(text, after < apart[0], evidence))
 #
 # > **Predict before you run.** On which cue is it above chance, and on which is it not?
 
-# %%
+# %% slide="What it knows: right, by cue"
 test = run.zero_shot().split("test")
 print("all test images:", accuracy(test))
 if run.cues is None:

@@ -50,8 +50,7 @@ from emokd_utils.tuning import add_lora, recompute_layers
 from emokd_utils.world.describe import describe_scene
 
 # %% [markdown]
-# The run loads what has been made before; what is missing is made now (about 6 minutes if nothing is
-# there).
+# The run loads what has been made here before, or else what came with the course.
 
 # %%
 run = open_run()

@@ -60,8 +60,8 @@ from emokd_utils.run import open_run
 from emokd_utils.world.boxes import boxes, cue_boxes
 
 # %% [markdown]
-# `open_run` opens the run of this machine: it loads what has been made before, and makes what is missing
-# (about 7 minutes if nothing is there).
+# `open_run` opens the run of this machine: it loads what has been made here before, or else what came with the
+# course, and makes what is missing.
 
 # %%
 run = open_run(say=lambda line: None)  # loads without a line for each result
@@ -84,7 +84,7 @@ for name, right in ((f"A, {TUNED}", a), (f"B, {VISION}", b)):
 # (Where this page is read without being run, a line of text stands in the place of each explorer, and the
 # pictures below it show what there is to see.)
 
-# %%
+# %% slide="Look first"
 gate = GateView(*run.gate_parts())  # what lesson 8 will make of the two; ignore it for now
 
 
@@ -96,7 +96,7 @@ def open_explorer(notes, **more):
 explorer = open_explorer(pd.DataFrame(index=vlm.ids))  # no notes
 explorer
 
-# %%
+# %% slide="Right on different images"
 figures.show(figures.four_way_map(vlm, vision, (TUNED, VISION)))
 
 # %% [markdown]
@@ -123,7 +123,7 @@ explorer
 # shows. Eight of its images, drawn at random (not chosen to please):
 
 
-# %%
+# %% slide="Only the VLM is right"
 def some(chosen, count=8):
     """A part of a selection, drawn at random."""
     return chosen.sample(min(count, len(chosen)), random_state=6)
@@ -150,7 +150,7 @@ only_b = explorer.table.query("cell == 'b'")
 explorer.show(only_b.index)
 explorer
 
-# %%
+# %% slide="Only the vision model is right"
 show(some(only_b), f"Only B is right: {len(only_b):,} images")
 
 # %% [markdown]
@@ -180,7 +180,7 @@ show(some(neither), f"Neither is right: {len(neither):,} images")
 # comes from an object (content), from how the image looks (atmosphere), or from both. We open the explorer
 # again, now with these notes. Some are held back all the same, since the exercises ask for them. And A gives
 # its reasons (as tuned for in lesson 5) for up to 150 of the images that it gets wrong, and for the sample whose
-# maps we shall see below (about 3 s the first time, then they are kept).
+# maps we shall see below.
 
 # %%
 table = run.dataset.table
@@ -192,7 +192,7 @@ reasons = run.reasons()
 explorer = open_explorer(notes, reasons=reasons)
 everything = explorer.table  # a row for each test image, with the notes
 
-# %% [markdown]
+# %% [markdown] slide="Which cue is it?"
 # > **Predict before you run.** If the first hypothesis is right, on which cue is "only A" the larger cell, on
 # > which "only B"? And what should happen where *both* cues are there?
 
@@ -202,7 +202,7 @@ if cue is None:
 else:
     print(pd.crosstab(everything["cell"], everything["cue"], margins=True).to_string())
 
-# %%
+# %% slide="Right, by cue"
 if cue is not None:
     figures.show(figures.cue_bars({TUNED: vlm, VISION: vision}, run.cues))
 
@@ -236,7 +236,7 @@ show(some(contrary), f"Only B is right{though}: {len(contrary):,} images")
 #
 # > **Predict before you run.** From the two accuracies alone, between which two numbers must "both right" lie?
 
-# %%
+# %% slide="Counted: the four-way table"
 cells = {
     "both": int((a & b).sum()),
     "only_a": int((a & ~b).sum()),
@@ -375,7 +375,7 @@ def draw_coin(only_a, only_b):
     return figure, ax
 
 
-# %%
+# %% slide="Could a coin have done it?"
 tosses = counted.only_a + counted.only_b
 title = f"{counted.only_a:,} heads in {tosses:,} tosses of a fair coin: p = {ours:.2g}"
 with figures.style():
@@ -587,8 +587,8 @@ show(shared.head(8), "Neither is right, and the two agree with each other")
 # > **Predict before you run.** Take the content-led images that B misses and A does not. Does B look
 # > elsewhere on them, or at the same place? And on images with *both* cues, where does each model look?
 #
-# The maps of a fixed sample of test images, as many of each cue (about a minute the first time, then they are
-# kept):
+# The maps of a fixed sample of test images, as many of each cue (they came with the course; of
+# another run they take about a minute the first time):
 
 # %%
 maps = run.explanations()

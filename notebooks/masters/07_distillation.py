@@ -44,8 +44,7 @@ from emokd_utils.predictions import HEAD, HEAD_PLAIN, VISION
 from emokd_utils.run import open_run
 
 # %% [markdown]
-# The run loads what has been made before; what is missing is made now (about 7 minutes if nothing is
-# there).
+# The run loads what has been made here before, or else what came with the course.
 
 # %%
 run = open_run(say=lambda line: None)  # loads without a line for each result
@@ -64,7 +63,7 @@ print(f"features {tuple(features.shape)}, teacher logits {tuple(teacher.shape)}"
 #
 # > **Predict before you run.** What does the distribution become as $T$ grows without end?
 
-# %%
+# %% slide="What a teacher says beyond the label"
 val = run.rows("val")
 image = val[teacher[val].softmax(1).max(1).values.argsort()[len(val) // 2]]  # of middling certainty
 soft = {f"T = {t}": (teacher[image] / t).softmax(0).numpy() for t in (1, 2, 4, 16)}
@@ -126,7 +125,7 @@ print(f"by hand {ours:.6f}, library {theirs:.6f}")
 # > $T = 2$?
 
 
-# %%
+# %% slide="Why T squared"
 def gradient_size(temperature, squared):
     z = guess.clone().requires_grad_()
     loss = distillation_loss(z, teacher[:6], labels[:6], alpha=1.0, temperature=temperature)
@@ -214,7 +213,7 @@ print(
 #
 # > **Predict before you run.** The teacher learnt from pixels alone. On which cue will it help most?
 
-# %%
+# %% slide="What the teacher adds, by cue"
 chosen = {name: predictions[name] for name in (HEAD_PLAIN, HEAD, VISION)}
 if run.cues is None:
     print("this data set does not tell the cues of its images")
@@ -264,7 +263,7 @@ def table_of(settings):
     return pd.DataFrame(rows, columns=["alpha", "temperature", "seed", "accuracy"])
 
 
-# %%
+# %% slide="How much teacher?"
 by_alpha = table_of([(a, 2.0) for a in (0.0, 0.25, 0.5, 0.75, 1.0)])
 figures.show(figures.sweep(by_alpha, x="alpha", n=len(y_val)))
 

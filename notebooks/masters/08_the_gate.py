@@ -45,8 +45,7 @@ from emokd_utils.run import open_run
 from emokd_utils.settings import INPUT_MODES
 
 # %% [markdown]
-# The run loads what has been made before; what is missing is made now (about 7 minutes if nothing is
-# there).
+# The run loads what has been made here before, or else what came with the course.
 
 # %%
 run = open_run(say=lambda line: None)  # loads without a line for each result
@@ -54,7 +53,7 @@ classes = list(run.dataset.label_set.labels)
 labels = run.dataset.label_index
 train, val, test = (run.rows(split) for split in ("train", "val", "test"))
 vlm = run.tuned()  # label scores of every image
-head_logits = run.head().logits(run.features())
+head_logits = run.head_logits()
 correct = {TUNED: vlm.correct, HEAD: head_logits.argmax(1) == labels}
 print(f"{len(train)} train, {len(val)} val and {len(test)} test images, {len(classes)} classes")
 
@@ -63,7 +62,7 @@ print(f"{len(train)} train, {len(val)} val and {len(test)} test images, {len(cla
 #
 # Some images of the val split on which the two sides disagree:
 
-# %%
+# %% slide="What a gate is given"
 differ = val[head_logits[val].argmax(1) != vlm.predicted_index[val]]
 shown = differ[:: max(1, len(differ) // 6)][:6]
 words = [
@@ -320,7 +319,7 @@ for name, words in (("student", "head alone"), ("vlm", "VLM alone"), ("gate_cv",
 #
 # > **Predict before you run.** What will the two diagonals look like? And what could be off them?
 
-# %%
+# %% slide="What a linear gate has learnt"
 weights = trained.gate.linear.weight.detach().numpy()
 own = [np.trace(part) / len(classes) for part in np.split(weights, 2, axis=1)]
 top = np.abs(weights).max()
@@ -398,7 +397,7 @@ for name, bar in bars.items():
 # > **Predict before you run.** On images led by which cue will the gate lean on the VLM most? Remember that it
 # > does not see the image.
 
-# %%
+# %% slide="Whom it trusts where"
 cues = None if run.cues is None else run.cues.iloc[test]
 trust = trained.weights(*inputs(trained.settings.inputs, test))
 figures.show(figures.gate_weights(trust, cues))
@@ -583,7 +582,7 @@ told = table.set_index(["model", "split"])["accuracy"].unstack().map(figures.per
 told = told.loc[list(lines), list(splits)]
 told
 
-# %%
+# %% slide="The leak"
 fall = [100 * (right[train].mean() - right[test].mean()) for right in list(lines.values())[2:]]
 title = f"Train to test: the gate trained on train falls by {fall[0]:.0f} points,\n"
 title += f"the one trained on val by {fall[1]:.0f}"
