@@ -13,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial lab test quick lint format notebooks release clean
+.PHONY: help tutorial lab test quick lint format notebooks release site slides clean
 
 help:
 	@echo "make tutorial   set up, train and measure every part of EmoVLM-KD, execute the notebooks"
@@ -22,7 +22,9 @@ help:
 	@echo "make quick      the quick tests"
 	@echo "make lint       check style, imports' rule and budgets; make format mends what can be mended"
 	@echo "make notebooks  build and execute the notebooks from their masters"
-	@echo "make release    write the course as assignments for nbgrader into release/"
+	@echo "make release    write the course as assignments for nbgrader into release/, check the whole website"
+	@echo "make site       write the course as a website into site/ (REPOSITORY=owner/name, SOLUTIONS=1)"
+	@echo "make slides     write the slides of the class of 90 minutes into site/slides/"
 	@echo "make clean      remove caches and the generated scenes"
 
 tutorial: $(VENV)/.installed
@@ -53,6 +55,13 @@ notebooks: $(VENV)/.installed-dev
 
 release: $(VENV)/.installed-dev
 	$(PY) notebooks/build.py --release release
+	EMOKD_WHOLE_SITE=1 $(PY) -m pytest --slow tests/test_site.py
+
+site: $(VENV)/.installed-dev
+	$(PY) docs/make.py site site $(if $(REPOSITORY),--repository $(REPOSITORY)) $(if $(SOLUTIONS),--solutions)
+
+slides: $(VENV)/.installed-dev
+	$(PY) docs/make.py slides site/slides
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis

