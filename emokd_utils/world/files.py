@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -12,18 +13,20 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 from ..errors import InputError
-from .scenes import HOME, SEED, make_scene
+from .scenes import HOME, SEED, USUAL, World, make_scene
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
 _COLUMNS = "file emotion cue objects boxes setting hue saturation brightness light texture weather "
 _COLUMNS += "label_noise caption"
 
 
-def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print) -> Path:
+def ensure_scenes(
+    root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=print, world: World = USUAL
+) -> Path:
     """Make EmoScenes below ``root`` unless it is there; returns ``root``. ``metadata.csv`` marks the
-    set as complete. Raises InputError for scenes of another seed or size."""
+    set as complete. Raises InputError for scenes of another seed, size or world."""
     root = Path(root)
-    stamp = {"seed": seed, "sizes": dict(sizes)}
+    stamp = {"seed": seed, "sizes": dict(sizes)} | (asdict(world) if world != USUAL else {})
     if _whole(root, stamp):
         return root
     root.mkdir(parents=True, exist_ok=True)
@@ -31,7 +34,7 @@ def ensure_scenes(root: Path | str = HOME, seed=SEED, sizes=SPLIT_SIZES, say=pri
     with FileLock(root / ".making.lock") as lock:
         if making := not _whole(root, stamp):
             with tempfile.TemporaryDirectory(prefix=".making-", dir=root) as draft:
-                _write_scenes(Path(draft), stamp)
+                _write_scenes(Path(draft), stamp, world)
                 for name in (*sizes, "scenes.json", "metadata.csv"):
                     with contextlib.suppress(OSError):  # a process that was killed had put it there
                         Path(draft, name).rename(root / name)
@@ -53,11 +56,11 @@ def _whole(root: Path, stamp: dict) -> bool:
     return True
 
 
-def _write_scenes(folder: Path, stamp: dict) -> None:
+def _write_scenes(folder: Path, stamp: dict, world: World) -> None:
     rows = []
     for split, count in stamp["sizes"].items():
         for number in range(count):
-            scene = make_scene(split, number, stamp["seed"])
+            scene = make_scene(split, number, stamp["seed"], world)
             file = f"{split}/{scene.label}/{number:05d}.png"
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             scene.image.save(folder / file, compress_level=1)

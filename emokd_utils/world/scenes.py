@@ -118,17 +118,40 @@ def caption(nouns: Iterable[str], setting: str) -> str:
     return f"{first}{last} {PLACES[setting]}"
 
 
-def make_scene(split: str, number: int, seed: int = SEED) -> Scene:
+@dataclass(frozen=True)
+class World:
+    """What may differ between worlds. content: of the images with one cue, the share that content
+    leads, 0.5 or fifths of 1; learnt_content: that of train and val, where it is another one.
+    label_noise: the share of labels that are replaced, 0..1."""
+
+    content: float = 0.5
+    learnt_content: float | None = None
+    label_noise: float = LABEL_NOISE
+
+    def cue(self, split: str, turn: int) -> str:
+        """The cue of an emotion's image; in each five one has both."""
+        learnt = split != "test" and self.learnt_content is not None
+        share = self.learnt_content if learnt else self.content
+        if turn % 5 == 2 or share == 0.5:
+            return _CUE_CYCLE[turn % 5]
+        place = turn - (turn + 2) // 5  # among the images with one cue
+        return "content" if place % 5 < round(5 * share) else "atmosphere"
+
+
+USUAL = World()
+
+
+def make_scene(split: str, number: int, seed: int = SEED, world: World = USUAL) -> Scene:
     """Scene ``number`` of a labelled split: emotions in turn, cues 40 / 40 / 20 % within each."""
     rng = np.random.default_rng([seed, _STREAMS[split], number])
     emotion = label = MIKELS.labels[number % 8]
-    cue = _CUE_CYCLE[number // 8 % 5]
+    cue = world.cue(split, number // 8)
     nouns = _some_nouns(rng, objects_of("neutral"))
     if cue != "atmosphere":
         evocative = str(rng.choice([item.noun for item in objects_of(emotion)]))
         nouns[rng.integers(len(nouns))] = evocative
     look = draw_atmosphere(rng, None if cue == "content" else emotion, LABELLED)
-    if rng.random() < LABEL_NOISE:
+    if rng.random() < world.label_noise:
         label = str(rng.choice([other for other in MIKELS.labels if other != emotion]))
     return _compose(rng, nouns, look, LABELLED, emotion, label, cue)
 
