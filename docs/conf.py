@@ -76,7 +76,10 @@ def level_of_captions(app, page, template, context, doctree) -> None:
 
 
 def as_plain_text(app, what, name, obj, options, lines: list[str]) -> None:
-    """Keep of reStructuredText in docstrings what they use, code in backquotes, and nothing else."""
+    """Keep of reStructuredText in docstrings what they use, code in backquotes and tables, and nothing
+    else."""
+    if any(line.startswith("===") for line in lines):
+        return
     for number, line in enumerate(lines):
         line = re.sub(r"(?<=\w)_(?=\W|$)", r"\_", line.strip()).replace("*", r"\*")
         lines[number] = re.sub(r"(`+[^`]+`+)(?=\w)", r"\1\\ ", line)

@@ -180,7 +180,7 @@ def slides(to: Path) -> int:
         number = master.stem.partition("_")[0]
         pairs = list(zip(shown.cells, tagged, strict=True))
         if any(_explorer_outputs(cell) and "slide" in tag.metadata for cell, tag in pairs):
-            with_explorers(shown, build.target(master, "solutions"), pages / f"slides{number}")
+            with_explorers(shown, build.target(master, "solutions"), pages / number)
         heading = rf"^### {number} .+?\n(.+?)^##"
         notes = re.search(heading, guide, re.MULTILINE | re.DOTALL)[1]
         for cell, tag in pairs:
