@@ -11,9 +11,10 @@ from emokd_utils.predictions import TUNED
 from emokd_utils.run import stages
 from emokd_utils.run.report import agreement
 from emokd_utils.run.results import Results
-from emokd_utils.run.run import Run, built_in_run
+from emokd_utils.run.run import Run, built_in_run, open_run
 from emokd_utils.run.sources import SHIPPED
 from emokd_utils.run.store import Artefact, NotMadeError, Recipe
+from emokd_utils.scale.archive import export, install
 from emokd_utils.scale.shipping import SEEDS, ship
 
 
@@ -43,6 +44,10 @@ def test_what_came_is_taken_where_nothing_is_kept_and_not_for_a_run_from_nothing
     assert all(np.array_equal(ours[m].probabilities, theirs[m].probabilities) for m in theirs)
     assert laptop.reasons() == {} and repr(laptop.head()) == repr(lab.head())
     assert [line[:6] for line in said].count("[came]") == 1 and "`run` trains anew" in str(said)
+    passed_on = export(laptop, tmp_path / "on.zip", only_kept=True, pictures="none")
+    card = install(passed_on, tmp_path / "elsewhere")
+    there = open_run(data=card, runs=tmp_path / "elsewhere", say=quiet, make=False).predictions(0)
+    assert np.array_equal(there[TUNED].probabilities, ours[TUNED].probabilities)
     with pytest.raises(NotMadeError):
         laptop.vision()
     anew = Run(lab.source, laptop.folder, quiet, progress=False, make=False, shipped=False)

@@ -37,7 +37,7 @@ from ..predictions import Predictions
 from ..run.card import CARD, RunCard, need, read_card, write_card
 from ..run.run import Run
 from ..run.sources import ArchiveSource, picture_name
-from ..run.store import MANIFEST, STAGES, NotMadeError
+from ..run.store import CAME, MANIFEST, STAGES, NotMadeError
 
 FORMAT = "emokd-archive-2"
 LISTING, README = "manifest.json", "README.txt"
@@ -96,6 +96,7 @@ def _members(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[
         manifest = json.loads((folder / MANIFEST).read_bytes())
         names = STAGES[manifest["stage"]].travels
         manifest["files"] = {name: manifest["files"][name] for name in names}
+        manifest.pop(CAME, None)  # elsewhere it came with the archive
         yield f"{folder.name}/{MANIFEST}", json.dumps(manifest, indent=1).encode()
         yield from ((f"{folder.name}/{name}", (folder / name).read_bytes()) for name in names)
     yield CARD, write_card(run, seeds, pictures)
@@ -108,12 +109,15 @@ def _members(run: Run, seeds: tuple[int, ...], pictures: str) -> Iterator[tuple[
 def travelling(run: Run, seeds: Iterable[int]) -> list[Path]:
     """The folders of the artefacts behind what a run that makes nothing can give, by name."""
     written = (lambda seed: run.zero_shot("generate"), lambda seed: run.tuned(seed, "generate"))
-    run.zero_shot()
+    run.zero_shot(), run.features()
     for seed in seeds:
         run.predictions(seed)
         for ask in (run.costs, run.explanations, run.reasons, *written):
             with contextlib.suppress(NotMadeError):
                 ask(seed)
+    for artefact in run.artefacts.values():
+        with contextlib.suppress(NotMadeError):  # what came with the course may lie packed
+            run.store.ensure(artefact)
     return sorted(a.folder for a in run.artefacts.values() if a.stage.travels and a.is_kept)
 
 
