@@ -40,14 +40,18 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from emokd_utils import checks, figures
 from emokd_utils.complementarity import accuracy_difference
 from emokd_utils.evidence import Claim, Estimate, bootstrap, share, wilson
 from emokd_utils.explanations import answers_of, grad_cam, occlusion
+from emokd_utils.explorer import explore
 from emokd_utils.maps import share_table
-from emokd_utils.predictions import VISION
+from emokd_utils.predictions import VISION, Predictions
 from emokd_utils.run import open_run
 from emokd_utils.vision import Pixels, augment, schedule
 from emokd_utils.weights import build_network
@@ -393,6 +397,30 @@ if run.cues is not None:
     ends = confint_proportions_2indep(one.sum(), len(one), two.sum(), len(two), method="newcomb")
     gap = Estimate(one.mean() - two.mean(), *ends, len(one) + len(two))
     print(Claim("better on atmosphere than on content", gap.low > 0, gap.points))
+
+# %% [markdown]
+# Is the network more than an eye for colours? Beside it we put four numbers of an image's colours with a linear model
+# (lesson 1), and look at each test image in the **explorer**: which are right by both, by one, by neither? A click on an area
+# or on an image shows more. (Where pages are only read, as on paper, it is a line of text.)
+
+
+# %%
+def colours(image):
+    """Direction of the hue, weighted by saturation, and mean saturation and brightness."""
+    hue, saturation, brightness = np.moveaxis(np.asarray(image.convert("HSV")) / 255, 2, 0)
+    turn = (saturation * np.exp(2j * np.pi * hue)).mean()
+    return turn.real, turn.imag, saturation.mean(), brightness.mean()
+
+
+train = data.split("train")
+learnt, asked = (np.array([colours(data.open(k)) for k in part.ids]) for part in (train, test))
+linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+shares_of = linear.fit(learnt, train.label_index).predict_proba(asked)
+by_colour = Predictions(test.ids, test.splits, test.labels, test.classes, shares_of)
+print(
+    f"colours alone: {share(by_colour.correct).percent}; {accuracy_difference(test, by_colour).points}"
+)
+explore(test, by_colour, data, names=(VISION, "colours alone"))
 
 # %% [markdown]
 # What it does better is what it has to offer; lesson 6 asks whether the VLM lacks just that. Two things bound
