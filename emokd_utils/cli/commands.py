@@ -123,10 +123,11 @@ def run(args: Namespace) -> None:
             text = "\n".join([table, "", *map(str, results.claims())])
     else:
         whole, seeds = opened(args, shipped=False), seeds_of(args)
+        again = all(map(whole.is_kept, seeds))
         results = Results(whole, seeds)
         whole.costs(seeds[0]), whole.tuned(seeds[0], "generate")  # in every process
         text = write_report(results) if processes.first() else ""
-        if whole.source.built_in and whole.profile == MINI and processes.first():
+        if whole.source.built_in and whole.profile == MINI and processes.first() and not again:
             text += f"\n\n{beside_shipped(whole, seeds)}"
     if processes.first():
         print(f"\n{text}")
