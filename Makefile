@@ -55,7 +55,7 @@ notebooks: $(VENV)/.installed-dev
 
 release: $(VENV)/.installed-dev
 	$(PY) notebooks/build.py --release release
-	EMOKD_WHOLE_SITE=1 $(PY) -m pytest --slow tests/test_site.py
+	EMOKD_RELEASE=1 $(PY) -m pytest --slow tests/test_site.py tests/test_dependencies.py
 
 site: $(VENV)/.installed-dev
 	$(PY) docs/make.py site site $(if $(REPOSITORY),--repository $(REPOSITORY)) $(if $(SOLUTIONS),--solutions)

@@ -1,7 +1,9 @@
 """One list of dependencies, which the package, the tests and environment.yml agree on."""
 
 import ast
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -98,6 +100,24 @@ def unused(requirements, sources):
 def test_each_dependency_is_used_or_has_a_reason():
     assert unused(RUNTIME + EXTRA, SOURCES) == set(NOT_IMPORTED_BY_THE_PACKAGE)
     assert unused(DEV, SOURCES + DEV_SOURCES) == TOOLS_THAT_ARE_RUN
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("EMOKD_RELEASE"), reason="takes minutes: make release")
+def test_the_readmes_line_for_linux_installs_in_an_empty_folder(tmp_path):
+    line = re.search(
+        r"^\| Linux, macOS \| `(.+)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )[1]
+    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "course"], check=True)
+    command = f"unset PYTHONPATH; {line} && python -m emokd_utils run --shipped"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path / "course",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "EmoVLM-KD, concat linear" in done.stdout, done.stdout + done.stderr
 
 
 def test_each_dependency_has_both_bounds():

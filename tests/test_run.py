@@ -147,7 +147,8 @@ def test_any_folder_of_images_goes_through_the_same_code(tmp_path):
 
 
 NUMBERS = Path(__file__).with_name("stage_numbers.json")
-NOISY = {"vision_model", "teacher_logits", "head_logits", "gate_logits", "adapter", "tuned"}
+NOISY = {"vision_model", "teacher_logits", "head_logits", "gate_logits", "regression"}
+NOISY |= {"adapter", "tuned"}
 """Training differs between CPUs, with and without fast bfloat16; the others do not."""
 
 
@@ -165,6 +166,7 @@ def numbers_of(run) -> dict[str, dict]:
         "tuned": [float(run.tuned().probabilities.max(1).mean())],
         "head_logits": [float(run.head_logits().std()), float(run.head_logits(alpha=0.0).std())],
         "gate_logits": [float(kept.value[0].std()) for kept in gates],
+        "regression": [float(run.artefact(STAGES["regression"], 0).value.std())],
         "cost_table": run.costs()["parameters"].tolist(),
     }
     return {name: {"version": STAGES[name].version, "numbers": numbers[name]} for name in numbers}

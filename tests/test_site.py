@@ -1,5 +1,5 @@
 """The website and the slides in a browser, with the network off: two lessons and the pages around them,
-or with EMOKD_WHOLE_SITE every page."""
+or with EMOKD_RELEASE every page."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from filelock import FileLock
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-WHOLE = bool(os.environ.get("EMOKD_WHOLE_SITE"))
+WHOLE = bool(os.environ.get("EMOKD_RELEASE"))
 EXPLORERS = [] if WHOLE else ["--explorers", "06"]
 LESSONS = ("06_where_they_disagree", "08_the_gate")
 PAGES = ["index", "glossary", "run_it_yourself", "reference/emokd_utils.gates"]

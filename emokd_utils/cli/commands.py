@@ -123,6 +123,7 @@ def run(args: Namespace) -> None:
             text = "\n".join([table, "", *map(str, results.claims())])
     else:
         whole, seeds = opened(args, shipped=False), seeds_of(args)
+        whole.source.check(whole.dataset)  # tells what the scan found before anything else
         again = all(map(whole.is_kept, seeds))
         results = Results(whole, seeds)
         whole.costs(seeds[0]), whole.tuned(seeds[0], "generate")  # in every process

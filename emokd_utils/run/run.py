@@ -48,12 +48,7 @@ training = lazy("training")
 vision = lazy("vision")
 vlm = lazy("vlm")
 
-IN_A_MOMENT = (
-    "scanned",
-    "head_logits",
-    "gate_logits",
-    "regression",
-)  # from what is kept, without a model
+IN_A_MOMENT = "scanned head_logits gate_logits regression".split()  # from what is kept
 EXPLAINED, MISSED = 40, 150  # test images of each cue with maps; missed ones with reasons, at most
 
 
