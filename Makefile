@@ -39,7 +39,7 @@ test: $(VENV)/.installed-dev
 	$(PY) -m pytest --slow --durations=10 -n 2 --maxschedchunk 2
 
 quick: $(VENV)/.installed-dev
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

@@ -250,6 +250,7 @@ def test_a_proxy_that_cannot_be_used_is_told(serve, train, tmp_path, monkeypatch
         write(train, tmp_path, serve(always(GOOD)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals and closed streams")
 @pytest.mark.parametrize("ends", ["shown to nobody", "asked to end"])
 def test_the_command_goes_on_unseen_and_ends_when_asked(serve, train, tmp_path, ends):

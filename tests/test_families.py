@@ -33,6 +33,7 @@ from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora
 from emokd_utils.vlm import VLM
 
+pytestmark = pytest.mark.slow
 PROMPT = categorical_prompt(MIKELS)
 ANSWERS = [*(answer_for(label) for label in MIKELS), "{'emotion': 'nothing'}", "A coffin."]
 WIDTH, LAYERS, HEADS = 32, 2, 4

@@ -157,6 +157,7 @@ PAIRS = [("concat_linear", mode) for mode in INPUT_MODES]
 PAIRS += [(kind, "probabilities") for kind in KINDS[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "mode"), PAIRS)
 def test_every_gate_beats_both_of_its_inputs_and_knows_how_good_it_is(kind, mode):
     rows, test = rows_of(1, mode=mode), rows_of(2, rows=1000, mode=mode)

@@ -135,6 +135,7 @@ def test_markdown():
     assert markdown(frame) == "| m | a |\n| --- | --- |\n| x | 1 |\n| y | 2 |"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cues", [True, False], ids=["cues", "no cues"])
 def test_the_report_of_a_kept_run(tmp_path, cues):
     run = folder_run(tmp_path, seeds=(0, 1), each=5, cues=cues)
