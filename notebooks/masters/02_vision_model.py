@@ -415,8 +415,9 @@ def colours(image):
 train = data.split("train")
 learnt, asked = (np.array([colours(data.open(k)) for k in part.ids]) for part in (train, test))
 linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-shares_of = linear.fit(learnt, train.label_index).predict_proba(asked)
-by_colour = Predictions(test.ids, test.splits, test.labels, test.classes, shares_of)
+known = linear.fit(learnt, train.labels).predict_proba(asked)
+known = pd.DataFrame(known, columns=linear.classes_).reindex(columns=test.classes, fill_value=0.0)
+by_colour = Predictions(test.ids, test.splits, test.labels, test.classes, known)
 print(
     f"colours alone: {share(by_colour.correct).percent}; {accuracy_difference(test, by_colour).points}"
 )
