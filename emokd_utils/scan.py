@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from .emotions import LABEL_SETS, LabelSet, infer_label_set
 from .folders import SPLITS, Problem, known_label_set, list_files, metadata_problems, printable
@@ -156,8 +157,14 @@ def _examine(path: Path) -> tuple[int, int, str, str, str] | BadFile:
             raise BadFile("too narrow", f"{rgb.width} x {rgb.height} pixels")
     except BadFile as error:
         return error
-    pixels = hashlib.sha256(f"{rgb.width} {rgb.height} ".encode() + rgb.tobytes())
-    return rgb.width, rgb.height, mode, hashlib.sha256(data).hexdigest(), pixels.hexdigest()
+    sha256 = hashlib.sha256(data).hexdigest()
+    return rgb.width, rgb.height, mode, sha256, pixels_hash(rgb)
+
+
+def pixels_hash(image: Image.Image) -> str:
+    """SHA-256 of an upright RGB image's size and pixels, 64 hexadecimal digits."""
+    size = f"{image.width} {image.height} ".encode()
+    return hashlib.sha256(size + image.tobytes()).hexdigest()
 
 
 def _missing(images: pd.DataFrame, labels: Iterable[str]) -> Iterator[Problem]:

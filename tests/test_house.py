@@ -27,10 +27,10 @@ ROOMS = [("figures", "world"), ("run",), ("checks", "explorer", "scale"), ("cli"
 
 LIMITS = {"lesson": 250, "module": 400, "function": 45}
 TOTALS = {
-    "Python in the package": (13_960, "emokd_utils/**/*.py"),  # wanted: 13,000
+    "Python in the package": (13_990, "emokd_utils/**/*.py"),  # wanted: 13,000
     "Python in checks": (3_200, "emokd_utils/checks/*.py"),
     "JavaScript and CSS": (1_900, "emokd_utils/**/*.[jc]s*"),
-    "tests": (7_750, "tests/*.py"),
+    "tests": (7_770, "tests/*.py"),
 }
 
 

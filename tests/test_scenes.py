@@ -9,6 +9,7 @@ from PIL import Image
 from emokd_utils.emotions import MIKELS
 from emokd_utils.errors import InputError
 from emokd_utils.folders import list_files
+from emokd_utils.scan import scan
 from emokd_utils.world import files, painting, scenes
 from emokd_utils.world.describe import describe_scene
 
@@ -96,3 +97,17 @@ SAD, ANGRY = scenes.objects_of("sadness")[0], scenes.objects_of("anger")[0]
 )
 def test_a_row_of_metadata_in_words(row, conversation, reasoning):
     assert describe_scene(pd.Series(row), "sadness") == (conversation, reasoning)
+
+
+def test_scenes_as_drawn_here_are_the_published_data_set_and_changed_ones_another(
+    tmp_path, monkeypatch
+):
+    files.ensure_scenes(tmp_path, sizes=SMALL)
+    (tmp_path / "checksum.json").write_text('{"fingerprint": "0123456789abcdef"}')
+    monkeypatch.setattr(files, "HOME", tmp_path)
+    assert files.published_fingerprint(scan(tmp_path).images["pixels"]) == "0123456789abcdef"
+    path = next(tmp_path.glob("train/*/*.png"))
+    image = Image.open(path)
+    image.putpixel((0, 0), (1, 2, 3))
+    image.save(path)
+    assert files.published_fingerprint(scan(tmp_path).images["pixels"]) is None

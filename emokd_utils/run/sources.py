@@ -6,7 +6,7 @@ images and weights; so both find their results under the same keys."""
 import functools
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,8 @@ class FolderSource:
             run.store.say(f"[found] {report.found}")
         self.found = report.found
         dataset = load_dataset(self.root, skip_bad=self.skip_bad, report=report)
+        if self.built_in and (known := world.published_fingerprint(report.images["pixels"])):
+            dataset = replace(dataset, fingerprint=known)
         if self.resplit is not None:
             dataset = dataset.resplit(self.resplit)
         count = self.profile.images_per_split

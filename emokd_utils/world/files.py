@@ -13,6 +13,8 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 from ..errors import InputError
+from ..files import fingerprint
+from ..scan import pixels_hash
 from .scenes import HOME, SEED, USUAL, World, make_scene
 
 SPLIT_SIZES = {"train": 1600, "val": 400, "test": 1200}
@@ -57,13 +59,14 @@ def _whole(root: Path, stamp: dict) -> bool:
 
 
 def _write_scenes(folder: Path, stamp: dict, world: World) -> None:
-    rows = []
+    rows, drawn = [], {}
     for split, count in stamp["sizes"].items():
         for number in range(count):
             scene = make_scene(split, number, stamp["seed"], world)
             file = f"{split}/{scene.label}/{number:05d}.png"
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             scene.image.save(folder / file, compress_level=1)
+            drawn[file] = pixels_hash(scene.image)
             look = scene.atmosphere
             boxes = ";".join(" ".join(map(str, box)) for box in scene.boxes)
             row = [file, scene.emotion, scene.cue, ";".join(scene.objects), boxes, scene.setting]
@@ -74,8 +77,18 @@ def _write_scenes(folder: Path, stamp: dict, world: World) -> None:
         folder / "metadata.csv", index=False, lineterminator="\r\n"
     )
     hashes = {split: _pixels_hash(folder / split) for split in stamp["sizes"]}
-    about = json.dumps(stamp | {"pillow": pillow_version, "sha256": hashes}, indent=1)
-    (folder / "scenes.json").write_text(about + "\n", encoding="utf-8")
+    about = {"pillow": pillow_version, "sha256": hashes, "drawn": fingerprint(drawn)}
+    text = json.dumps(stamp | about, indent=1)
+    (folder / "scenes.json").write_text(text + "\n", encoding="utf-8")
+
+
+def published_fingerprint(pixels: pd.Series) -> str | None:
+    """The fingerprint of the published EmoScenes, for images that are as they were drawn here; else
+    None. Another processor may round a few pixels the other way, which makes no other
+    data set. pixels: image id -> `pixels_hash`."""
+    there = json.loads((HOME / "scenes.json").read_text(encoding="utf-8"))
+    known = json.loads((HOME / "checksum.json").read_text(encoding="utf-8"))
+    return known["fingerprint"] if there.get("drawn") == fingerprint(pixels.to_dict()) else None
 
 
 def _pixels_hash(folder: Path) -> str:
