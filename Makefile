@@ -13,13 +13,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help tutorial lab test quick lint format notebooks release site slides clean
+.PHONY: help tutorial lab test quick gpu lint format notebooks release site slides clean
 
 help:
 	@echo "make tutorial   set up, train and measure every part of EmoVLM-KD, execute the notebooks"
 	@echo "make lab        open JupyterLab"
 	@echo "make test       all tests, the slow ones too"
 	@echo "make quick      the quick tests"
+	@echo "make gpu        the tests that need CUDA, skipped where there is none"
 	@echo "make lint       check style, imports' rule and budgets; make format mends what can be mended"
 	@echo "make notebooks  build and execute the notebooks from their masters"
 	@echo "make release    write the course as assignments for nbgrader into release/, check the whole website"
@@ -40,6 +41,9 @@ test: $(VENV)/.installed-dev
 
 quick: $(VENV)/.installed-dev
 	$(PY) -m pytest -n 2
+
+gpu: $(VENV)/.installed-dev
+	$(PY) -m pytest --slow -rs tests/test_gpu.py
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

@@ -192,3 +192,33 @@ class Predictions:
             return cls(*images, values, answers, table["invalid"] == "True", about["provenance"])
         except (OSError, LookupError, TypeError, ValueError) as error:
             raise InputError(f"{path}: {error}; make it and its .json anew") from error
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Predictions":
+        """A table of any model's: what `save` wrote, or a CSV with the columns id and label, perhaps
+        split, and one for each class with its probability, called as the class or p_<class>. Rows
+        that sum to 1 within a hundredth are rescaled. Raises InputError for anything else."""
+        if Path(path).with_suffix(".json").is_file():
+            return cls.load(path)
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = table.rename(columns=lambda name: name.strip())
+            known = ("id", "label", "split", "predicted", "correct", "answer", "invalid")
+            named = [name for name in table.columns if name not in known]
+            values = table[named].to_numpy(np.float64)
+            sums = values.sum(axis=1, keepdims=True)
+            if values.size and np.abs(sums - 1).max() > 0.01:
+                at = int(np.abs(sums - 1).argmax())
+                raise ValueError(
+                    f"the probabilities of {table['id'][at]!r} sum to {sums[at, 0]:.3g}"
+                )
+            splits = table.get("split", pd.Series(["val"] * len(table)))
+            classes = [name.removeprefix("p_") for name in named]
+            about = {"model": Path(path).stem}
+            return cls(
+                table["id"], splits, table["label"], classes, values / sums, provenance=about
+            )
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            what = f"no column {error}" if isinstance(error, KeyError) else error
+            wanted = "a CSV has the columns id, label and one of probabilities for each class"
+            raise InputError(f"{path}: {what}; {wanted}") from error

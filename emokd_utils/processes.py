@@ -19,10 +19,14 @@ def join(count: int) -> None:
     global _world
     if count == 1 or _world[1] > 1:
         return
+    import torch
     import torch.distributed as dist
     from accelerate import PartialState
 
-    PartialState(timeout=timedelta(hours=24))  # others wait while the first process trains
+    few = torch.cuda.is_available() and torch.cuda.device_count() < count  # nccl wants one each
+    backend = {"backend": "gloo"} if few else {}
+    # others wait while the first process trains
+    PartialState(timeout=timedelta(hours=24), **backend)
     _world = dist.get_rank(), dist.get_world_size()
 
 

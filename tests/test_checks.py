@@ -151,6 +151,18 @@ RIGHT = {
         if split != "test" and ("test", pixels) in {row[1:] for row in rows}
     },
     "10.2 of the library": stratified_split,
+    "A2.1 as a list": lambda fit, rows, labels, fold: [
+        fit([r for r, g in zip(rows, fold, strict=True) if g != f], labels[fold != f])([row])[0]
+        for row, f in zip(rows, fold, strict=True)
+    ],
+    "A2.2 by trying": lambda gain, margin, own, of_one, quantile: next(
+        (
+            n
+            for n in range(1, 100_000)
+            if abs(gain - margin) > quantile * math.sqrt(own + of_one / n)
+        ),
+        -1,
+    ),
     "10.3 in blocks": lambda quantised, kept: (quantised / 64 * (32 + 4) + 2 * kept) / 1000**3,
 }
 """Answers that must pass, none written like the reference; the key begins with the exercise."""

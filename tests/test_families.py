@@ -11,10 +11,7 @@ import pytest
 import torch
 import transformers as hf
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
 from emokd_utils.costs import count_parameters
 from emokd_utils.emotions import MIKELS
@@ -28,6 +25,7 @@ from emokd_utils.instructions import (
     chat_text,
 )
 from emokd_utils.packing import PackingCollator, answer_loss, by_image
+from emokd_utils.scale.shape import build_processor
 from emokd_utils.scale.sizes import SizedVLM
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora
@@ -40,14 +38,6 @@ WIDTH, LAYERS, HEADS = 32, 2, 4
 TOKENS = ("bos", "eos", "pad")
 SPREAD = 0.15  # of random weights: enough for an answer to depend on the image
 SIDE, PATCH = 56, 14  # pixels a side of an image, or of a tile of one, and of a patch
-MARKS = {  # a special token, and what processors call it
-    "<image>": "image context_image",
-    "<video>": "video",
-    "<audio>": "audio",
-    "<begin>": "boi boa start_image image_start slice_start image_id_start",
-    "<end>": "eoi eoa end_image image_end slice_end image_id_end img_line_break",
-}
-
 TEXT = {"hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": LAYERS, "head_dim": 8}
 TEXT |= {"num_attention_heads": HEADS, "num_key_value_heads": 2}
 MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
@@ -137,7 +127,7 @@ KINDS = {  # of each type what differs: for text and vision config, image proces
         | {"pooling_kernel_size": 2, "position_embedding_size": 64},
         "images": {"patch_size": 4, "max_soft_tokens": 70, "pooling_kernel_size": 2},
         "text": SLIDING
-        | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 600}
+        | {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 4000}
         | {"use_bidirectional_attention": "vision"},
     },
     "paligemma": {
@@ -203,39 +193,12 @@ GRIDS = {  # (rows, columns) over a square, a wide and a tall image
 }
 
 
-def learn_tokenizer():
-    """Byte-level BPE learnt on prompt and answers."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    about = {"special_tokens": ["<pad>", "<s>", "</s>", *MARKS], "show_progress": False}
-    about["initial_alphabet"] = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend.train_from_iterator([PROMPT, *ANSWERS], trainers.BpeTrainer(vocab_size=600, **about))
-    named = {f"{name}_token": token for token, names in MARKS.items() for name in names.split()}
-    ends = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-    return hf.PreTrainedTokenizerFast(tokenizer_object=backend, extra_special_tokens=named, **ends)
-
-
-def build_processor(kind, tokenizer, images, mark="<image>", classes=(), **more):
+def stock_processor(kind, images, mark="<image>", classes=(), **more):
     """The stock processor of a type, whose template has ``mark`` for an image."""
-    stock = {
-        "processor": PROCESSOR_MAPPING_NAMES.get(kind),
-        "image_processor": IMAGE_PROCESSOR_MAPPING_NAMES.get(kind, {}).get("torchvision"),
-        "video_processor": VIDEO_PROCESSOR_MAPPING_NAMES.get(kind, {}).get("torchvision"),
-        "feature_extractor": "Gemma4AudioFeatureExtractor",
-    }
-    stock = {
-        part: getattr(hf, name, None) for part, name in {**stock, **dict(classes)}.items() if name
-    }
-    chat = (
-        "{% for message in messages %}<s>user: {% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}" + mark + "{% else %}{{ part['text'] }}{% endif %}"
-        "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant:{% endif %}"
-    )
-    parts = {"tokenizer": tokenizer, "image_processor": stock["image_processor"](**images)}
-    for part in {*stock["processor"].get_attributes()} - parts.keys():
-        parts[part] = stock[part]()
-    return stock["processor"](chat_template=chat, **parts, **more)
+    names = {"image_processor": IMAGE_PROCESSOR_MAPPING_NAMES.get(kind, {}).get("torchvision")}
+    names |= dict(classes)
+    made = getattr(hf, names["image_processor"])(**images)
+    return build_processor(kind, made, mark, names.get("processor"), **more)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -247,7 +210,7 @@ def vlm(request):
     )
     asked = asked | {name: more.pop(name) for name in ("mark", "classes") if name in more}
     with patch("transformers.models.smolvlm.processing_smolvlm.num2words", str):
-        processor = build_processor(kind, learn_tokenizer(), images, **asked)
+        processor = stock_processor(kind, images, **asked)
         tokenizer = processor.tokenizer
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in TOKENS}
         text = TEXT | ids | {"vocab_size": len(tokenizer)} | text

@@ -20,17 +20,17 @@ BASE = "errors lazy files tables settings profiles processes evidence training".
 LESSONS = """
     emotions images folders scan data predictions pixels weights probe vision families answers
     instructions loading scoring vlm packing tuning complementarity comparison maps explanations
-    distillation gates gating emovlm_kd costs
+    distillation gates gating emovlm_kd costs forecast
 """.split()
 ROOMS = [("figures", "world"), ("run",), ("checks", "explorer", "scale"), ("cli",)]
 """Each may import those before it, and none beside it."""
 
 LIMITS = {"lesson": 250, "module": 400, "function": 45}
 TOTALS = {
-    "Python in the package": (13_990, "emokd_utils/**/*.py"),  # wanted: 13,000
+    "Python in the package": (14_690, "emokd_utils/**/*.py"),  # wanted: 13,000
     "Python in checks": (3_200, "emokd_utils/checks/*.py"),
     "JavaScript and CSS": (1_900, "emokd_utils/**/*.[jc]s*"),
-    "tests": (7_770, "tests/*.py"),
+    "tests": (8_060, "tests/*.py"),
 }
 
 

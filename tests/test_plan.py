@@ -16,6 +16,7 @@ from emokd_utils.packing import PackingCollator, answer_loss, by_image
 from emokd_utils.profiles import COLAB, LAPTOP, MINI, PAPER, project_root, with_settings
 from emokd_utils.scale.devices import GPUS, Device, get_device
 from emokd_utils.scale.plan import Images, plan
+from emokd_utils.scale.shape import save_random_vlm, true_shape
 from emokd_utils.scale.sizes import MODELS, SizedVLM, sized_network, sized_vlm
 from emokd_utils.settings import TuningSettings
 from emokd_utils.tuning import add_lora, recompute_layers
@@ -172,3 +173,30 @@ def test_named_profiles_are_planned_without_the_network(monkeypatch, profile, gp
     planned = plan(profile, images, get_device(gpu, profile))
     assert planned.peak == pytest.approx(gigabytes, rel=0.15)
     assert profile.vlm.name in str(planned) and planned.models["GB to fetch"].max() > 0.5
+
+
+@pytest.mark.slow
+def test_at_its_true_shape_every_stage_is_timed_beside_the_plan():
+    table = true_shape(MINI, 2)
+    assert (table[["seconds", "planned from", "to", "planned GB", "hours in all"]] > 0).all(
+        axis=None
+    )
+    assert (table["planned from"] < table["to"]).all() and len(table) == 4
+
+
+def test_a_known_model_is_made_of_its_published_configuration(monkeypatch, tmp_path):
+    known = MODELS["HuggingFaceTB/SmolVLM-256M-Instruct"]
+    small = known | {
+        "text_config": known["text_config"]
+        | {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 16}
+        | {"num_attention_heads": 4, "num_key_value_heads": 2},
+        "vision_config": known["vision_config"]
+        | {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+        | {"num_attention_heads": 2},
+    }
+    monkeypatch.setitem(MODELS, "small", small)
+    save_random_vlm("small", tmp_path)
+    vlm = VLM.load(tmp_path, pixels=512 * 512)
+    (tokens,) = vlm.visual_tokens([Image.new("RGB", (640, 480))])
+    assert tokens.shape == (64, 64)  # a tile of 512 pixels, patches of 16, 4 x 4 of them a token
+    assert SizedVLM(str(tmp_path), 512 * 512, MINI.tuning).view(640, 480).tokens == 64

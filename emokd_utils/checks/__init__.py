@@ -23,7 +23,7 @@ from .values import Raised, plain, same
 
 _MODULES = "start emotions vision vlm instructions tuning complementarity distillation gating"
 LESSONS = {str(k): name for k, name in enumerate(f"{_MODULES} emovlm_kd datasets".split())}
-LESSONS["A1"] = "pretrain"
+LESSONS |= {"A1": "pretrain", "A2": "forecast"}
 
 PASSED, NOT_ATTEMPTED, NOT_YET = "passed", "not attempted", "not yet"
 OVERWRITTEN, NOTHING = "an argument is overwritten", "it returns nothing (None)"

@@ -10,12 +10,15 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
 from .. import processes
 from ..errors import InputError
+from ..evidence import bootstrap
 from ..lazy import lazy
+from ..predictions import Predictions
 from ..profiles import MINI
 from ..run.card import CARD, read_card
 from ..run.environment import asked_profile, runs_folder
@@ -34,8 +37,10 @@ convert = lazy("scale.convert")
 demo = lazy("cli.demo")
 devices = lazy("scale.devices")
 doctor = lazy("cli.doctor")
+forecasts = lazy("forecast")
 plan = lazy("scale.plan")
 sweep = lazy("scale.sweep")
+shapes = lazy("scale.shape")
 pretraining = lazy("world.pretrain")
 
 OUT_OF_MEMORY = (
@@ -199,7 +204,12 @@ def import_archive(args: Namespace) -> None:
 
 
 def time_stages(args: Namespace) -> int:
-    """Each stage beside the published loop; 1 where a ratio is not reached."""
+    """Each stage beside the published loop; 1 where a ratio is not reached. Or, with random weights of
+    a profile's true shape, beside its plan."""
+    if args.shape:
+        args.profile = args.shape
+        print(shapes.true_shape(asked_profile(args), args.images or 8).round(3).to_string())
+        return 0
     table = bench.bench(open_run(asked_profile(args)), args.images or 64)
     print(f"\n{table.to_string()}")
     reached = bool((table["ratio"] >= table["wanted"]).all())
@@ -249,9 +259,39 @@ def turn_dials(args: Namespace) -> None:
     print(f"{args.out}: {len(table)} rows")
 
 
+def foretell(args: Namespace) -> None:
+    """Whether EmoVLM-KD is worth it, from two models' answers about val images; of a run also what
+    came on test, where that is kept."""
+    table = forecasts.sweep_table()
+    if args.run is None:
+        if len(args.tables) != 2:
+            raise InputError("forecast needs two tables, A.csv B.csv, or --run NAME")
+        sides = [Predictions.read(path) for path in args.tables]
+        print(
+            forecasts.forecast(*(s.split("val") if "val" in s.splits else s for s in sides), table)
+        )
+        return
+    args.profile = args.run
+    if ((folder := args.runs / args.run) / CARD).is_file():
+        args.profile, args.data = None, folder
+    for resplit in range(args.splits) if args.splits else [None]:
+        whole = opened(args, make=False, resplit=resplit, say=quiet)
+        seed = args.seed if resplit is None else resplit
+        if resplit is not None:
+            print(f"\nDivision {resplit}")
+        sides = [whole.tuned(seed), whole.vision_predictions(seed)]
+        val = [side.split("val") for side in sides]
+        print(forecasts.forecast(*val, table))
+        with suppress(NotMadeError):
+            final = whole.emovlm_kd(seed).split("test")
+            single = sides[val.index(forecasts.better_of(*val))].split("test")
+            ahead = bootstrap(final.correct.astype(float) - single.correct)
+            print(f"On test it was ahead by:             {ahead.points}")
+
+
 def ship(args: Namespace) -> None:
-    """Pack the built-in run for the course, and train for it what is not kept."""
-    folder = shipping.ship(open_run(MINI, world.HOME, args.runs, shipped=False))
+    """Pack the built-in run for the course, and train for it what is not kept or packed already."""
+    folder = shipping.ship(open_run(MINI, world.HOME, args.runs))
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:.1f} MB")
 
@@ -276,5 +316,6 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "scenes": make_scenes,
     "ship": ship,
     "sweep": turn_dials,
+    "forecast": foretell,
     "pretrain": pretrain,
 }

@@ -118,6 +118,8 @@ def _import(parser: Parser) -> None:
 
 def _bench(parser: Parser) -> None:
     parser.add_argument("--images", type=count, metavar="N", help="how many images to time")
+    text = "random weights of this profile's shape, every stage, beside its plan; fetches nothing"
+    parser.add_argument("--shape", metavar="PROFILE", help=text)
 
 
 def _writer(parser: Parser) -> None:
@@ -166,6 +168,15 @@ def _sweep(parser: Parser) -> None:
     _runs(parser)
 
 
+def _forecast(parser: Parser) -> None:
+    text = "two tables of val images: id, label and a column of probabilities for each class"
+    parser.add_argument("tables", nargs="*", type=Path, metavar="CSV", help=text)
+    text = "in place of tables: of a profile's run, or of an imported one"
+    parser.add_argument("--run", metavar="NAME", help=text)
+    parser.add_argument("--splits", type=count, metavar="K", help="of `run --splits K`")
+    _seed(parser)
+
+
 def _pretrain(parser: Parser) -> None:
     usual = project_root() / "data" / "tiny_vlm"
     parser.add_argument("--out", type=Path, default=usual, metavar="DIR", help="where")
@@ -186,6 +197,12 @@ COMMANDS: dict[str, tuple[str | Callable[[Parser], None], ...]] = {
     "scenes": ("make EmoScenes, the built-in data", _scenes),
     "ship": ("pack the built-in run for data/mini_run, which comes with the course", _runs),
     "sweep": ("train over worlds and conditions: when does the method pay? (hours)", _sweep),
+    "forecast": (
+        "is EmoVLM-KD worth it for two models? From their answers",
+        _forecast,
+        _models,
+        _data,
+    ),
     "pretrain": ("make TinyVLM anew, the built-in VLM (about 105 minutes on 2 cores)", _pretrain),
 }
 """What a command does, in words, and what adds its options."""

@@ -146,9 +146,7 @@ class Run:
     def tuned_vlm(self, seed: int = 0) -> vlm.VLM:
         """The VLM with its adapter; one is held at a time."""
         if seed not in self._tuned_vlms:
-            adapter = self.artefact(stages.adapter, seed).value
-            self._tuned_vlms.clear()
-            self._tuned_vlms[seed] = self.load_vlm(adapter)
+            self._tuned_vlms = {seed: self.load_vlm(self.artefact(stages.adapter, seed).value)}
         return self._tuned_vlms[seed]
 
     def load_vlm(self, adapter: Path | None = None, tuning: bool = False) -> vlm.VLM:
@@ -158,9 +156,8 @@ class Run:
             raise NotMadeError(f"{self.source.without_weights}, so the VLM is not here")
         settings = self.profile.vlm
         quantized = settings.quantize == "nf4" or (tuning and settings.quantize == "nf4-tuning")
-        if training.default_device().type == "cuda":  # a GPU holds one at a time
-            self.__dict__.pop("base", None)
-            self._tuned_vlms.clear()
+        self.__dict__.pop("base", None)  # one is held at a time
+        self._tuned_vlms.clear()
         options = {"pixels": settings.pixels, "revision": self.source.revision}
         options["quantize"] = "nf4" if quantized else ""
         return vlm.VLM.load(self.source.vlm, adapter, settings.batch_size, **options)

@@ -48,7 +48,7 @@ class SizedVLM:
     whether an image's instructions pass as one row; handed: values of a visual token."""
 
     def __init__(self, source: str, pixels: int, settings: TuningSettings) -> None:
-        self.config, self.processor, self.image_processor = _read(source)
+        self.config, self.processor, self.image_processor = read_vlm(source)
         if pixels:
             limit_pixels(self.image_processor, pixels)
         with torch.device("meta"):
@@ -155,7 +155,8 @@ sized_vlm = functools.cache(SizedVLM)
 """The VLM of a folder or hub id; InputError where neither MODELS nor this machine knows it."""
 
 
-def _read(source: str) -> tuple:
+def read_vlm(source: str) -> tuple:
+    """Configuration, processor (None of a hub id in MODELS) and image processor."""
     if source in MODELS:
         values = dict(MODELS[source])
         images = dict(values.pop("preprocessor"))
