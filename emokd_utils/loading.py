@@ -73,7 +73,8 @@ def load_model(
         with readable_errors(str(adapter)):
             model = PeftModel.from_pretrained(model, str(adapter))
             kept = load_file(Path(adapter) / "adapter_model.safetensors")
-            if odd := sorted(get_peft_model_state_dict(model).keys() ^ kept.keys()):
+            own = get_peft_model_state_dict(model, save_embedding_layers=False)
+            if odd := sorted(own.keys() ^ kept.keys()):
                 raise ValueError(f"it does not fit {source}: {odd[0]} is in one of the two alone")
     return model.to(device), processor
 

@@ -103,7 +103,9 @@ def instruction_tune(
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=checkpoints and _last_checkpoint(checkpoints))
     shutil.rmtree(out / "trainer", ignore_errors=True)
-    model.save_pretrained(out)
+    model.peft_config["default"].base_model_name_or_path = vlm.name  # no path of this machine
+    model.save_pretrained(out, save_embedding_layers=False)
+    (out / "README.md").unlink(missing_ok=True)  # peft's empty form
     # The Trainer leaves its lower precision on the model; here it answers as when loaded.
     vlm.model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
     return trainer.state.log_history

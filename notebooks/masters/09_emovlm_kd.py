@@ -145,11 +145,11 @@ explain(image, answer, f"Labelled {data.table.label[test_ids[len(test_ids) // 2]
 # seeds are here? This finds out and trains nothing.
 
 # %%
-seeds = [seed for seed in range(3) if run.is_kept(seed)] or [0]
+seeds = [seed for seed in range(5) if run.is_kept(seed)] or [0]
 print(f"seeds: {', '.join(map(str, seeds))}")
 if len(seeds) == 1:
     print(
-        "one seed: nothing can be said about others (python -m emokd_utils run --seeds 3 makes them)"
+        "one seed: nothing can be said about others (python -m emokd_utils run --seeds 5 makes them)"
     )
 
 # %% [markdown] slide="Place your bets"
@@ -461,7 +461,7 @@ explorer = explore(
     of_vlm,
     of_head,
     data,
-    gate=GateView(*run.gate_parts(seed)),
+    gate=GateView(*run.gate_parts(seeds[0])),
     more=names,
 )
 explorer.show(explorer.table.query("cell == 'neither' and not gate_correct").index)
