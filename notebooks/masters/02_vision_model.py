@@ -51,7 +51,8 @@ from emokd_utils.evidence import Claim, Estimate, bootstrap, share, wilson
 from emokd_utils.explanations import answers_of, grad_cam, occlusion
 from emokd_utils.explorer import explore
 from emokd_utils.maps import share_table
-from emokd_utils.predictions import VISION, Predictions
+from emokd_utils.predictions import PROBE, VISION, Predictions
+from emokd_utils.profiles import project_root
 from emokd_utils.run import open_run
 from emokd_utils.vision import Pixels, augment, schedule
 from emokd_utils.weights import build_network
@@ -311,6 +312,50 @@ test = run.vision_predictions().split("test")
 on_test, on_val = share(test.correct), share(round(top * n_val), n_val)
 print(f"val, which chose the epoch: {on_val.percent}")
 print(f"test:                       {on_test.percent}")
+
+# %% [markdown]
+# ### Pretrained, and few images
+#
+# A network that starts from published weights can be used in two ways: leave it frozen and fit a logistic regression on
+# its features, the linear probe, which takes a minute; or fine-tune it. `fine_tune` begins with the probe and keeps the
+# best epoch by val, the probe among them. Here are both on EmoScenes, with EfficientNet-lite0 as ImageNet's photographs
+# made it, by the number of training images (`python -m emokd_utils sweep` made the table, with two seeds).
+#
+# > **Predict before you run.** From how many images on is fine-tuning worth its time?
+
+# %%
+made = pd.read_csv(project_root() / "data" / "sweep.csv")
+made = made[made["condition"] == "pretrained vision model"].astype({"value": int})
+more = made[made["quantity"] == f"{VISION} minus its probe"].set_index("value")
+first = more.index[more["low"] > 0].min()
+title = f"Fine-tuning is ahead of the probe with {first:,} images and more"
+with figures.style():
+    figure, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+    for name, label in ((VISION, "fine-tuned"), (PROBE, "linear probe")):
+        line = made[made["quantity"] == name].set_index("value")[["estimate", "low", "high"]] * 100
+        ends = np.abs(line[["low", "high"]].sub(line["estimate"], axis=0)).T.to_numpy()
+        colour = figures.MODEL_COLOURS["vision model"] if name == VISION else figures.GREY
+        ax.errorbar(line.index, line["estimate"], ends, fmt="o-", color=colour, label=label)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(more.index, [f"{count:,}" for count in more.index], minor=False)
+    n = made["n"].iloc[0]
+    ax.set(xlabel="training images", ylabel=f"accuracy (%), n = {n:,}", title=title)
+    ax.legend()
+words = ", ".join(f"{k}: {100 * x:+.1f}" for k, x in more["estimate"].items())
+figures.show(figure, alt=f"{title}. Fine-tuned minus probe by training images, points: {words}.")
+
+# %%
+evidence = "; ".join(
+    f"{k:,} images {100 * r.estimate:+.1f} [{100 * r.low:+.1f}, {100 * r.high:+.1f}]"
+    for k, r in more.iterrows()
+)
+print(
+    Claim(
+        "fine-tuning is nowhere more than a point below", (more["estimate"] > -0.01).all(), evidence
+    )
+)
+above = (more["estimate"][more.index >= 1000] > 0).all()
+print(Claim("it is above the probe with 1,000 images and more", bool(above), f"n = {n:,} each"))
 
 # %% [markdown]
 # ## The confusion matrix
