@@ -666,6 +666,22 @@ print(plan(large, Images.of(run.dataset, large), GPUS["L4"]))
 # > another?
 
 # %% [markdown]
+# Formulas are one thing, this machine another. `bench --shape` goes a step further without a download: it builds the
+# profile's VLM in its true shape with random weights, runs every stage on a few images, and prints seconds and memory
+# beside the plan, and the hours of the whole profile at that speed. For the smallest SmolVLM, eight images of a split,
+# on two cores with AVX-512:
+#
+# ```bash
+# python -m emokd_utils bench --shape laptop --vlm HuggingFaceTB/SmolVLM-256M-Instruct
+# ```
+#
+# | stage, an epoch | seconds | planned | peak GB | planned |
+# | --- | --- | --- | --- | --- |
+# | features | 29 | 30 to 297 | 1.25 | 1.42 |
+# | tuning | 22 | 15 to 151 | 1.70 | 1.56 |
+# | answers | 55 | 68 to 679 | 1.77 | 1.59 |
+# | vision model | 0.6 | 0.3 to 3.2 | 1.65 | 2.36 |
+#
 # ### Which VLM, this year?
 #
 # Any VLM that transformers can load may take the place of the profile's, by `--vlm`. Which ones may a class take,
