@@ -184,6 +184,9 @@ def test_a_point_gives_its_rows_and_is_made_once(tmp_path, monkeypatch, capsys):
     alone = rows[rows["seeds"] != "0 1"].set_index(["quantity", "seeds"])["estimate"]
     cells = pooled.filter(like="share ")
     assert cells.sum() == pytest.approx(1)
+    sides = [whole.predictions(seed) for seed in (0, 1)]
+    only = [s["VLM, tuned"].correct & ~s["vision model"].correct for s in sides]
+    assert cells["share only_a"] == pytest.approx(np.mean(only))
     assert pooled["oracle of VLM and vision model"] == pytest.approx(1 - cells["share neither"])
     for seed in (0, 1):
         test = whole.predictions(seed)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..complementarity import four_way
 from ..evidence import Estimate, bootstrap, percentile_interval
 from ..files import fingerprint, write_text
 from ..forecast import BETTER, BOTH_GAIN, GAIN, LEAD, TABLE, better_of, lead, sweep_table
@@ -144,8 +143,9 @@ def _fine_tuning(run: Run, seeds: Sequence[int]) -> dict[str, Estimate]:
 def _pooled(results: Results) -> dict[str, Estimate]:
     rows = {model: bootstrap(results.correct(model).mean(0)) for model in [*results.models, ORACLE]}
     tuned, vision = results.correct(TUNED), results.correct(VISION)  # (seeds, n) each
-    for name, cell in vars(four_way(tuned.ravel(), vision.ravel())).items():
-        rows[f"share {name}"] = Estimate(cell / tuned.size, np.nan, np.nan, tuned.shape[1])
+    cells = {"both": tuned & vision, "only_a": tuned & ~vision, "only_b": vision & ~tuned}
+    for name, inside in (cells | {"neither": ~(tuned | vision)}).items():
+        rows[f"share {name}"] = bootstrap(inside.mean(0))
     rows |= {name: bootstrap(paired) for name, paired in _differences(results).items()}
     return rows | {"gap recovered": _gap_recovered(results)}
 

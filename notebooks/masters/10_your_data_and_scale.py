@@ -758,7 +758,7 @@ choices.drop(columns=["licence", "read in", "special"]).round(1)
 #
 # ```bash
 # python -m emokd_utils convert oasis RELEASE oasis    # from OASIS.csv and Images/ to the layout
-# python -m emokd_utils run --data oasis --splits 5 --vision tf_efficientnet_lite0@package \\
+# python -m emokd_utils run --data oasis --splits 5 --vision tf_efficientnet_lite0@package \
 #     --set vision.image_size=160 --set vision.epochs=8 --set vision.batch_size=16
 # ```
 #

@@ -190,7 +190,7 @@ print(
 # table.
 #
 # Where does the gate lose, then? One condition is missing from the sweep, since it needs no new models: **few val
-# images**. Here on the course's own run, with and without the caution (about 20 s):
+# images**. Here on the course's own run, with and without the caution:
 
 # %%
 run = open_run(say=lambda line: None)
@@ -343,7 +343,8 @@ print(Claim("the interval holds what came in 90 % or more", covered.value >= 0.9
 print(Claim("the sentence is wrong in 5 % or less", wrong.value <= 0.05, wrong.percent))
 short = {WORTH: "worth it", NOT_WORTH: "not worth it", UNCLEAR: "cannot be told"}
 said = held["verdict"].map(short)
-print(pd.crosstab(said, np.where(held[GAIN] > forecast.MARGIN, "more than a point", "not more")))
+came = np.where(held[GAIN] > forecast.MARGIN, "more than a point", "not more")
+print(pd.crosstab(said, came, rownames=["it said"], colnames=["what came"]))
 held[held["wrong"] | ~held["covered"]].drop(columns="verdict").round(3).assign(says=said)
 
 # %% [markdown]
@@ -356,7 +357,7 @@ held[held["wrong"] | ~held["covered"]].drop(columns="verdict").round(3).assign(s
 # EfficientNet-lite0 from ImageNet's weights), all parts were trained, and the forecast made from val alone:
 #
 # ```bash
-# python -m emokd_utils forecast --run mini --data oasis --splits 5 --vision tf_efficientnet_lite0@package \\
+# python -m emokd_utils forecast --run mini --data oasis --splits 5 --vision tf_efficientnet_lite0@package \
 #     --set vision.image_size=160 --set vision.epochs=8 --set vision.batch_size=16
 # ```
 #
@@ -379,7 +380,7 @@ held[held["wrong"] | ~held["covered"]].drop(columns="verdict").round(3).assign(s
 # - The gain follows what the two models know *of each other's errors*, the oracle's lead, not how often they disagree.
 # - With enough val images a gate that may doubt itself does no harm; on a handful, or on rows that its inputs know by
 #   heart, it does.
-# - An average or a line of scikit-learn gets much of the gain: name it in every table.
+# - An average or a line of scikit-learn gets most or all of the gain: name it in every table.
 # - A forecast costs a minute and two tables of answers. It is worth what it was measured to be worth: in worlds like
 #   those it has seen.
 
