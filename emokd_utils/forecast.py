@@ -55,9 +55,9 @@ def _paired(a: Predictions, b: Predictions) -> tuple[np.ndarray, np.ndarray]:
     a, b = a.aligned(b)
     counts = pd.Series(a.labels).value_counts()
     if len(counts) < 2 or counts.iloc[-1] < FOLDS:
+        there = ", ".join(f"{n} of {name!r}" for name, n in counts.items()) or "none"
         raise InputError(
-            f"a forecast needs {FOLDS} images of each class or more, and two classes: there are "
-            f"{counts.iloc[-1] if len(counts) else 0} of {counts.index[-1] if len(counts) else 'any'!r}"
+            f"a forecast needs two classes or more with {FOLDS} labelled images each; there are: {there}"
         )
     better = better_of(a, b).correct.astype(float)
     return better, stacked(a, b) - better

@@ -110,7 +110,7 @@ def test_a_forecast_adds_the_expected_gain_to_the_better_model():
 
 def test_what_is_too_small_for_a_forecast_is_told():
     a, b = sides(n=18)
-    with pytest.raises(InputError, match="5 images of each class .* 4 of 'c"):
+    with pytest.raises(InputError, match="5 labelled images each; .* 4 of 'c3'"):
         forecasts.lead(a, b)
     with pytest.raises(InputError, match="images or labels of"):
         forecasts.lead(sides()[0], b)
