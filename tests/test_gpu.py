@@ -32,7 +32,7 @@ def scores(vlm, data):
 def test_tuned_in_four_bits_it_is_found_again(scenes, tmp_path):
     vlm, train = VLM.load(TINY, quantize="nf4"), scenes.split("train")
     assert vlm.core.is_loaded_in_4bit
-    before = scores(vlm, train)
+    before = scores(VLM.load(TINY, quantize="nf4"), train)
     texts, _ = write_instructions(train, MINI.tuning.kinds, 0, describe_scene)
     settings = replace(MINI.tuning, epochs=2, batch_size=12)
     instruction_tune(vlm, train, texts, settings, 0, tmp_path, progress=False)
