@@ -185,7 +185,7 @@ def leads_and_gains(table: pd.DataFrame) -> pd.DataFrame:
     return both.pivot(index=keys, columns="quantity", values="estimate").reset_index()
 
 
-def held_out(table: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
+def held_out(table: pd.DataFrame) -> pd.DataFrame:
     """How the forecast does where it has not been: each condition is foretold from the others.
 
     A row a point and seed: LEAD, GAIN as measured on test, the expected gain with the ends that a

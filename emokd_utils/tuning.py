@@ -21,17 +21,21 @@ from .training import bf16_is_fast
 from .vlm import VLM
 
 
-def add_lora(model, settings: TuningSettings):
-    """Wrap a model with LoRA, W x + (alpha / rank) B A x; everything but A and B is frozen. For a W
-    (out x in), A (rank x in) and B (out x rank) have rank * (in + out) weights."""
-    config = LoraConfig(
+def lora_config(model, settings: TuningSettings) -> LoraConfig:
+    """peft's description of the adapter for a model. InputError as `families.lora_targets`."""
+    return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=lora_targets(model, settings.projections),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+
+
+def add_lora(model, settings: TuningSettings):
+    """Wrap a model with LoRA, W x + (alpha / rank) B A x; everything but A and B is frozen. For a W
+    (out x in), A (rank x in) and B (out x rank) have rank * (in + out) weights."""
+    return get_peft_model(model, lora_config(model, settings))
 
 
 def adapted(model) -> str:

@@ -15,7 +15,6 @@ from timeit import repeat, timeit
 import numpy as np
 import pandas as pd
 import torch
-from peft import LoraConfig
 from PIL import Image
 from scipy.special import softmax
 from torch.nn.functional import cross_entropy
@@ -23,13 +22,12 @@ from torch.nn.functional import cross_entropy
 from ..answers import parse_answer
 from ..data import ImageDataset
 from ..distillation import DistillationHead, distillation_loss, train_head
-from ..families import lora_targets
 from ..gates import build_gate, gate_inputs
 from ..gating import train_gate
 from ..instructions import AnswerCollator, answer_for, categorical_prompt, write_instructions
 from ..run.run import Run
 from ..training import bf16_is_fast
-from ..tuning import add_lora, instruction_tune
+from ..tuning import add_lora, instruction_tune, lora_config
 from ..world.describe import describe_scene
 
 EPOCHS = 5  # the paper's number, for adapter, head and gate alike
@@ -98,12 +96,6 @@ class Loops:
             }
             for item in self.instructions
         ]
-        adapter = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,
-            lora_dropout=settings.dropout,
-            target_modules=lora_targets(vlm.core, settings.projections),
-        )
         with TemporaryDirectory() as to:
             options = {"save_strategy": "no", "report_to": [], "disable_tqdm": True}
             options |= {"num_train_epochs": 1, "max_length": None, "learning_rate": settings.lr}
@@ -111,7 +103,9 @@ class Loops:
             options |= {"bf16": bf16_is_fast(vlm.device), "use_cpu": vlm.device.type == "cpu"}
             config = SFTConfig(to, gradient_checkpointing=settings.recompute, **options)
             parts = {"train_dataset": Dataset.from_list(rows), "processing_class": vlm.processor}
-            SFTTrainer(vlm.core, config, peft_config=adapter, **parts).train()
+            SFTTrainer(
+                vlm.core, config, peft_config=lora_config(vlm.core, settings), **parts
+            ).train()
 
     def our_tuning(self) -> None:
         """The instructions of an image behind one pass of it, whose encoding is kept."""

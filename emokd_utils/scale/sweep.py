@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..evidence import Estimate, bootstrap, percentile_interval
+from ..evidence import RESAMPLES, Estimate, bootstrap, percentile_interval
 from ..files import fingerprint, write_text
 from ..forecast import BETTER, BOTH_GAIN, GAIN, LEAD, TABLE, better_of, lead, sweep_table
 from ..lazy import lazy
@@ -152,10 +152,10 @@ def _pooled(results: Results) -> dict[str, Estimate]:
 
 def _single(run: Run, results: Results, seed: int) -> dict[str, Estimate]:
     val = run.tuned(seed).split("val"), run.vision_predictions(seed).split("val")
-    test = results.predictions[seed]
-    name = TUNED if better_of(*val) is val[0] else VISION
+    test, better = results.predictions[seed], better_of(*val)
+    name = TUNED if better is val[0] else VISION
     right = {model: test[model].correct.astype(float) for model in test}
-    rows = {LEAD: lead(*val), BETTER: bootstrap(better_of(*val).correct)}
+    rows = {LEAD: lead(*val), BETTER: bootstrap(better.correct)}
     for gain, model in ((GAIN, results.final), (BOTH_GAIN, BOTH_RUN)):
         rows[gain] = bootstrap(right[model] - right[name])
     shown = (TUNED, VISION, HEAD, results.final)
@@ -195,7 +195,7 @@ def _gap_recovered(results: Results) -> Estimate:
         shares = (final[:, images].mean(1) - better) / np.where(room > 0, room, np.nan)
         return float(np.mean(shares))
 
-    draws = np.random.default_rng(0).integers(0, n, (2000, n))
+    draws = np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
     ends = percentile_interval(np.array([gap(images) for images in draws]))
     return Estimate(gap(slice(None)), *ends, n)
 
@@ -221,10 +221,11 @@ def sweep(runs: Path, seeds: Sequence[int], processes: int, to: Path = TABLE) ->
         left = [number for number in range(len(chosen)) if number not in done]
         tasks = {pool.submit(measured, chosen[k], runs, seeds, threads): k for k in left}
         for task in as_completed(tasks):
-            done[tasks[task]] = task.result()
-            table = pd.concat([done[number] for number in sorted(done)])
+            number = tasks[task]
+            done[number] = task.result()
+            table = pd.concat([done[k] for k in sorted(done)])
             write_text(to, table.round(4).to_csv(index=False))
             write_text(to.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
-            point = chosen[tasks[task]]
+            point = chosen[number]
             print(f"[{len(done)}/{len(chosen)}] {point.condition} {point.value}", flush=True)
     return pd.concat([done[number] for number in sorted(done)])

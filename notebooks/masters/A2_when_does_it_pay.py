@@ -60,7 +60,7 @@ value, low, high = (
     pooled[end].unstack("quantity").loc[list(dict.fromkeys(pooled.index.droplevel(2)))]
     for end in ("estimate", "low", "high")
 )
-n, names = int(pooled["n"].iloc[0]), [" ".join(point) for point in value.index]
+n = int(pooled["n"].iloc[0])
 print(f"{len(value)} points, n = {n:,} test images each, seeds {pooled['seeds'].iloc[0]}")
 (100 * value[[TUNED, VISION, HEAD, FINAL, ORACLE]]).round(1)
 
